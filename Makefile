@@ -1,0 +1,68 @@
+# One environment for users and developers: torch is 5.5 GB of it, the development tools are 0.2 GB, and with a single
+# stamp `make demo` and `make test` never install twice or disagree about versions.
+VENV ?= .venv
+PYTHON ?= python3
+
+ifneq ($(words $(VENV)),1)
+$(error VENV must be one path without spaces, got '$(VENV)')
+endif
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.squad_lit
+DEMO := runs/demo
+
+# $(call require-311,INTERPRETER,WHAT TO DO)
+require-311 = version=$$($(1) -c 'import platform; print(platform.python_version())' 2>/dev/null) \
+	|| { echo "$(1): not found or not usable. $(2)" >&2; exit 1; }; \
+	$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "squad_lit needs Python 3.11 or newer; $(1) is $$version. $(2)" >&2; exit 1; }
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format type clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  Options: VENV=$(VENV) (where the environment is) and PYTHON=$(PYTHON) (what creates it, 3.11 or newer)."
+
+env: $(STAMP) ## create the environment, or bring it up to date after a change of pyproject.toml
+
+# The stamp holds the checkout that the editable install points to: the same VENV used from another one reinstalls.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): FORCE
+endif
+
+# The stamp is begun before the install, so that a change of pyproject.toml meanwhile counts as newer, and put in place
+# after it, so that an interrupted install leaves none.
+$(STAMP): pyproject.toml
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+		$(call require-311,$(PYTHON),Name another one: make env PYTHON=python3.11); \
+		echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(call require-311,$(PY),Remove $(VENV) or name another folder: make env VENV=PATH)
+	@rm -f $@ && printf '%s\n' '$(CURDIR)' > $@.part
+	$(PY) -m pip install --disable-pip-version-check -e '.[dev]'
+	@mv $@.part $@
+
+demo: env ## train the default model and show where the result is
+	$(PY) -m squad_lit.train hydra.run.dir=$(DEMO)
+	@test -s $(DEMO)/metrics.json || { echo "the run ended without $(DEMO)/metrics.json" >&2; exit 1; }
+	@echo
+	@echo "result    $(CURDIR)/$(DEMO)/metrics.json"
+	@echo "pictures  $(CURDIR)/$(DEMO)/panels/"
+
+test: lint type ## lint, types and all tests: what CI runs
+	$(PY) -m pytest
+
+lint: env ## ruff: rules and formatting
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+format: env ## rewrite the code the way lint wants it
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+type: env ## mypy
+	$(PY) -m mypy
+
+clean: ## remove build outputs and caches, never runs/ or data/
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

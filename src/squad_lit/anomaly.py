@@ -1,0 +1,124 @@
+"""From residuals and discriminator logits to a calibrated anomaly map and an anomaly score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Anomaly(nn.Module):
+    """Brings the maps of a model to one scale, fuses them, and scores the image.
+
+    Each map is brought to the image's resolution and smoothed. Its mean and deviation over the pixels of *normal
+    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the mean residual z-score and of
+    the discriminator's. The score of an image is the mean of the highest share of its pixels. No test image and no
+    label has a part in any of this.
+
+    Args:
+        groups: Names of the groups of features; each has a residual map ``residual_<group>``.
+        sigma: Of the Gaussian that smooths the maps, in pixels of the map; 0 smooths nothing.
+        top: Share of the pixels whose mean is the score, in (0, 1].
+        discriminator_weight: Weight of the discriminator's map in [0, 1]; the residuals have the rest. Without a
+            segmentation discriminator the residuals have all.
+        has_discriminator: Whether there is a discriminator map.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    mean: Tensor
+    std: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self, groups: Sequence[str], *, sigma: float, top: float, discriminator_weight: float, has_discriminator: bool
+    ) -> None:
+        super().__init__()
+        if sigma < 0:
+            raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
+        if not 0 < top <= 1:
+            raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
+        if not 0 <= discriminator_weight <= 1:
+            raise ValueError(f"anomaly.discriminator_weight: expected a weight in [0, 1], got {discriminator_weight}")
+        self.sigma, self.top = sigma, top
+        self.names = [f"residual_{group}" for group in groups] + ["discriminator"] * has_discriminator
+        share = discriminator_weight if has_discriminator else 0.0
+        self.weights = {n: share if n == "discriminator" else (1 - share) / len(groups) for n in self.names}
+        self.register_buffer("mean", torch.zeros(len(self.names)))
+        self.register_buffer("std", torch.ones(len(self.names)))
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    def maps(
+        self,
+        features: Mapping[str, Tensor],
+        feature_recon: Mapping[str, Tensor],
+        logit: Tensor | None,
+        size: Sequence[int],
+    ) -> dict[str, Tensor]:
+        """The raw maps, smoothed, at the resolution of the image.
+
+        Args:
+            features: ``{group: (N, C, H, W)}``.
+            feature_recon: Their reconstruction.
+            logit: ``(N, 1, H', W')`` of the discriminator, or None.
+            size: ``(H, W)`` of the maps.
+
+        Returns:
+            ``{name: (N, H, W)}``; a residual is the root of the mean squared difference over channels.
+        """
+        raw = {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
+        if logit is not None:
+            raw["discriminator"] = logit
+        return {name: smooth(resize_map(m, size), self.sigma)[:, 0] for name, m in raw.items()}
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""
+        self.mean.copy_(mean)
+        # A map that is constant on normal images carries no scale: leave it as it is rather than divide by 0.
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+        self.calibrated.fill_(True)
+
+    def z_scores(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each map in units of its deviation on normal images."""
+        return {name: (maps[name] - self.mean[i]) / self.std[i] for i, name in enumerate(self.names)}
+
+    def forward(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Fuse and score.
+
+        Args:
+            maps: As :meth:`maps` returns them.
+
+        Returns:
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, in deviations from normal; higher is more
+            anomalous.
+        """
+        z = self.z_scores(maps)
+        anomaly_map = torch.stack([self.weights[name] * z[name] for name in self.names]).sum(0)
+        return anomaly_map, top_mean(anomaly_map, self.top)
+
+
+def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
+    """Mean of the highest share of the pixels, at least one: ``(N, H, W) -> (N,)``."""
+    flat = anomaly_map.flatten(1)
+    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(1)
+
+
+def resize_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear enlargement of ``(N, 1, h, w)`` to ``(N, 1, H, W)``."""
+    return F.interpolate(anomaly_map, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def smooth(anomaly_map: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing, mirrored at the border, of ``(N, 1, H, W)``; the kernel is cut at four deviations."""
+    if sigma == 0:
+        return anomaly_map
+    reach = min(math.ceil(4 * sigma), min(anomaly_map.shape[-2:]) - 1)
+    offset = torch.arange(-reach, reach + 1, dtype=anomaly_map.dtype, device=anomaly_map.device)
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(anomaly_map, (reach, reach, reach, reach), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

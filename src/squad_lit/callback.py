@@ -1,0 +1,180 @@
+"""What happens beside the training: progress, checkpoints and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from PIL import Image
+from tqdm import tqdm
+
+from squad_lit.module import Squad
+from squad_lit.visual import colour_map, outline, panel, to_picture
+
+
+class Progress(ProgressBar):
+    """One bar for the whole training, with losses and images a second, and one for the test.
+
+    Args:
+        refresh_every: Seconds between updates.
+
+    Raises:
+        ValueError: Not a positive number of seconds.
+    """
+
+    def __init__(self, *, refresh_every: float) -> None:
+        super().__init__()
+        if refresh_every <= 0:
+            raise ValueError(f"callback.progress.refresh_every: expected seconds above 0, got {refresh_every}")
+        self.refresh_every = refresh_every
+        self._bar: tqdm[Any] | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Squad)
+        self._open("train", pl_module.steps, pl_module.step, "step")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, Squad)
+        if self._bar is None:
+            return
+        self._bar.update(pl_module.step - self._bar.n)
+        elapsed = self._bar.format_dict["elapsed"]
+        done = pl_module.step - self._bar.initial
+        logged = {k.removeprefix("train/"): v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        shown = {k: f"{float(logged[k]):.3f}" for k in ("loss", "focal", "dice", "image") if k in logged}
+        shown["images/s"] = f"{done * pl_module.local_batch * trainer.world_size / max(elapsed, 1e-9):.1f}"
+        self._bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._open("test", int(sum(trainer.num_test_batches)), 0, "batch")
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _open(self, what: str, total: int, first: int, unit: str) -> None:
+        if self._enabled:
+            self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, mininterval=self.refresh_every)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class LastCheckpoint(Callback):
+    """Keeps ``last.ckpt``: after each validation, which calibrates the maps, and after an error or Ctrl-C.
+
+    There is no best checkpoint: without defects to look at, the last one is what one has.
+
+    Args:
+        folder: Where the file is written, whole or not at all.
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        self.path = Path(folder) / "last.ckpt"
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            trainer.save_checkpoint(self.path)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        assert isinstance(pl_module, Squad)
+        if trainer.state.fn != "fit" or pl_module.step == 0 or isinstance(exception, FloatingPointError):
+            return
+        if trainer.world_size == 1:  # the maps are to fit the weights; alone, because the others may be gone
+            pl_module.eval()
+            with torch.inference_mode():
+                pl_module.on_validation_epoch_start()
+                for number, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
+                    batch["image"] = batch["image"].to(pl_module.device)
+                    pl_module.validation_step(batch, number)
+                pl_module.finish_validation()
+            pl_module.train()
+        trainer.save_checkpoint(self.path)
+        print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
+
+
+class Timer(Callback):
+    """Measures the training: ``seconds`` and ``images_per_second`` (clean and synthetic, pool and validation included)."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Squad)
+        self._start, self._first = time.perf_counter(), pl_module.step
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Squad)
+        seconds = time.perf_counter() - self._start
+        images = (pl_module.step - self._first) * pl_module.local_batch * trainer.world_size
+        self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
+
+
+class Panels(Callback):
+    """Writes pictures of test images: image, mask, residual, discriminator map, fused map, reconstruction.
+
+    Args:
+        folder: Where ``<category>_<defect>_<file>.png`` are written.
+        per_defect: Pictures of each kind of defect of each category, ``good`` included; the first ones.
+        scale: Deviations from normal that have the brightest colour; the darkest is 0. The same for every picture.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    def __init__(self, *, folder: str, per_defect: int, scale: float) -> None:
+        if per_defect < 0 or scale <= 0:
+            raise ValueError(f"callback.panels: expected per_defect >= 0 and scale > 0, got {per_defect} and {scale}")
+        self.folder, self.per_defect, self.scale = Path(folder), per_defect, scale
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._drawn: Counter[tuple[str, str]] = Counter()
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        for i, kind in enumerate(zip(batch["category"], batch["defect"], strict=True)):
+            if self._drawn[kind] < self.per_defect:
+                self._drawn[kind] += 1
+                self.folder.mkdir(parents=True, exist_ok=True)
+                name = "_".join([*kind, Path(batch["image_path"][i]).stem])
+                Image.fromarray(self._draw(outputs, batch, i)).save(self.folder / f"{name}.png")
+
+    def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> Any:
+        image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()
+        heat = {k: colour_map(v[i].cpu().numpy(), 0, self.scale) for k, v in outputs.items() if v[i].ndim == 2}
+        fused = outline(heat.pop("anomaly_map"), mask)
+        return panel(
+            {
+                "image": to_picture(image),
+                "mask": to_picture(mask[None].repeat(3, 0)),
+                **heat,
+                f"fused, score {float(outputs['anomaly_score'][i]):.1f}": fused,
+                "reconstruction": to_picture(outputs["image_recon"][i].cpu().numpy()),
+            }
+        )

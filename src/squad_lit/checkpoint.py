@@ -1,0 +1,107 @@
+"""What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
+
+A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use needs.
+It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list are made.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from squad_lit.module import Squad
+
+KEY = "squad_lit"
+VERSION = 1
+# Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
+_ALLOWED = (
+    "squad_lit.module",
+    "squad_lit.backbone",
+    "squad_lit.generator",
+    "squad_lit.discriminator",
+    "squad_lit.quantizer",
+    "squad_lit.anomaly",
+    "squad_lit.pool",
+    "squad_lit.synthesis",
+    "squad_lit.augmentation",
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+)
+
+
+def build(config: Any) -> Any:
+    """Make the objects that a plain configuration names.
+
+    Args:
+        config: Numbers, texts, lists and dictionaries. A dictionary with ``_target_`` becomes an object of that class,
+            or, with ``_partial_``, a function that makes it.
+
+    Raises:
+        ValueError: A class outside the allow list, or one that is not there.
+        TypeError: Arguments that the class does not take.
+    """
+    if isinstance(config, list):
+        return [build(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    arguments = {key: build(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in config:
+        return arguments
+    module, _, name = str(config["_target_"]).rpartition(".")
+    if module not in _ALLOWED:
+        raise ValueError(f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made")
+    made = getattr(importlib.import_module(module), name, None)
+    if not isinstance(made, type):
+        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class")
+    return functools.partial(made, **arguments) if config.get("_partial_") else made(**arguments)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file and check that it is one of ours.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A file that is damaged, foreign, or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path.resolve()}; a run leaves one as last.ckpt in its folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
+        raise ValueError(f"{path} is not a readable checkpoint: {type(error).__name__}: {error}") from error
+    own = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(own, dict) or "version" not in own:
+        raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
+    if own["version"] > VERSION:
+        raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads up to {VERSION}: update it")
+    return content
+
+
+def load(path: str | Path) -> Squad:
+    """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
+
+    Args:
+        path: A file that a run wrote.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A damaged, foreign or newer file.
+    """
+    content = read(path)
+    config = content[KEY]["config"]
+    backbone = {**config["backbone"], "weights": None}  # the weights are in the checkpoint
+    module: Squad = build({**config, "backbone": backbone})
+    module.config = config
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
+    return module.eval()

@@ -1,0 +1,13 @@
+"""Benchmarks: one short file each beside ``core``, which holds what they share."""
+
+from squad_lit.dataset.core import (
+    AnomalyDataModule,
+    AnomalyDataset,
+    Sample,
+    read_image,
+    read_mask,
+    resize,
+    resize_mask,
+)
+
+__all__ = ["AnomalyDataModule", "AnomalyDataset", "Sample", "read_image", "read_mask", "resize", "resize_mask"]

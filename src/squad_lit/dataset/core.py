@@ -1,0 +1,472 @@
+"""What every benchmark shares: reading, resizing, the dataset item and the Lightning data module.
+
+A benchmark is one short file beside this one: a subclass of :class:`AnomalyDataModule` with a name, its categories, a
+help text and ``scan``. Everything a user can get wrong is checked here, once, when the object is made.
+"""
+
+import difflib
+import logging
+import warnings
+import zlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+log = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+CACHE_MODES = ("memory", "off")
+NORMAL = "good"
+"""The ``defect`` of a normal sample, in every benchmark (BTAD's "ok" and VisA's "normal" are renamed to it)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file and what the benchmark says about it.
+
+    Args:
+        image_path: The image file.
+        category: The benchmark's word for the object or texture, such as ``bottle``.
+        defect: The benchmark's word for the kind of defect; ``good`` if there is none.
+        label: 0 = normal, 1 = anomalous.
+        mask_path: The ground-truth mask; ``None`` for a normal image.
+    """
+
+    image_path: Path
+    category: str
+    defect: str
+    label: int
+    mask_path: Path | None = None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in a folder, sorted by name; empty if there is no such folder.
+
+    Hidden files are left out: archives made on a Mac carry a ``._000.png`` beside each ``000.png``, which ends like an
+    image and is none.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
+    )
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted by name, hidden ones left out; empty if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+
+def _open(path: Path) -> Image.Image:
+    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
+            return ImageOps.exif_transpose(image)
+    # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
+    except Exception as error:
+        raise OSError(f"cannot read image {path}: {error}") from error
+
+
+def read_image(path: Path | str) -> Tensor:
+    """An image file as float RGB in [0, 1], turned as its EXIF orientation says.
+
+    Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
+    the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
+    files thus gives dark images, all alike). 16-bit colour is decoded by Pillow to 8 bits.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
+
+    Returns:
+        ``(3, H, W)``, float32.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+        ValueError: 32-bit integer or float pixels, which have no range to scale by.
+    """
+    image = _open(Path(path))
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float32) / 65535.0
+        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
+    if image.mode in ("I", "F"):
+        kind = "32-bit integer" if image.mode == "I" else "float"
+        raise ValueError(f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits")
+    array = np.array(image.convert("RGB"))  # (H, W, 3) uint8
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255.0)
+
+
+def read_mask(path: Path | str) -> Tensor:
+    """A ground-truth mask as 0 and 1: any non-zero pixel is anomalous.
+
+    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right. Of a palette
+    image the indices count, of a colour image any channel; alpha is ignored.
+
+    Args:
+        path: The mask file.
+
+    Returns:
+        ``(H, W)``, uint8.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
+    image = _open(Path(path))
+    if image.mode in ("LA", "La", "PA"):
+        image = image.getchannel(0)
+    elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    array = np.asarray(image) != 0
+    if array.ndim == 3:
+        array = array.any(axis=2)
+    return torch.from_numpy(array.astype(np.uint8))
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The resize of the project: bilinear, antialiased, in float; training, prediction and export all use this one.
+
+    Without antialiasing a reduced texture aliases, and a hair-thin defect comes and goes with its position.
+
+    Args:
+        image: ``(C, H, W)`` or ``(N, C, H, W)``, float.
+        size: ``(height, width)`` of the result. An image of that size is returned as it is.
+
+    Returns:
+        The resized image, as many dimensions as before.
+
+    Example:
+        >>> resize(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), (1, 1))
+        tensor([[[0.5000]]])
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    batch = image if image.ndim == 4 else image[None]
+    batch = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return batch if image.ndim == 4 else batch[0]
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask resized by nearest neighbour, pixel centres aligned with those of :func:`resize`.
+
+    Args:
+        mask: ``(H, W)``, uint8.
+        size: ``(height, width)`` of the result.
+
+    Returns:
+        ``(height, width)``, uint8, only values that the mask had.
+    """
+    if tuple(mask.shape) == tuple(size):
+        return mask
+    # Not "nearest": that one reproduces an old OpenCV bug and is half a pixel off.
+    return functional.interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
+
+
+class AnomalyDataset(Dataset[dict[str, Any]]):
+    """Samples as plain dictionaries, resized, not normalised (the backbone knows its own mean and deviation).
+
+    An item holds ``image`` float32 ``(3, H, W)`` in [0, 1], ``mask`` uint8 ``(1, H, W)``, ``label`` int, ``index`` int
+    (the position in this dataset), ``category``, ``defect``, ``image_path`` str and ``mask_path`` str ("" if none).
+
+    Args:
+        samples: The files, in the order of the items.
+        image_size: ``(height, width)`` of the items.
+        cache: ``memory`` keeps decoded, resized images (float32, so that the numbers stay the same) after the first
+            read; ``off`` reads each time.
+    """
+
+    def __init__(self, samples: Sequence[Sample], image_size: tuple[int, int], *, cache: str = "off") -> None:
+        if cache not in CACHE_MODES:
+            raise ValueError(f"cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
+        self.samples = list(samples)
+        self.image_size = image_size
+        self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache == "memory" else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.samples[index]
+        index = index % len(self.samples)  # dataset[-1] and dataset[len - 1] are one item
+        image, mask = self._read(index)
+        return {
+            "image": image,
+            "mask": mask,
+            "label": sample.label,
+            "index": index,
+            "category": sample.category,
+            "defect": sample.defect,
+            "image_path": str(sample.image_path),
+            "mask_path": "" if sample.mask_path is None else str(sample.mask_path),
+        }
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        if self._cache is not None and index in self._cache:
+            image, mask = self._cache[index]
+        else:
+            image, mask = self._decode(self.samples[index])
+            if self._cache is not None:
+                self._cache[index] = image, mask
+        # Copies: a caller that works in place must not change what the next epoch sees.
+        return image.clone(), mask.clone()
+
+    def _decode(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        image = read_image(sample.image_path)
+        if sample.mask_path is None:
+            # One zero seen from every pixel: a normal image costs the cache no memory for its mask.
+            mask = torch.zeros((), dtype=torch.uint8).expand(1, *self.image_size)
+        else:
+            raw = read_mask(sample.mask_path)
+            if raw.shape != image.shape[1:]:
+                raise ValueError(
+                    f"mask {sample.mask_path} is {raw.shape[0]}x{raw.shape[1]} pixels (height x width), its image "
+                    f"{sample.image_path} is {image.shape[1]}x{image.shape[2]}; they must be equal"
+                )
+            mask = resize_mask(raw, self.image_size)[None]
+        return resize(image, self.image_size), mask
+
+
+class AnomalyDataModule(L.LightningDataModule):
+    """A benchmark: normal training images, a share of them for validation, and the test set.
+
+    ``train_dataloader`` gives no images: the LightningModule fills a pool of backbone features from ``train_set`` once
+    and draws its training batches from that. Validation images are *normal training images*, held out before anything
+    is trained; the test set chooses nothing. Nothing is augmented here.
+
+    A subclass gives ``name``, ``CATEGORIES``, ``HELP`` and :meth:`scan`, and may give ``COUNTS``.
+
+    After :meth:`setup` there are ``train_set``, ``val_set`` and ``test_set``; ``categories`` is there from the start.
+
+    Args:
+        root: Folder that holds the categories.
+        category: A name, a list of names, or ``all``.
+        image_size: Height and width of the items in pixels, or one number for both.
+        batch_size: Images a batch, of the validation and test loaders.
+        num_workers: Processes that read images; 0 reads in the main process.
+        validation_fraction: Share of the normal training images of each category, in [0, 1), that becomes ``val_set``:
+            rounded, but at least one image and never all. 0 leaves ``val_set`` empty.
+        limit_train: Keep this many training images a category, drawn before the validation share is taken; ``None``
+            keeps all. A smaller draw is part of each larger one with the same seed.
+        cache: ``memory`` or ``off``, see :class:`AnomalyDataset`.
+        seed: Of the draws. Each category has its own stream, so its split is the same alone and among others.
+
+    Raises:
+        FileNotFoundError: The root, a category or its images are missing; says where to get them.
+        ValueError: An unknown category; a number out of range.
+    """
+
+    name: str
+    """Name of the benchmark, as in ``dataset=NAME``."""
+    CATEGORIES: ClassVar[tuple[str, ...]]
+    """Every category there is; ``all`` means these, in this order."""
+    HELP: ClassVar[str]
+    """Where to get the data, its licence, and the tree that is expected under ``root``."""
+    COUNTS: ClassVar[dict[str, tuple[int, int, int]]] = {}
+    """Official number of images by category: (train, test normal, test anomalous)."""
+
+    train_set: AnomalyDataset
+    val_set: AnomalyDataset
+    test_set: AnomalyDataset
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        category: str | Sequence[str],
+        image_size: int | Sequence[int],
+        batch_size: int,
+        num_workers: int,
+        validation_fraction: float,
+        limit_train: int | None,
+        cache: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser().absolute()
+        self.categories = self._check_category(category)
+        self.image_size = self._check_image_size(image_size)
+        self._check_int("batch_size", batch_size, least=1)
+        self._check_int("num_workers", num_workers, least=0)
+        self._check_int("seed", seed, least=0)
+        if type(validation_fraction) not in (int, float) or not 0 <= validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in [0, 1); got {validation_fraction!r}")
+        if limit_train is not None:
+            # With a validation share, one image must remain on either side.
+            self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1)
+        if cache not in CACHE_MODES:
+            raise ValueError(f"cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.validation_fraction = validation_fraction
+        self.limit_train = limit_train
+        self.cache = cache
+        self.seed = seed
+        self.check_files()
+
+    @abstractmethod
+    def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+        """The normal training samples and the test samples of a category, each sorted.
+
+        Raises:
+            FileNotFoundError: An anomalous test image has no mask.
+        """
+
+    def check_files(self) -> None:
+        """Fail at construction if data is missing; a benchmark that makes its own data overrides this."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.name}: no folder {self.root}\n{self._help()}")
+        missing = [category for category in self.categories if not (self.root / category).is_dir()]
+        if missing:
+            there = [category for category in self.CATEGORIES if (self.root / category).is_dir()]
+            choice = f"Use only what is there with dataset.category=[{','.join(there)}]\n" if there else ""
+            raise FileNotFoundError(
+                f"{self.name}: no folder for category {', '.join(missing)} in {self.root}\n{choice}{self._help()}"
+            )
+        _ = self._scans
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make the three datasets; a second call keeps those of the first, and so their caches."""
+        if hasattr(self, "test_set"):
+            return
+        train: list[Sample] = []
+        val: list[Sample] = []
+        test: list[Sample] = []
+        for category, (normals, tests) in self._scans.items():
+            kept, held_out = self._split(category, normals)
+            train += kept
+            val += held_out
+            test += tests
+        if self.cache == "memory":
+            height, width = self.image_size
+            count = len(train) + len(val) + len(test)
+            log.info(
+                "%s: cache=memory will hold up to %d images of %d x %d, %.2f GB",
+                self.name,
+                count,
+                height,
+                width,
+                count * 3 * height * width * torch.float32.itemsize / 1e9,
+            )
+        self.train_set = AnomalyDataset(train, self.image_size, cache=self.cache)
+        self.val_set = AnomalyDataset(val, self.image_size, cache=self.cache)
+        self.test_set = AnomalyDataset(test, self.image_size, cache=self.cache)
+
+    def train_dataloader(self) -> Any:
+        """What the LightningModule trains from: step numbers, for which its pool of features has the batches."""
+        assert self.trainer is not None
+        return self.trainer.lightning_module.train_dataloader()
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Held-out normal images, in order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The test set, in order."""
+        return self._loader(self.test_set)
+
+    def _loader(self, dataset: AnomalyDataset) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            # The memory cache of a worker dies with it.
+            persistent_workers=self.num_workers > 0,
+        )
+
+    @cached_property
+    def _scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
+        """What :meth:`scan` finds, by category, checked."""
+        scans = {}
+        for category in self.categories:
+            train, test = self.scan(category)
+            for kind, samples in (("normal training", train), ("test", test)):
+                if not samples:
+                    raise FileNotFoundError(
+                        f"{self.name}: no {kind} images of category {category} in {self.root / category}\n"
+                        f"{self._help()}"
+                    )
+            if self.validation_fraction > 0 and len(train) < 2:
+                raise ValueError(
+                    f"{self.name}: category {category} has only one normal training image, none is left for "
+                    f"validation; set dataset.validation_fraction=0"
+                )
+            self._compare_counts(category, train, test)
+            scans[category] = train, test
+        return scans
+
+    def _compare_counts(self, category: str, train: list[Sample], test: list[Sample]) -> None:
+        """Warn if a category is not as large as published."""
+        anomalous = sum(sample.label for sample in test)
+        found = (len(train), len(test) - anomalous, anomalous)
+        expected = self.COUNTS.get(category, found)
+        if found != expected:
+            warnings.warn(
+                f"{self.name}: category {category} has (train, test normal, test anomalous) {found} images, officially "
+                f"{expected}; results on it do not compare with published ones",
+                stacklevel=2,
+            )
+
+    def _split(self, category: str, normals: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        """Training and validation samples of a category, each in the order of ``normals``."""
+        # crc32, because Python's own hash of a text differs from process to process.
+        order = np.random.default_rng([self.seed, zlib.crc32(category.encode())]).permutation(len(normals))
+        order = order[: self.limit_train]
+        held_out = 0
+        if self.validation_fraction > 0:
+            held_out = min(max(round(self.validation_fraction * len(order)), 1), len(order) - 1)
+        return [normals[i] for i in sorted(order[held_out:])], [normals[i] for i in sorted(order[:held_out])]
+
+    def _check_category(self, category: object) -> list[str]:
+        if category == "all":
+            return list(self.CATEGORIES)
+        given = list(category) if isinstance(category, Sequence) and not isinstance(category, str) else [category]
+        if not given:
+            raise ValueError(f"category is empty; give a name, a list of names, or all. {self._known()}")
+        names: list[str] = []
+        for name in given:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"category must be text; got {name!r} ({type(name).__name__}). yaml reads an unquoted 01 as a "
+                    f"number: quote it. {self._known()}"
+                )
+            if name not in self.CATEGORIES:
+                close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else "."
+                raise ValueError(f"unknown category '{name}' for {self.name}{hint} {self._known()}")
+            if name in names:
+                raise ValueError(f"category '{name}' is named twice in {given}")
+            names.append(name)
+        return names
+
+    @staticmethod
+    def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+        sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
+        if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+            raise ValueError(f"image_size must be one positive integer or [height, width]; got {image_size!r}")
+        return sides[0], sides[1]
+
+    @staticmethod
+    def _check_int(name: str, value: object, *, least: int) -> None:
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+
+    def _known(self) -> str:
+        return f"known: {', '.join(self.CATEGORIES)}"
+
+    def _help(self) -> str:
+        return f"{self.HELP}\nThen point to it with dataset.root=PATH"

@@ -1,0 +1,139 @@
+"""Losses and training-time measures, as pure functions: tensors in, scalars out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def feature_loss(recon: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error plus one minus the cosine similarity of the channel vectors.
+
+    Args:
+        recon: ``(N, C, H, W)``.
+        target: The same shape.
+    """
+    return F.mse_loss(recon, target) + (1 - F.cosine_similarity(recon, target, dim=1)).mean()
+
+
+def ssim(a: Tensor, b: Tensor, *, window: int = 7, stride: int = 1) -> Tensor:
+    """Structural similarity of images in [0, 1], averaged over pixels and channels.
+
+    Uniform window, sample covariance, and no pixel whose window leaves the image: the defaults of scikit-image.
+
+    Args:
+        a: ``(N, C, H, W)`` in [0, 1], H and W at least ``window``.
+        b: The same shape.
+        window: Side of the window, in pixels.
+        stride: Pixels between windows; above 1 only a sample of the windows is looked at, which is faster.
+
+    Returns:
+        ``(N,)`` in [-1, 1].
+
+    Reference:
+        Wang et al., "Image Quality Assessment", IEEE TIP 2004.
+    """
+    mean_a, mean_b = F.avg_pool2d(a, window, stride), F.avg_pool2d(b, window, stride)
+    unbiased = window**2 / (window**2 - 1)
+    var_a = (F.avg_pool2d(a * a, window, stride) - mean_a**2) * unbiased
+    var_b = (F.avg_pool2d(b * b, window, stride) - mean_b**2) * unbiased
+    cov = (F.avg_pool2d(a * b, window, stride) - mean_a * mean_b) * unbiased
+    c1, c2 = 0.01**2, 0.03**2
+    value = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return value.mean((1, 2, 3))
+
+
+def image_loss(recon: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error plus one minus :func:`ssim`; both images ``(N, 3, H, W)`` in [0, 1]."""
+    # Every third window: all of them cost as much as the rest of a training step together.
+    return F.l1_loss(recon, target) + (1 - ssim(recon, target, stride=3).mean())
+
+
+def psnr(recon: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in [0, 1].
+
+    Args:
+        recon: ``(N, C, H, W)``.
+        target: The same shape.
+
+    Returns:
+        ``(N,)``; infinite for equal images.
+    """
+    return -10 * torch.log10((recon - target).square().mean((1, 2, 3)))
+
+
+def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Binary focal loss with soft targets, averaged over all elements.
+
+    Args:
+        logit: Any shape.
+        target: The same shape, in [0, 1].
+        gamma: 0 gives binary cross-entropy; larger values weigh well-classified elements down.
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; |target - p| for soft targets as in Li et al.,
+        "Generalized Focal Loss", NeurIPS 2020.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    return (entropy * (target - logit.sigmoid()).abs().pow(gamma)).mean()
+
+
+def dice_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice overlap, averaged over the images that have a target.
+
+    Args:
+        logit: ``(N, 1, H, W)``.
+        target: The same shape, in [0, 1]. Images without a positive pixel do not count: their Dice is not defined.
+
+    Returns:
+        Scalar in [0, 1]; 0 if no image has a target.
+    """
+    p, t = logit.sigmoid().flatten(1), target.flatten(1)
+    overlap = (2 * (p * t).sum(1) + 1) / (p.square().sum(1) + t.square().sum(1) + 1)
+    has = (t.sum(1) > 0).to(overlap)
+    return ((1 - overlap) * has).sum() / has.sum().clamp_min(1)
+
+
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of an adversarial discriminator from its logits on real and on reconstructed images."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
+    """Weight that gives the adversarial gradient the size of the reconstruction's at the decoder's last layer.
+
+    Args:
+        reconstruction_loss: Scalar with a graph to ``last_layer``.
+        adversarial_loss: Likewise.
+        last_layer: The weights at which gradients are compared.
+
+    Returns:
+        Scalar in [0, 10^4], detached.
+
+    Reference:
+        Esser et al., "Taming Transformers", CVPR 2021, equation 7.
+    """
+    (a,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
+    (b,) = torch.autograd.grad(adversarial_loss, last_layer, retain_graph=True)
+    return (a.norm() / (b.norm() + 1e-4)).clamp(0, 1e4).detach()
+
+
+def copy_ratio(features: Tensor, clean: Tensor, recon: Tensor, mask: Tensor) -> Tensor:
+    """How much of a synthetic anomaly the generator copies: 0 is restored, 1 is the identical shortcut.
+
+    Within the mask, the change that the reconstruction keeps is projected on the change that was made:
+    ``sum((recon - clean) * (features - clean)) / sum((features - clean) ** 2)``.
+
+    Args:
+        features: ``(N, C, H, W)`` of the corrupted images.
+        clean: Of the same images before the corruption.
+        recon: The reconstruction of ``features``.
+        mask: ``(N, 1, H, W)``, non-zero where the image was changed.
+
+    Returns:
+        Scalar; NaN where nothing was changed.
+    """
+    inside = (mask > 0).to(features)
+    change = (features - clean) * inside
+    return ((recon - clean) * change).sum() / change.square().sum()

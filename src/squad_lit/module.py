@@ -1,0 +1,398 @@
+"""The LightningModule: generator and discriminators, trained by hand from a pool of cached features."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from squad_lit import loss as losses
+from squad_lit.anomaly import Anomaly
+from squad_lit.backbone import Backbone
+from squad_lit.checkpoint import KEY, VERSION
+from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
+from squad_lit.evaluation import Evaluation
+from squad_lit.generator import Generator, Reconstruction
+from squad_lit.pool import FeaturePool
+from squad_lit.quantizer import FSQ, codebook_statistics
+from squad_lit.synthesis import level_change, perlin
+
+
+class Squad(L.LightningModule):
+    """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
+
+    A training step takes clean and synthetically corrupted features from the pool, makes one forward pass, one backward
+    pass over the sum of both losses (the discriminators see the reconstruction detached), and one step of each of two
+    optimisers. Steps are counted in ``step``: Lightning's ``global_step`` counts both optimisers.
+
+    Args:
+        backbone: Makes the frozen feature pyramid from ``groups``.
+        groups: For each group of features the strides of its layers, in pixels.
+        generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
+        segmentation: Makes the segmentation discriminator from ``channels``, or None.
+        patch: The adversarial discriminator of images, or None.
+        anomaly: Makes the calibrated map from ``groups`` and ``has_discriminator``.
+        pool: Cached training features.
+        steps: Length of the training, in batches.
+        synthetic_fraction: Share of a batch that is corrupted.
+        code_level: Code-level anomalies: ``fraction`` of the clean part of a batch that is replaced by them, the step
+            from which on as a share ``start`` of ``steps``, ``largest`` and ``total`` moves in levels. Without FSQ there
+            are none.
+        loss_weight: Weights ``feature, image, focal, dice, adversarial``.
+        adversarial_start: Share of the steps before the adversarial term sets in.
+        optimizer: Makes an optimiser from parameters.
+        scheduler: Makes a schedule from an optimiser and ``total_steps``.
+        gradient_clip: Largest norm of each optimiser's gradient.
+        fpr_limit: Right end of the per-region-overlap curve.
+        seed: Of everything random in training.
+
+    Raises:
+        ValueError: A number out of range, or a weight that is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Callable[..., Backbone],
+        groups: Mapping[str, Sequence[int]],
+        generator: Callable[..., Generator],
+        segmentation: Callable[..., SegmentationDiscriminator] | None,
+        patch: PatchDiscriminator | None,
+        anomaly: Callable[..., Anomaly],
+        pool: FeaturePool,
+        steps: int,
+        synthetic_fraction: float,
+        code_level: Mapping[str, float],
+        loss_weight: Mapping[str, float],
+        adversarial_start: float,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
+        gradient_clip: float,
+        fpr_limit: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if steps < 1:
+            raise ValueError(f"model.steps: expected at least 1, got {steps}")
+        for name, value in {"synthetic_fraction": synthetic_fraction, "code_level.fraction": code_level["fraction"]}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"model.{name}: expected a share in [0, 1], got {value}")
+        known = {"feature", "image", "focal", "dice", "adversarial"}
+        if set(loss_weight) != known or min(loss_weight.values()) < 0:
+            raise ValueError(f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}")
+        self.backbone = backbone(groups=groups)
+        self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
+        self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
+        self.patch = patch
+        self.anomaly = anomaly(groups=list(groups), has_discriminator=segmentation is not None)
+        self.pool = pool
+        self.steps, self.synthetic_fraction, self.code_level = steps, synthetic_fraction, dict(code_level)
+        self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
+        self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
+        self.seed = seed
+        self.step = 0
+        # Set by whoever builds the module, and part of the checkpoint: plain values only.
+        self.config: dict[str, Any] = {}
+        self.categories: list[str] = []
+        self.measured: dict[str, float] = {}
+        self.evaluation = Evaluation(fpr_limit=fpr_limit)
+        for group, quantizer in self.generator.quantizer.items():
+            if quantizer.codebook_size:
+                self.register_buffer(f"code_count_{group}", torch.zeros(int(quantizer.codebook_size), dtype=torch.long))
+        if self.code_level["fraction"] > 0 and self._levels is not None:
+            # Fail here and not at the step where the first code moves.
+            self._move_codes({g: torch.zeros(1, q.dim, 1, 1) for g, q in self.generator.quantizer.items()}, 0)
+
+    # Training
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        judges = [p for d in (self.segmentation, self.patch) if d is not None for p in d.parameters()]
+        sets = [list(self.generator.parameters())] + ([judges] if judges else [])
+        optimizers = [self.make_optimizer(params) for params in sets]
+        return optimizers, [self.make_scheduler(o, total_steps=self.steps) for o in optimizers]
+
+    def train_dataloader(self) -> Iterator[int]:
+        """Step numbers: the batch of a step is a function of its number (see :mod:`squad_lit.pool`)."""
+        return _Steps(self)  # type: ignore[return-value]
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if len(data.val_set) == 0:
+            raise ValueError(
+                "there is no normal hold-out image, so the maps cannot be calibrated; "
+                "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
+            )
+        self.categories = list(data.categories)
+        self.image_size = list(data.image_size)
+        self.local_batch = max(2, data.batch_size // self.trainer.world_size)
+        show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
+        self.pool.attach(data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, show=show)
+        if self.step == 0:
+            images = (data.train_set[i]["image"][None].to(self.device) for i in range(len(data.train_set)))
+            self.backbone.fit(images)
+
+    def training_step(self, step: int) -> None:
+        # Everything random below is a function of the step, so that a resumed run meets the same numbers.
+        torch.manual_seed(self.seed * 1_000_003 + step * 64 + self.global_rank)
+        self.pool.advance(step)
+        synthetic = round(self.synthetic_fraction * self.local_batch)
+        batch = self.pool.batch(step, clean=self.local_batch - synthetic, synthetic=synthetic)
+        batch = {k: _to(v, self.device) for k, v in batch.items()}
+        self._add_code_level(batch, step, self.local_batch - synthetic)
+        log: dict[str, Tensor] = {}
+        recon = self.generator(batch["features"])
+        total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
+        total = total + self._image_terms(batch, recon.codes, step, log)
+        if self.segmentation is not None:
+            total = total + self._mask_terms(batch, recon.feature_recon, log)
+        if not math.isfinite(float(total.detach())):
+            raise FloatingPointError(
+                f"the loss became {float(total.detach())} at step {step}; lower model.optimizer.lr or model.gradient_clip"
+            )
+        optimizers, schedulers = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(total)
+        with _uninterrupted():
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
+                optimizer.step()
+                scheduler.step()
+            self.step = step + 1
+        log |= {"loss": total.detach(), "lr": torch.tensor(optimizers[0].param_groups[0]["lr"])}
+        self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
+        if self.step == self.steps:
+            self.trainer.should_stop = True
+
+    def _feature_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+        terms = []
+        for group, target in batch["target"].items():
+            terms.append(losses.feature_loss(recon[group], target))
+            log[f"feature/{group}"] = terms[-1].detach()
+        return torch.stack(terms).sum()
+
+    def _image_terms(self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]) -> Tensor:
+        # Every other image: the decoder is for looking, and at full resolution it is the dearest part of a step.
+        image, recon = batch["image"][::2], self.generator.image_decoder({g: c[::2] for g, c in codes.items()})
+        term = losses.image_loss(recon, image)
+        log["image"] = term.detach()
+        total = self.loss_weight["image"] * term
+        if self.patch is None:
+            return total
+        real, fake = self.patch(image), self.patch(recon.detach())
+        judge = losses.hinge_discriminator_loss(real, fake)
+        log["patch"] = judge.detach()
+        if step >= self.adversarial_start * self.steps and self.loss_weight["adversarial"] > 0:
+            # The judge's weights are constants here: this term teaches the generator only.
+            constants = {name: p.detach() for name, p in self.patch.named_parameters()}
+            adversarial = -torch.func.functional_call(self.patch, constants, (recon,)).mean()
+            weight = losses.adaptive_weight(term, adversarial, self.generator.image_decoder.last_layer)
+            total = total + self.loss_weight["adversarial"] * weight * adversarial
+            log |= {"adversarial": adversarial.detach(), "adversarial_weight": weight}
+        return total + judge
+
+    def _mask_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+        assert self.segmentation is not None
+        # Detached: trained jointly, the generator would learn to make the discriminator's task easy.
+        logit = self.segmentation(batch["features"], {g: r.detach() for g, r in recon.items()})
+        target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
+        focal, dice = losses.focal_loss(logit, target), losses.dice_loss(logit, target)
+        log |= {"focal": focal.detach(), "dice": dice.detach()}
+        return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
+
+    # Code-level anomalies
+
+    @property
+    def _levels(self) -> list[int] | None:
+        quantizer = next(iter(self.generator.quantizer.values()))
+        return quantizer.levels if isinstance(quantizer, FSQ) else None
+
+    def _add_code_level(self, batch: dict[str, Any], step: int, clean: int) -> None:
+        """Replace the features of some clean views by what their moved codes decode to; the target stays clean."""
+        count = round(self.code_level["fraction"] * clean)
+        if count == 0 or self._levels is None or step < self.code_level["start"] * self.steps:
+            return
+        with torch.no_grad():
+            part = {g: f[:count] for g, f in batch["features"].items()}
+            codes = {g: q.codes for g, q in self.generator.encode(part).items()}
+            moved, region = self._move_codes(codes, step)
+            decoded = self.generator.decode(moved)
+        for group, f in batch["features"].items():
+            batch["features"][group] = torch.cat([decoded[group], f[count:]])
+        mask = F.interpolate(region.float(), size=batch["mask"].shape[-2:], mode="nearest")
+        batch["mask"] = torch.cat([mask, batch["mask"][count:]])
+
+    def _move_codes(self, codes: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Moved codes of each group, and the region ``(N, 1, H, W)`` at the finest grid."""
+        assert self._levels is not None
+        finest = max((c for c in codes.values()), key=lambda c: c.shape[-1])
+        rng = np.random.default_rng([self.seed, 9, step])
+        noise = np.stack([perlin(finest.shape[-2:], 2.0 ** rng.uniform(1, 3, 2), rng) for _ in range(len(finest))])
+        limit = np.quantile(noise, 1 - rng.uniform(0.01, 0.15, len(noise)), axis=(1, 2)).diagonal()
+        region = torch.from_numpy(noise > limit[:, None, None])[:, None].to(finest.device)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        moved = {}
+        for group, code in codes.items():
+            area = F.interpolate(region.float(), size=code.shape[-2:], mode="area") >= 0.5
+            change = level_change(
+                code.cpu(),
+                area.cpu(),
+                self._levels,
+                largest=int(self.code_level["largest"]),
+                total=int(self.code_level["total"]),
+                generator=generator,
+            )
+            moved[group] = self.generator.quantizer[group].move(code, change.to(code))
+        return moved, region
+
+    # Validation: normal hold-out images; calibration and label-free measures
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in self.anomaly.names}
+        self._copy: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        image = batch["image"]
+        maps = self.raw_maps(image)[0]
+        for name, m in maps.items():
+            sums, m = self._sums[name], m.double()
+            sums[0] += m.numel()
+            sums[1] += float(m.sum())
+            sums[2] += float(m.square().sum())
+        self._measure_copying(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.finish_validation()
+        self.log_dict({f"val/{name}": value for name, value in self.measured.items()}, sync_dist=True)
+
+    def finish_validation(self) -> None:
+        """Calibrate the maps and set ``measured`` from what the validation steps have seen."""
+        moments = torch.tensor([self._sums[n] for n in self.anomaly.names], dtype=torch.float64, device=self.device)
+        if self._trainer is not None and self.trainer.world_size > 1:
+            moments = self.all_gather(moments).sum(0)
+        count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
+        std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
+        self.anomaly.calibrate(mean, std)
+        self.measured = {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
+        self._count_codes()
+        for group in self.backbone.groups:
+            count = getattr(self, f"code_count_{group}", None)
+            if count is not None and count.sum() > 0:
+                usage, perplexity = codebook_statistics(count)
+                self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
+
+    def _count_codes(self) -> None:
+        """How often each code occurs on the normal training images that the pool holds."""
+        for number, features in enumerate(self.pool.plain_features()):
+            indices = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
+            for group, quantized in indices.items():
+                if quantized.indices is not None:
+                    count: Tensor = getattr(self, f"code_count_{group}")
+                    count.mul_(number > 0)  # counts are of the current weights only
+                    count += torch.bincount(quantized.indices.flatten(), minlength=len(count))
+
+    def _measure_copying(self, batch: dict[str, Any]) -> None:
+        """Copy ratio on synthetic anomalies made from these normal images; the same ones at every call."""
+        images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
+        made = [
+            self.pool.synthesis(image, images, np.random.default_rng([self.seed, 8, int(index)]))
+            for image, index in zip(images, batch["index"].tolist(), strict=True)
+        ]
+        image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made]).to(self.device)
+        mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).to(self.device).float()
+        features, clean = self.backbone(image), self.backbone(batch["image"])
+        recon = self.generator(features).feature_recon
+        for group in features:
+            inside = F.adaptive_max_pool2d(mask, features[group].shape[-2:])
+            self._copy[group].append(losses.copy_ratio(features[group], clean[group], recon[group], inside))
+
+    # Test
+
+    def raw_maps(self, image: Tensor) -> tuple[dict[str, Tensor], Reconstruction]:
+        """The uncalibrated maps of images ``(N, 3, H, W)``, and the reconstruction that they come from."""
+        features = self.backbone(image)
+        recon = self.generator(features)
+        logit = None if self.segmentation is None else self.segmentation(features, recon.feature_recon)
+        return self.anomaly.maps(features, recon.feature_recon, logit, image.shape[-2:]), recon
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation.reset()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
+        image = batch["image"]
+        maps, recon = self.raw_maps(image)
+        anomaly_map, anomaly_score = self.anomaly(maps)
+        image_recon = self.generator.image_decoder(recon.codes)
+        quality = {"psnr": losses.psnr(image_recon, image), "ssim": losses.ssim(image_recon, image)}
+        self.evaluation.update(batch, anomaly_map, anomaly_score, **{k: v.tolist() for k, v in quality.items()})
+        return {
+            "anomaly_map": anomaly_map,
+            "anomaly_score": anomaly_score,
+            "image_recon": image_recon,
+            **self.anomaly.z_scores(maps),
+        }
+
+    def on_test_epoch_end(self) -> None:
+        self.evaluation.gather()
+        self.figures = self.evaluation.compute() | self.measured
+        single = {k: v for k, v in self.figures.items() if isinstance(v, float)}
+        self.log_dict({f"test/{k}": v for k, v in single.items()}, rank_zero_only=True)
+
+    # Checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = {
+            "version": VERSION,
+            "config": self.config,
+            "categories": self.categories,
+            "image_size": self.image_size,
+            "step": self.step,
+            "measured": self.measured,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = checkpoint[KEY]
+        self.step, self.measured = own["step"], own["measured"]
+        self.categories, self.image_size = own["categories"], own["image_size"]
+
+
+class _Steps:
+    """The step numbers up to the next refresh of the pool, which is an epoch to Lightning."""
+
+    def __init__(self, module: Squad) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[int]:
+        first, period = self.module.step, self.module.pool.refresh_every
+        return iter(range(first, min((first // period + 1) * period, self.module.steps)))
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _as_list(one_or_many: Any) -> list[Any]:
+    return list(one_or_many) if isinstance(one_or_many, list | tuple) else [one_or_many]
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)

@@ -1,0 +1,209 @@
+"""Quantisers of a feature map, under one contract: ``quantizer(z) -> Quantized(codes, indices, loss)``.
+
+``z`` is ``(N, dim, H, W)``. ``codes`` has its shape and carries the straight-through gradient. ``indices`` is
+``(N, H, W)`` int64, or None where there is no code. ``loss`` is a scalar. ``dim`` and ``codebook_size`` are attributes
+(``codebook_size`` is 0 without a codebook).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What every quantiser returns; see the module's docstring."""
+
+    codes: Tensor
+    indices: Tensor | None
+    loss: Tensor
+
+
+class FSQ(nn.Module):
+    """Finite scalar quantisation: each of d scalars is bounded, then rounded to one of L_i levels.
+
+    There is no codebook to learn, hence no codebook, commitment or entropy loss, and the codes have a metric: two
+    levels that are neighbours are similar, which :meth:`move` uses. Everything is computed in float32, whatever the
+    autocast type, because bfloat16 cannot hold an index above 256.
+
+    Args:
+        levels: Levels of each scalar, each at least 3. Recommended: [8, 6, 5] (240 codes), [8, 5, 5, 5] (1,000),
+            [7, 5, 5, 5, 5] (4,375), [8, 8, 8, 5, 5, 5] (64,000).
+        jitter: Probability that a scalar moves by one level in training mode: noise in the bottleneck.
+
+    Raises:
+        ValueError: A level below 3 (for 2 levels the offset that centres an even grid is infinite), no level at all, a
+            codebook above 2^31, or a jitter outside [0, 1).
+
+    Example:
+        >>> fsq = FSQ([3, 3])
+        >>> fsq(torch.zeros(1, 2, 1, 1)).indices
+        tensor([[[4]]])
+
+    Reference:
+        Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", ICLR 2024, arXiv 2309.15505.
+    """
+
+    _half: Tensor
+    _basis: Tensor
+
+    def __init__(self, levels: Sequence[int], *, jitter: float = 0.0) -> None:
+        super().__init__()
+        levels = list(levels) if isinstance(levels, Sequence) and not isinstance(levels, str) else [levels]  # type: ignore[list-item]
+        wrong = [level for level in levels if isinstance(level, bool) or not isinstance(level, int) or level < 3]
+        if not levels or wrong:
+            raise ValueError(f"fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels}")
+        if math.prod(levels) > 2**31:
+            raise ValueError(f"fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^31 are supported")
+        if not 0 <= jitter < 1:
+            raise ValueError(f"fsq.jitter: expected a probability in [0, 1), got {jitter}")
+        self.levels, self.jitter = levels, jitter
+        self.dim, self.codebook_size = len(levels), math.prod(levels)
+        count = torch.tensor(levels, dtype=torch.float32).view(1, -1, 1, 1)
+        basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]).view(1, -1, 1, 1)
+        self.register_buffer("_levels", count, persistent=False)
+        self.register_buffer("_half", torch.div(count, 2, rounding_mode="floor"), persistent=False)
+        self.register_buffer("_basis", basis, persistent=False)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """Map real scalars to the open interval whose rounding gives exactly L_i integers; 0 maps to 0."""
+        half = (self._levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(self._levels % 2 == 0, 0.5, 0.0)
+        shift = torch.atanh(offset / half)
+        return torch.tanh(z + shift) * half - offset
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantise ``z``; ``codes`` lie in [-1, 1], for even L_i in [-1, 1 - 2 / L_i]."""
+        with torch.autocast(z.device.type, enabled=False):
+            bounded = self.bound(z.float())
+            rounded = bounded.round()
+            if self.training and self.jitter > 0:
+                step = torch.randint_like(rounded, 0, 2) * 2 - 1
+                rounded = self._clip(rounded + step * (torch.rand_like(rounded) < self.jitter))
+            codes = (bounded + (rounded - bounded).detach()) / self._half
+            return Quantized(codes, self._index(rounded), codes.new_zeros(()))
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Codes of indices.
+
+        Args:
+            indices: ``(N, H, W)`` int64 in [0, codebook_size).
+
+        Returns:
+            ``(N, dim, H, W)`` float32.
+        """
+        digits = (indices.unsqueeze(1) // self._basis) % self._levels.long()
+        return (digits - self._half) / self._half
+
+    def move(self, codes: Tensor, change: Tensor) -> Tensor:
+        """Move codes by whole levels, staying on the grid.
+
+        Args:
+            codes: ``(N, dim, H, W)``, values of the grid.
+            change: The same shape, whole numbers of levels.
+
+        Returns:
+            Codes of the same shape, without gradient.
+        """
+        return self._clip((codes.detach() * self._half).round() + change) / self._half
+
+    def _clip(self, rounded: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(rounded, -self._half), self._levels - 1 - self._half)
+
+    def _index(self, rounded: Tensor) -> Tensor:
+        # Whole numbers first, then the sum: a float sum would lose the last digits of a large codebook.
+        return ((rounded + self._half).long() * self._basis).sum(1)
+
+
+class VQ(nn.Module):
+    """Vector quantisation with an exponential-moving-average codebook and revival of dead codes: the comparison.
+
+    A thin wrapper of ``vector_quantize_pytorch.VectorQuantize``; the codebook is initialised by k-means on the first
+    batch.
+
+    Args:
+        codebook_size: Number of vectors.
+        dim: Length of a vector.
+        decay: Of the moving average.
+        commitment_weight: Weight of the commitment loss.
+        dead_code_threshold: A vector that is hit less often than this (moving average per batch) is replaced by a
+            random encoding of the batch.
+
+    Raises:
+        ValueError: A size below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        dim: int,
+        decay: float,
+        commitment_weight: float,
+        dead_code_threshold: float,
+    ) -> None:
+        super().__init__()
+        if codebook_size < 1 or dim < 1:
+            raise ValueError(f"vq: codebook_size and dim must be at least 1, got {codebook_size} and {dim}")
+        from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
+
+        self.dim, self.codebook_size = dim, codebook_size
+        self.vq = VectorQuantize(
+            dim=dim,
+            codebook_size=codebook_size,
+            decay=decay,
+            commitment_weight=commitment_weight,
+            threshold_ema_dead_code=dead_code_threshold,
+            kmeans_init=True,
+            accept_image_fmap=True,
+        )
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Replace each vector of ``z`` by its nearest code."""
+        codes, indices, loss = self.vq(z.float())
+        return Quantized(codes, indices, loss.sum())
+
+
+class NoQuantizer(nn.Module):
+    """No quantisation: ``z`` passes through, bounded by tanh as for FSQ. The ablation of the bottleneck.
+
+    Args:
+        dim: Scalars of a cell.
+
+    Raises:
+        ValueError: ``dim`` below 1.
+    """
+
+    codebook_size = 0
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"quantizer=none: dim must be at least 1, got {dim}")
+        self.dim = dim
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Bound ``z``; there are no indices and no loss."""
+        return Quantized(torch.tanh(z), None, z.new_zeros(()))
+
+
+def codebook_statistics(count: Tensor) -> tuple[float, float]:
+    """Share of the codes that occur, and perplexity of their frequencies.
+
+    Args:
+        count: ``(codebook_size,)`` occurrences of each code, not all zero.
+
+    Returns:
+        Usage in (0, 1] and perplexity in [1, codebook_size]; a perplexity near 1 is a collapsed codebook.
+
+    Example:
+        >>> codebook_statistics(torch.tensor([8, 8, 0, 0]))
+        (0.5, 2.0)
+    """
+    p = count.double() / count.sum()
+    entropy = -(p * p.clamp_min(1e-300).log()).sum()
+    return float((count > 0).double().mean()), round(math.exp(float(entropy)), 9)

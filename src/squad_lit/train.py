@@ -1,0 +1,208 @@
+"""Train and test: ``python -m squad_lit.train dataset=mvtec dataset.category=bottle``.
+
+Compose the configuration, build the parts, fit, test, and leave in the run's folder: ``config.yaml``, ``last.ckpt``,
+``metrics.json``, ``predictions.csv``, ``panels/``, and the loggers' files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from squad_lit.module import Squad
+
+log = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parent
+# In a wheel the tree lies inside the package, in a checkout at its top.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """One run, from configuration to figures.
+
+    Args:
+        config: As composed from ``conf/train.yaml``.
+        folder: Where everything of the run is written.
+
+    Returns:
+        What is in ``metrics.json``.
+
+    Raises:
+        ValueError: Options that do not go together, or a checkpoint of another model.
+    """
+    import lightning as L
+    import torch
+
+    started = time.perf_counter()
+    if config.fit and config.checkpoint:
+        raise ValueError("checkpoint=PATH tests a trained model: add fit=false; to go on training it, use resume=PATH")
+    if not config.fit and not config.checkpoint:
+        raise ValueError("fit=false needs checkpoint=PATH: there is no model to test")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data.setup()
+    module = _make_module(config)
+    _write(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    callbacks = [hydra.utils.instantiate(c, _convert_="all") for c in config.callback.values() if c]
+    loggers = [hydra.utils.instantiate(c, _convert_="all") for c in config.logger.values() if c]
+    trainer: L.Trainer = hydra.utils.instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    for logger in loggers:
+        logger.log_hyperparams(module.config)
+    try:
+        if config.fit and module.step < module.steps:
+            trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+        trainer.test(module, datamodule=data, verbose=False)
+    finally:
+        for logger in loggers:
+            logger.finalize("success" if trainer.state.finished else "failed")
+        _finish_wandb()
+    timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
+    figures = module.figures | timed | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started)}
+    if trainer.is_global_zero:
+        _write(folder / "metrics.json", json.dumps(_plain(figures), indent=2) + "\n")
+        _write_rows(folder / "predictions.csv", module.evaluation.predictions())
+        print(table(figures))
+        print(f"\nrun folder: {folder}")
+    return figures
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The printed table: a line a category and their mean, in percent."""
+    columns = {
+        "image AUROC": "image_auroc",
+        "pixel AUROC": "pixel_auroc",
+        "pixel AP": "pixel_ap",
+        "AUPRO": "pixel_aupro",
+    }
+    rows: dict[str, Mapping[str, Any]] = dict(figures.get("per_category", {}))
+    rows["mean" if rows else "result"] = figures
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{name:>13}" for name in columns)]
+    for name, row in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{100 * row.get(key, math.nan):13.1f}" for key in columns.values()))
+    rest = [k for k in figures if k.split("/")[0] in ("copy_ratio", "codebook_usage", "perplexity", "psnr", "ssim")]
+    rest += [k for k in ("seconds/train", "images_per_second/train") if k in figures]
+    return "\n".join([*lines, "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
+
+
+def _make_module(config: DictConfig) -> Squad:
+    """The model of the configuration, or of the checkpoint that is to be tested or continued."""
+    from squad_lit import checkpoint
+
+    plain: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    del plain[config.quantizer]  # model.fsq is where the command line finds it; the generator has its copy
+    if config.checkpoint:
+        return checkpoint.load(config.checkpoint)
+    if config.resume:
+        content = checkpoint.read(config.resume)
+        if different := sorted(_differences(content[checkpoint.KEY]["config"], plain)):
+            raise ValueError(
+                f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
+                f"continue with the configuration in the config.yaml beside it"
+            )
+    module: Squad = checkpoint.build(plain)
+    module.config = plain
+    if config.resume:
+        module.step = content[checkpoint.KEY]["step"]
+        if module.step >= module.steps:
+            log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
+            return checkpoint.load(config.resume)
+    return module
+
+
+def _differences(a: Any, b: Any, name: str = "model") -> list[str]:
+    """Names of the leaves in which two plain configurations differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for key in a.keys() | b.keys() for d in _differences(a.get(key), b.get(key), f"{name}.{key}")]
+    return [] if a == b else [name]
+
+
+def _about(config: DictConfig, started: float) -> dict[str, Any]:
+    """Seed, versions, commit, device: what one must know to repeat the run."""
+    import torch
+
+    packages = ("squad_lit", "torch", "lightning", "timm", "hydra-core", "numpy")
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=_PACKAGE, capture_output=True, text=True, check=False
+    )
+    return {
+        "seed": config.seed,
+        "seconds": time.perf_counter() - started,
+        "commit": commit.stdout.strip() or None,
+        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "command": " ".join(["python -m squad_lit.train", *sys.argv[1:]]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _finish_wandb() -> None:
+    """One W&B run a job: without this the jobs of a multirun would share the first one's."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, path)
+
+
+@hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Entry point of ``python -m squad_lit.train``."""
+    run(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Arrays in, pictures out. No files, no loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from skimage.segmentation import find_boundaries
+
+Picture = NDArray[np.uint8]
+
+# Dark to bright with monotonous lightness, no red against green: readable with any colour vision and in grey print.
+_ANCHORS = np.array(
+    [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]]
+)
+_CAPTION = 14  # px
+
+
+def colour_map(values: NDArray[Any], low: float, high: float) -> Picture:
+    """Colour a map on a fixed scale, so that the same value has the same colour in every picture.
+
+    Args:
+        values: ``(H, W)``.
+        low: Value of the darkest colour; what lies below has it too.
+        high: Value of the brightest colour.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
+    at = np.clip((values - low) / (high - low), 0, 1) * (len(_ANCHORS) - 1)
+    steps = np.arange(len(_ANCHORS))
+    return np.stack([np.interp(at, steps, _ANCHORS[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+
+
+def to_picture(image: NDArray[Any]) -> Picture:
+    """``(3, H, W)`` float in [0, 1] to ``(H, W, 3)`` uint8."""
+    return (np.clip(image, 0, 1).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
+
+def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 255, 255)) -> Picture:
+    """Draw the border of a mask ``(H, W)`` on a picture ``(H, W, 3)``; the line lies just outside the mask."""
+    drawn = picture.copy()
+    drawn[find_boundaries(mask.astype(bool), mode="outer")] = colour
+    return drawn
+
+
+def panel(tiles: Mapping[str, Picture]) -> Picture:
+    """Pictures of one height side by side, each under its caption."""
+    columns = []
+    for caption, tile in tiles.items():
+        strip = Image.new("RGB", (tile.shape[1], _CAPTION), "black")
+        ImageDraw.Draw(strip).text((3, 1), caption, fill="white")
+        columns.append(np.concatenate([np.asarray(strip), tile]))
+        columns.append(np.zeros((columns[-1].shape[0], 2, 3), np.uint8))
+    return np.concatenate(columns[:-1], axis=1)

@@ -1,0 +1,439 @@
+"""Reading, resizing, the dataset item, and what the data module checks and splits. Pixel values are worked out by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from squad_lit.dataset.core import (
+    AnomalyDataModule,
+    AnomalyDataset,
+    Sample,
+    list_images,
+    read_image,
+    read_mask,
+    resize,
+    resize_mask,
+)
+
+
+def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:
+    """Write an 8-bit image (or one of the array's own type), making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.asarray(pixels)
+    image = Image.fromarray(array if array.dtype != np.int64 else array.astype(np.uint8))
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+# Reading
+
+
+def test_rgb_is_scaled_by_255(tmp_path):
+    path = save(tmp_path / "a.png", [[[51, 102, 255], [0, 153, 204]]])
+    image = read_image(path)
+    assert image.shape == (3, 1, 2)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image[:, 0].T, torch.tensor([[0.2, 0.4, 1.0], [0.0, 0.6, 0.8]]))
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[51, 255]]))
+    torch.testing.assert_close(image, torch.tensor([[[0.2, 1.0]]]).expand(3, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bits_are_scaled_by_the_type_not_by_the_content(tmp_path, name):
+    image = read_image(save(tmp_path / name, np.array([[13107, 26214]], dtype=np.uint16)))
+    torch.testing.assert_close(image, torch.tensor([[[0.2, 0.4]]]).expand(3, 1, 2))
+
+
+def test_16_bit_big_endian_tiff(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.frombytes("I;16B", (2, 1), bytes([0x33, 0x33, 0xFF, 0xFF])).save(path)  # 13107, 65535
+    torch.testing.assert_close(read_image(path)[0], torch.tensor([[0.2, 1.0]]))
+
+
+def test_alpha_is_dropped_not_blended(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[[51, 102, 255, 0], [51, 102, 255, 128]]]))
+    torch.testing.assert_close(image[:, 0].T, torch.tensor([[0.2, 0.4, 1.0]] * 2))
+
+
+def test_grey_with_alpha(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[[51, 0], [255, 9]]]))
+    torch.testing.assert_close(image[1], torch.tensor([[0.2, 1.0]]))
+
+
+def test_palette_gives_its_colours(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 51, 102, 153])
+    image.putdata([1, 0])
+    image.save(tmp_path / "a.png")
+    torch.testing.assert_close(read_image(tmp_path / "a.png")[:, 0].T, torch.tensor([[0.2, 0.4, 0.6], [1.0, 0.0, 0.0]]))
+
+
+def test_black_and_white(tmp_path):
+    image = read_image(save(tmp_path / "a.png", [[0, 255]], "1"))
+    assert image[2].tolist() == [[0.0, 1.0]]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees clockwise to view"
+    path = save(tmp_path / "a.png", [[0, 51, 102], [153, 204, 255]], exif=exif)
+    expected = torch.tensor([[0.6, 0.0], [0.8, 0.2], [1.0, 0.4]])
+    torch.testing.assert_close(read_image(path)[0], expected)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_without_a_range_are_refused(tmp_path, kind):
+    path = save(tmp_path / "deep.tif", np.array([[1, 2]], dtype=kind))
+    with pytest.raises(ValueError, match=r"deep\.tif has .* no fixed range"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "cut", "flipped"])
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_broken_file_is_named(tmp_path, content, read):
+    path = save(tmp_path / "broken 1.png", np.arange(48 * 48).reshape(48, 48) % 251)
+    whole = path.read_bytes()
+    if content == "cut":
+        content = whole[: len(whole) // 2]
+    elif content == "flipped":
+        content = whole[:60] + bytes(255 - byte for byte in whole[60:90]) + whole[90:]
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"cannot read image .*broken 1\.png"):
+        read(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"cannot read image .*gone\.png"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_any_non_zero_mask_pixel_counts(tmp_path):
+    mask = read_mask(save(tmp_path / "a.png", [[0, 1, 2], [127, 255, 0]]))
+    assert mask.dtype == torch.uint8
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 0]]
+
+
+def test_mask_of_16_bits(tmp_path):
+    assert read_mask(save(tmp_path / "a.png", np.array([[0, 1, 256]], dtype=np.uint16))).tolist() == [[0, 1, 1]]
+
+
+def test_mask_in_colour_ignores_alpha(tmp_path):
+    rows = [[[0, 0, 0, 255], [0, 0, 7, 255], [0, 0, 0, 0], [9, 0, 0, 0]]]
+    assert read_mask(save(tmp_path / "a.png", rows)).tolist() == [[0, 1, 0, 1]]
+    assert read_mask(save(tmp_path / "b.png", [[[0, 255], [3, 0]]])).tolist() == [[0, 1]]
+
+
+def test_mask_with_a_palette_counts_indices(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0] * 3)  # as written by tools that store class indices only
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1, 1]]
+
+
+def test_mask_in_black_and_white(tmp_path):
+    assert read_mask(save(tmp_path / "a.png", [[0, 255]], "1")).tolist() == [[0, 1]]
+
+
+# Resizing
+
+
+def test_resize_by_hand():
+    # Halving with antialiasing: a triangle of half-width 2 about the new centres 1 and 3; weights 3/7, 3/7, 1/7.
+    image = torch.tensor([[[0.0, 0.0, 7.0, 14.0]]])
+    torch.testing.assert_close(resize(image, (1, 2)), torch.tensor([[[1.0, 9.0]]]))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (37, 20), (70, 90)])
+def test_resize_equals_pillow(size):
+    image = torch.rand(3, 48, 40, generator=torch.Generator().manual_seed(0))
+    outside = [Image.fromarray(plane.numpy()).resize(size[::-1], Image.Resampling.BILINEAR) for plane in image]
+    torch.testing.assert_close(resize(image, size), torch.from_numpy(np.stack(outside)), atol=1e-5, rtol=0)
+
+
+def test_resize_takes_batches_and_leaves_equal_sizes_alone():
+    batch = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(resize(batch, (4, 4))[1], resize(batch[1], (4, 4)))
+    assert resize(batch, (8, 6)) is batch
+
+
+def test_resize_mask_takes_the_pixel_at_the_centre():
+    mask = torch.tensor([[0, 1, 2, 3, 4, 5]], dtype=torch.uint8)
+    assert resize_mask(mask, (1, 2)).tolist() == [[1, 4]]  # new centres 1.5 and 4.5
+    assert resize_mask(mask[:, :2], (2, 4)).tolist() == [[0, 0, 1, 1]] * 2
+
+
+# Files and items
+
+
+def test_list_images_skips_what_is_no_image(tmp_path):
+    for name in ("b.PNG", "a.jpg", "c.JPEG", "d.bmp", "e.TIF", "f.tiff", "g.webp"):
+        (tmp_path / name).touch()
+    for name in ("._a.jpg", ".DS_Store", "Thumbs.db", "readme.txt", ".hidden.png", "a.png.bak", "png"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == [
+        "a.jpg", "b.PNG", "c.JPEG", "d.bmp", "e.TIF", "f.tiff", "g.webp",
+    ]  # fmt: skip
+    assert list_images(tmp_path / "none") == []
+
+
+@pytest.fixture
+def pair(tmp_path) -> list[Sample]:
+    """A normal and an anomalous sample, 4 x 2 pixels."""
+    good = save(tmp_path / "good.png", [[[51, 102, 255]] * 4] * 2)
+    bad = save(tmp_path / "bad.png", [[[0, 51, 0]] * 4] * 2)
+    mask = save(tmp_path / "bad_mask.png", [[0, 0, 0, 2]] * 2)
+    return [Sample(good, "nut", "good", 0), Sample(bad, "nut", "rust", 1, mask)]
+
+
+def test_items(pair):
+    dataset = AnomalyDataset(pair, (2, 4))
+    assert len(dataset) == 2
+    good, bad = dataset[0], dataset[1]
+    assert list(bad) == ["image", "mask", "label", "index", "category", "defect", "image_path", "mask_path"]
+    torch.testing.assert_close(good["image"][:, 0, 0], torch.tensor([0.2, 0.4, 1.0]))
+    assert good["mask"].shape == (1, 2, 4)
+    assert good["mask"].dtype == torch.uint8
+    assert good["mask"].sum() == 0
+    assert bad["mask"].tolist() == [[[0, 0, 0, 1]] * 2]
+    assert [good[key] for key in ("label", "index", "category", "defect", "mask_path")] == [0, 0, "nut", "good", ""]
+    assert [bad[key] for key in ("label", "index", "category", "defect")] == [1, 1, "nut", "rust"]
+    assert bad["image_path"] == str(pair[1].image_path)
+    assert bad["mask_path"] == str(pair[1].mask_path)
+    assert dataset[-1]["index"] == 1
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_items_are_resized_and_collated(pair, cache):
+    batch = next(iter(DataLoader(AnomalyDataset(pair, (6, 8), cache=cache), batch_size=2)))
+    assert batch["image"].shape == (2, 3, 6, 8)
+    assert batch["mask"].shape == (2, 1, 6, 8)
+    assert batch["mask"][1].sum() == 6 * 2
+    assert batch["label"].tolist() == batch["index"].tolist() == [0, 1]
+    assert batch["defect"] == ["good", "rust"]
+
+
+def test_iteration_ends(pair):
+    assert [item["index"] for item in AnomalyDataset(pair, (2, 4))] == [0, 1]
+
+
+def test_memory_cache_reads_a_file_once(pair):
+    dataset = AnomalyDataset(pair, (2, 4), cache="memory")
+    first = [dataset[i] for i in range(2)]
+    kept = first[1]["image"].clone()
+    for sample in pair:
+        sample.image_path.unlink()
+    first[1]["image"].zero_()  # a caller that works in place
+    first[0]["mask"].fill_(1)
+    assert torch.equal(dataset[1]["image"], kept)
+    assert dataset[0]["mask"].sum() == 0
+    with pytest.raises(OSError, match=r"good\.png"):
+        AnomalyDataset(pair, (2, 4), cache="off")[0]
+
+
+def test_mask_of_another_size_than_its_image(pair):
+    save(pair[1].mask_path, [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match=r"bad_mask\.png is 2x2 .*bad\.png is 2x4"):
+        AnomalyDataset(pair, (2, 4))[1]
+
+
+# Data module
+
+
+class Toy(AnomalyDataModule):
+    """Two categories of images that are never read."""
+
+    name = "toy"
+    CATEGORIES = ("01", "bottle", "cap")
+    HELP = "Get it from the shop. Licence: free."
+
+    def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+        folder = self.root / category
+        train = [Sample(path, category, "good", 0) for path in list_images(folder)]
+        return train, [Sample(folder / "t.png", category, "good", 0), Sample(folder / "u.png", category, "rust", 1)]
+
+
+SETTINGS: dict[str, Any] = {
+    "category": "all",
+    "image_size": 8,
+    "batch_size": 2,
+    "num_workers": 0,
+    "validation_fraction": 0.2,
+    "limit_train": None,
+    "cache": "off",
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """10 training images in each category, empty files."""
+    for category in Toy.CATEGORIES:
+        (tmp_path / category).mkdir()
+        for number in range(10):
+            (tmp_path / category / f"{number}.png").touch()
+    return tmp_path
+
+
+def toy(root: Path, **settings: Any) -> Toy:
+    module = Toy(root=root, **{**SETTINGS, **settings})
+    module.setup()
+    return module
+
+
+def names(dataset: AnomalyDataset, category: str = "bottle") -> list[str]:
+    return [sample.image_path.stem for sample in dataset.samples if sample.category == category]
+
+
+def test_split_takes_a_share_of_the_normal_training_images(root):
+    module = toy(root)
+    assert module.categories == ["01", "bottle", "cap"]
+    for category in module.categories:
+        train, val = names(module.train_set, category), names(module.val_set, category)
+        assert len(val) == 2
+        assert sorted(train + val) == [str(number) for number in range(10)]
+        assert train == sorted(train)
+    assert {sample.label for sample in module.train_set.samples + module.val_set.samples} == {0}
+    assert len(module.test_set) == 6
+
+
+def test_split_depends_on_the_seed_and_the_category_only(root):
+    module = toy(root)
+    assert names(toy(root).val_set) == names(module.val_set)
+    assert names(toy(root, category="bottle").val_set) == names(module.val_set)
+    assert names(toy(root, category=["cap", "bottle"]).val_set) == names(module.val_set)
+    assert len({tuple(names(toy(root, seed=seed).val_set)) for seed in range(8)}) > 3
+    assert len({tuple(names(toy(root, seed=seed).val_set, "cap")) for seed in range(8)}) > 3
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.01, 1), (0.26, 3), (0.99, 9), (0, 0)])
+def test_validation_keeps_at_least_one_and_never_all(root, fraction, count):
+    module = toy(root, validation_fraction=fraction)
+    assert len(names(module.val_set)) == count
+    assert len(names(module.train_set)) == 10 - count
+    assert len(module.val_dataloader()) == -(-3 * count // 2)
+
+
+def test_limit_train_is_drawn_before_the_split_and_nested(root):
+    drawn = []
+    for limit in (2, 5, 10, 99):
+        module = toy(root, limit_train=limit)
+        train, val = names(module.train_set), names(module.val_set)
+        assert len(train) + len(val) == min(limit, 10)
+        assert len(val) == {2: 1, 5: 1, 10: 2, 99: 2}[limit]
+        drawn.append(set(train + val))
+    assert drawn[0] < drawn[1] < drawn[2] == drawn[3]
+
+
+def test_setup_twice_keeps_the_datasets(root):
+    module = toy(root)
+    before = module.train_set
+    module.setup("test")
+    assert module.train_set is before
+
+
+def test_loaders_are_in_order_and_workers_give_the_same(root):
+    for name in ("t.png", "u.png"):
+        save(root / "cap" / name, [[[51, 0, 0]] * 5] * 4)
+    batches = [list(toy(root, category="cap", num_workers=n, batch_size=1).test_dataloader()) for n in (0, 1)]
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert one["index"] == other["index"]
+    assert [batch["index"].item() for batch in batches[0]] == [0, 1]
+
+
+def test_memory_is_said_before_it_is_filled(root, caplog):
+    with caplog.at_level("INFO", logger="squad_lit"):
+        toy(root, cache="memory", image_size=[500, 1000])
+    assert "36 images of 500 x 1000, 0.22 GB" in caplog.text  # 36 x 3 x 500 x 1000 x 4 bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"category": "bottel"}, r"unknown category 'bottel' for toy; did you mean 'bottle'\? known: 01, bottle, cap"),
+        ({"category": "Bottle"}, r"did you mean 'bottle'\?"),
+        ({"category": ["cap", "zebra"]}, r"unknown category 'zebra' for toy\. known: 01, bottle, cap"),
+        ({"category": 1}, r"category must be text; got 1 \(int\).*quote it.*known: 01"),
+        ({"category": ["cap", 1]}, r"category must be text; got 1 \(int\)"),
+        ({"category": None}, r"category must be text; got None"),
+        ({"category": []}, r"category is empty"),
+        ({"category": ["cap", "cap"]}, r"'cap' is named twice"),
+        ({"category": ["all"]}, r"unknown category 'all'"),
+        ({"image_size": 0}, r"image_size must be one positive integer or \[height, width\]; got 0"),
+        ({"image_size": 8.0}, r"image_size .* got 8\.0"),
+        ({"image_size": "256"}, r"image_size .* got '256'"),
+        ({"image_size": [8, 8, 3]}, r"image_size .* got \[8, 8, 3\]"),
+        ({"image_size": True}, r"image_size .* got True"),
+        ({"batch_size": 0}, r"batch_size must be an integer of at least 1; got 0"),
+        ({"num_workers": -1}, r"num_workers must be an integer of at least 0; got -1"),
+        ({"seed": -1}, r"seed must be an integer of at least 0"),
+        ({"validation_fraction": 1}, r"validation_fraction must be in \[0, 1\); got 1"),
+        ({"validation_fraction": -0.1}, r"validation_fraction must be in"),
+        ({"validation_fraction": "0.1"}, r"validation_fraction must be in"),
+        ({"validation_fraction": float("nan")}, r"validation_fraction must be in"),
+        ({"limit_train": 0}, r"limit_train must be an integer of at least 2; got 0"),
+        ({"limit_train": 0, "validation_fraction": 0.0}, r"limit_train must be an integer of at least 1; got 0"),
+        ({"limit_train": 1}, r"limit_train must be an integer of at least 2; got 1"),
+        ({"cache": "ram"}, r"cache must be one of memory, off; got 'ram'"),
+    ],
+)
+def test_wrong_settings_are_explained_at_construction(root, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Toy(root=root, **{**SETTINGS, **settings})
+
+
+def test_category_that_looks_like_a_number(root):
+    assert toy(root, category="01").categories == ["01"]
+
+
+def test_missing_root_says_where_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught:
+        toy(Path("data/toy"))
+    message = str(caught.value)
+    assert f"toy: no folder {tmp_path}/data/toy" in message
+    assert "Get it from the shop. Licence: free." in message
+    assert "dataset.root=PATH" in message
+
+
+def test_missing_category_says_what_is_there(root):
+    for path in (root / "cap").iterdir():
+        path.unlink()
+    (root / "cap").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"no folder for category cap in .*\n.*dataset\.category=\[01,bottle\]"):
+        toy(root)
+    assert toy(root, category="bottle").categories == ["bottle"]
+
+
+def test_category_without_training_images(root):
+    for path in (root / "cap").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"toy: no normal training images of category cap in .*cap\nGet it"):
+        toy(root)
+
+
+def test_one_training_image_cannot_be_split(root):
+    for number in range(1, 10):
+        (root / "cap" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"category cap has only one normal training image.*validation_fraction=0"):
+        toy(root)
+    assert len(toy(root, category="cap", validation_fraction=0.0).train_set) == 1
+
+
+def test_counts_that_differ_from_the_official_ones_are_a_warning(root):
+    class Official(Toy):
+        COUNTS = {"bottle": (10, 1, 1), "cap": (12, 1, 1)}  # noqa: RUF012
+
+    with pytest.warns(UserWarning, match=r"category cap has .* \(10, 1, 1\) images, officially \(12, 1, 1\)") as caught:
+        Official(root=root, **SETTINGS)
+    assert len(caught) == 1
