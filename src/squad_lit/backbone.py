@@ -167,7 +167,10 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
                 f"backbone.weights: no file {path.resolve()}; give a state dict of timm's {name}, or 'auto' for the "
                 f"packaged weights ({', '.join(_PACKAGED)}) or timm's hub"
             )
-        state = timm.models.load_state_dict(str(path))
+        try:
+            state = timm.models.load_state_dict(str(path))
+        except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
+            raise ValueError(f"backbone.weights: {path} is no readable state dict: {error}") from error
     elif name in _PACKAGED:
         try:
             package = importlib.import_module(_PACKAGED[name])

@@ -57,8 +57,9 @@ def build(config: Any) -> Any:
     if module not in _ALLOWED:
         raise ValueError(f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made")
     made = getattr(importlib.import_module(module), name, None)
-    if not isinstance(made, type):
-        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class")
+    # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.
+    if not isinstance(made, type) or not f"{made.__module__}.".startswith(f"{module}."):
+        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class of that module")
     return functools.partial(made, **arguments) if config.get("_partial_") else made(**arguments)
 
 

@@ -176,7 +176,8 @@ class FeaturePool:
         """Positions ``start`` to ``start + count`` of an endless series of permutations of ``range(size)``."""
         at = np.arange(start, start + count)
         rounds = {int(r): np.random.default_rng([self._seed, 4 + stream, self._period, int(r)]).permutation(size) for r in np.unique(at // size)}
-        return torch.tensor([int(rounds[int(i) // size][int(i) % size]) for i in at])
+        # The type is said, because of an empty list torch makes floats: a batch may have no clean or no synthetic part.
+        return torch.tensor([int(rounds[int(i) // size][int(i) % size]) for i in at], dtype=torch.long)
 
 
 def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -80,7 +80,7 @@ class FSQ(nn.Module):
         """Quantise ``z``; ``codes`` lie in [-1, 1], for even L_i in [-1, 1 - 2 / L_i]."""
         with torch.autocast(z.device.type, enabled=False):
             bounded = self.bound(z.float())
-            rounded = bounded.round()
+            rounded = self._clip(bounded.round())  # from 1,001 levels on the bound's margin rounds to one more
             if self.training and self.jitter > 0:
                 step = torch.randint_like(rounded, 0, 2) * 2 - 1
                 rounded = self._clip(rounded + step * (torch.rand_like(rounded) < self.jitter))
@@ -159,6 +159,7 @@ class VQ(nn.Module):
             commitment_weight=commitment_weight,
             threshold_ema_dead_code=dead_code_threshold,
             kmeans_init=True,
+            rotation_trick=False,  # the library's default; here the gradient is the same for all quantisers
             accept_image_fmap=True,
         )
 

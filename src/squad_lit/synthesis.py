@@ -105,15 +105,14 @@ class Synthesis:
             mask = changed_pixels(image, changed)
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
-        black_or_white = np.float32(image.mean() < 0.5)
-        shape = _blob(scene, 4 * self.fine_area[0])
-        changed = _blend(image, np.full_like(image, black_or_white), shape, 1.0)
+        opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far: this changes any image
+        changed = _blend(image, opposite, _blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
         return changed, changed_pixels(image, changed)
 
     def _gross(self, scene: Scene) -> Array:
         rng = scene.rng
         noise = perlin(scene.image.shape[:2], 2.0 ** rng.uniform(1, 5, 2), rng)
-        shape = noise > np.quantile(noise, 1 - rng.uniform(0.02, self.gross_area))
+        shape = noise > np.quantile(noise, 1 - rng.uniform(min(0.02, self.gross_area), self.gross_area))
         if not scene.foreground.all() and rng.random() < 0.7:
             shape &= scene.foreground
         fill = _pasted(scene) if rng.random() < 0.7 else _own(scene)
@@ -121,10 +120,11 @@ class Synthesis:
 
     def _fine(self, scene: Scene) -> Array:
         rng = scene.rng
-        low, high = np.log(self.fine_area[0]), np.log(self.fine_area[1] * scene.foreground.size)
+        smallest = self.fine_area[0]
+        low, high = np.log(smallest), np.log(max(smallest, self.fine_area[1] * scene.foreground.size))
         for _ in range(rng.integers(1, self.fine_count + 1)):
             kind = KINDS[self.names[rng.choice(len(self.names), p=self.weights)]]
-            area = float(np.exp(rng.uniform(low, max(low, high))))
+            area = float(np.exp(rng.uniform(low, high)))
             scene = scene._replace(image=kind(scene, area, rng.uniform(*self.opacity)))
         return scene.image
 

@@ -1,4 +1,4 @@
-"""Reading, resizing, the dataset item, and what the data module checks and splits. Pixel values are worked out by hand."""
+"""Reading, resizing, items, and what the data module checks and splits; pixel values are worked out by hand."""
 
 from pathlib import Path
 from typing import Any

@@ -17,22 +17,34 @@ from squad_lit.dataset.mvtec import MVTec, scan_mvtec_layout
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SQUAD_LIT_DATA", REPOSITORY / "../shared/data")).resolve()
 
-IMAGES = """
-train/good/000.png train/good/001.png train/good/002.JPG
-test/good/000.png test/good/001.png
-test/broken_large/000.png test/broken_large/001.png
-test/contamination/000.png
-""".split()
-MASKS = """
-ground_truth/broken_large/000_mask.png ground_truth/broken_large/001_mask.png
-ground_truth/contamination/000_mask.png
-""".split()
-LITTER = """
-license.txt readme.txt .DS_Store
-train/good/._000.png train/good/Thumbs.db train/good/notes.txt
-test/._good test/.ipynb_checkpoints/000.png test/good/.hidden.png test/list.txt
-ground_truth/broken_large/._000_mask.png
-""".split()
+IMAGES = [
+    "train/good/000.png",
+    "train/good/001.png",
+    "train/good/002.JPG",
+    "test/good/000.png",
+    "test/good/001.png",
+    "test/broken_large/000.png",
+    "test/broken_large/001.png",
+    "test/contamination/000.png",
+]
+MASKS = [
+    "ground_truth/broken_large/000_mask.png",
+    "ground_truth/broken_large/001_mask.png",
+    "ground_truth/contamination/000_mask.png",
+]
+LITTER = [
+    "license.txt",
+    "readme.txt",
+    ".DS_Store",
+    "train/good/._000.png",
+    "train/good/Thumbs.db",
+    "train/good/notes.txt",
+    "test/._good",
+    "test/.ipynb_checkpoints/000.png",
+    "test/good/.hidden.png",
+    "test/list.txt",
+    "ground_truth/broken_large/._000_mask.png",
+]
 
 SETTINGS: dict[str, Any] = {
     "image_size": [6, 4],

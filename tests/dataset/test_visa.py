@@ -28,7 +28,7 @@ pcb1,test,anomaly,pcb1/Data/Images/Anomaly/000.JPG,pcb1/Data/Masks/Anomaly/000.p
 ANNOTATION = """\
 image,label,mask
 candle/Data/Images/Normal/0000.JPG,normal,
-candle/Data/Images/Anomaly/000.JPG," chunk of wax missing,foreign particals on candle ",candle/Data/Masks/Anomaly/000.png
+candle/Data/Images/Anomaly/000.JPG," wax missing,foreign particals on it ",candle/Data/Masks/Anomaly/000.png
 candle/Data/Images/Anomaly/001.JPG,weird candle wick,candle/Data/Masks/Anomaly/001.png
 """
 SETTINGS: dict[str, Any] = {
@@ -70,7 +70,7 @@ def test_scan_follows_the_split_file(root):
         Sample(images / "Normal/0000.JPG", "candle", "good", 0, None),
         Sample(images / "Normal/0001.JPG", "candle", "good", 0, None),
     ]
-    both = "chunk of wax missing,foreign particals on candle"
+    both = "wax missing,foreign particals on it"
     assert test == [
         Sample(images / "Normal/0002.JPG", "candle", "good", 0, None),
         Sample(images / "Anomaly/000.JPG", "candle", both, 1, masks / "000.png"),

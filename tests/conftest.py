@@ -1,0 +1,37 @@
+"""What several test files share."""
+
+import os
+
+# Before torch is imported: OpenMP threads that spin beside other processes on a small machine cost minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the benchmarks: SQUAD_LIT_DATA, else shared/data beside the repository."""
+    root = Path(os.environ.get("SQUAD_LIT_DATA") or ROOT.parent / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip(f"no benchmark data at {root}; set SQUAD_LIT_DATA to the folder that holds mvtec, visa, ...")
+    return root
+
+
+@pytest.fixture(scope="session")
+def draw_texture() -> Callable[..., NDArray[np.float32]]:
+    """Draws a smooth random texture of a seed that fills the frame: ``(H, W, 3)`` float32 in [0, 1]."""
+
+    def draw(seed: int, height: int = 64, width: int | None = None) -> NDArray[np.float32]:
+        noise = np.random.default_rng(seed).normal(size=(height, width or height, 3))
+        smooth = ndimage.gaussian_filter(noise, (1.5, 1.5, 0), mode="wrap")
+        return np.clip(0.5 + 0.2 * smooth / smooth.std(), 0, 1).astype(np.float32)
+
+    return draw
