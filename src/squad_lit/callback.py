@@ -97,7 +97,7 @@ class LastCheckpoint(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Squad)
@@ -112,7 +112,7 @@ class LastCheckpoint(Callback):
                     pl_module.validation_step(batch, number)
                 pl_module.finish_validation()
             pl_module.train()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
 
 

@@ -103,6 +103,7 @@ class Squad(L.LightningModule):
         # Set by whoever builds the module, and part of the checkpoint: plain values only.
         self.config: dict[str, Any] = {}
         self.categories: list[str] = []
+        self.image_size: list[int] = []
         self.measured: dict[str, float] = {}
         self.evaluation = Evaluation(fpr_limit=fpr_limit)
         for group, quantizer in self.generator.quantizer.items():
@@ -111,6 +112,22 @@ class Squad(L.LightningModule):
         if self.code_level["fraction"] > 0 and self._levels is not None:
             # Fail here and not at the step where the first code moves.
             self._move_codes({g: torch.zeros(1, q.dim, 1, 1) for g, q in self.generator.quantizer.items()}, 0)
+
+    def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
+        """Check that a data set fits, before anything is computed.
+
+        Raises:
+            ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
+        """
+        stride = max(self.backbone.stride.values())
+        if any(side % stride for side in image_size):
+            raise ValueError(f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, got {list(image_size)}")
+        if self.step == 0:
+            return
+        if list(image_size) != self.image_size:
+            raise ValueError(f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it (got {list(image_size)})")
+        if unknown := sorted(set(categories) - set(self.categories)):
+            raise ValueError(f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category")
 
     # Training
 

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from squad_lit.module import Squad
 
 log = logging.getLogger(__name__)
+
+# What a user can cause and mend: shown as a sentence, without a stack trace.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the tree lies inside the package, in a checkout at its top.
@@ -60,14 +66,17 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise ValueError("fit=false needs checkpoint=PATH: there is no model to test")
     if config.threads:
         torch.set_num_threads(config.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and states of no use to our users
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = _instantiate(config.dataset)
+    data.prepare_data()
     data.setup()
     module = _make_module(config)
+    module.check_data(data.categories, data.image_size)
     _write(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    callbacks = [hydra.utils.instantiate(c, _convert_="all") for c in config.callback.values() if c]
-    loggers = [hydra.utils.instantiate(c, _convert_="all") for c in config.logger.values() if c]
-    trainer: L.Trainer = hydra.utils.instantiate(config.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    callbacks = [_instantiate(c) for c in config.callback.values() if c]
+    loggers = [_instantiate(c) for c in config.logger.values() if c]
+    trainer: L.Trainer = _instantiate(config.trainer, callbacks=callbacks, logger=loggers)
     for logger in loggers:
         logger.log_hyperparams(module.config)
     try:
@@ -75,8 +84,6 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
         trainer.test(module, datamodule=data, verbose=False)
     finally:
-        for logger in loggers:
-            logger.finalize("success" if trainer.state.finished else "failed")
         _finish_wandb()
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
     figures = module.figures | timed | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started)}
@@ -107,6 +114,16 @@ def table(figures: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
 
 
+def _instantiate(node: DictConfig, **more: Any) -> Any:
+    """Hydra's ``instantiate``, but an error of the object's own constructor comes as it is."""
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, USER_ERRORS):
+            raise error.__cause__ from None
+        raise
+
+
 def _make_module(config: DictConfig) -> Squad:
     """The model of the configuration, or of the checkpoint that is to be tested or continued."""
     from squad_lit import checkpoint
@@ -114,7 +131,7 @@ def _make_module(config: DictConfig) -> Squad:
     plain: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     del plain[config.quantizer]  # model.fsq is where the command line finds it; the generator has its copy
     if config.checkpoint:
-        return checkpoint.load(config.checkpoint)
+        return checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
     if config.resume:
         content = checkpoint.read(config.resume)
         if different := sorted(_differences(content[checkpoint.KEY]["config"], plain)):
@@ -125,7 +142,7 @@ def _make_module(config: DictConfig) -> Squad:
     module: Squad = checkpoint.build(plain)
     module.config = plain
     if config.resume:
-        module.step = content[checkpoint.KEY]["step"]
+        module.on_load_checkpoint(content)
         if module.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
             return checkpoint.load(config.resume)
@@ -144,17 +161,22 @@ def _about(config: DictConfig, started: float) -> dict[str, Any]:
     import torch
 
     packages = ("squad_lit", "torch", "lightning", "timm", "hydra-core", "numpy")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=_PACKAGE, capture_output=True, text=True, check=False
-    )
+    device = f"cpu, {torch.get_num_threads()} threads"
     return {
         "seed": config.seed,
         "seconds": time.perf_counter() - started,
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
         "command": " ".join(["python -m squad_lit.train", *sys.argv[1:]]),
     }
+
+
+def _commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=_PACKAGE, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def _version(package: str) -> str | None:
@@ -198,10 +220,29 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     os.replace(part, path)
 
 
+def _has_no_wandb_key() -> bool:
+    """Whether W&B has to write to disk: no mode was asked for, and there is no key to upload with."""
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    stored = netrc.is_file() and "api.wandb.ai" in netrc.read_text(errors="replace")
+    return not (stored or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"))
+
+
+OmegaConf.register_new_resolver("wandb_offline", _has_no_wandb_key, replace=True)
+
+
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Entry point of ``python -m squad_lit.train``."""
-    run(config, Path(HydraConfig.get().runtime.output_dir))
+    hydra_config = HydraConfig.get()
+    try:
+        run(config, Path(hydra_config.runtime.output_dir))
+    except USER_ERRORS as error:
+        # In a sweep the error goes on to Hydra, which counts the job as failed.
+        if hydra_config.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        log.debug("stack trace", exc_info=True)
+        print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
