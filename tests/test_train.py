@@ -1,0 +1,267 @@
+"""The command as its user runs it: a real category where there is one, a few steps, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from squad_lit import checkpoint, train
+
+SMALL = ["trainer=smoke", "dataset.image_size=64", "logger=none", "callback.progress=null", "dataset.batch_size=4"]
+
+
+@pytest.fixture(scope="module")
+def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two MVTec categories of 64 px: grey noise, defects are bright squares."""
+    root = tmp_path_factory.mktemp("mvtec")
+    rng = np.random.default_rng(0)
+    for category in ("bottle", "screw"):
+        for folder, count in (("train/good", 8), ("test/good", 2), ("test/broken", 3)):
+            (root / category / folder).mkdir(parents=True)
+            for i in range(count):
+                image = rng.normal(120, 12, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+                mask = np.zeros((64, 64), np.uint8)
+                if "broken" in folder:
+                    mask[8 * i : 8 * i + 16, 20:40] = 255
+                    image[mask > 0] = 250
+                    truth = root / category / "ground_truth" / "broken"
+                    truth.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
+                Image.fromarray(image).save(root / category / folder / f"{i:03}.png")
+    return root
+
+
+def compose(folder: Path, *overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        config = hydra.compose("train", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
+    config.hydra.runtime.output_dir = str(folder)
+    config.hydra.job.num, config.hydra.job.id = 0, "0"
+    HydraConfig.instance().set_config(config)
+    OmegaConf.set_readonly(config.hydra, None)
+    bare = config.copy()
+    OmegaConf.set_struct(bare, False)
+    hydra_node = bare.pop("hydra")
+    del hydra_node
+    return bare
+
+
+def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, object]:
+    folder.mkdir(parents=True, exist_ok=True)
+    base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
+    with pytest.warns(UserWarning, match="officially"):
+        return train.run(compose(folder, *base, *overrides), folder)
+
+
+def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
+    run(tmp_path, mvtec)
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    for key in ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro"):
+        assert 0 <= figures[key] <= 1
+    for key in ("copy_ratio/low", "codebook_usage/high", "perplexity/low", "psnr", "ssim", "seconds/train"):
+        assert isinstance(figures[key], float)
+    assert figures["run"]["seed"] == 0
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
+    assert {p.name for p in (tmp_path / "panels").iterdir()} == {
+        f"bottle_{kind}_{i:03}.png" for kind in ("good", "broken") for i in (0, 1)
+    }
+    assert OmegaConf.load(tmp_path / "config.yaml").model.fsq.levels == [8, 5, 5, 5]
+
+
+def test_joint_model_has_metrics_per_category_and_their_mean(tmp_path: Path, mvtec: Path) -> None:
+    run(tmp_path, mvtec, "dataset.category=[bottle,screw]")
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    each = figures["per_category"]
+    assert list(each) == ["bottle", "screw"]
+    assert figures["pixel_ap"] == pytest.approx((each["bottle"]["pixel_ap"] + each["screw"]["pixel_ap"]) / 2)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tmp_path: Path, mvtec: Path) -> None:
+    first, again, other = (run(tmp_path / n, mvtec, f"seed={s}") for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert first["pixel_ap"] == again["pixel_ap"]
+    assert first["pixel_ap"] != other["pixel_ap"]
+    assert all(torch.equal(v, weights(tmp_path / "b")[k]) for k, v in weights(tmp_path / "a").items())
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_resumed_run_ends_as_the_uninterrupted_one(
+    tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    options = ["discriminator=both", "synthesis.code.fraction=0.5", "model.fsq.jitter=0.1", "model.adversarial_start=0"]
+    whole = run(tmp_path / "whole", mvtec, *options)
+
+    from squad_lit.module import Squad
+
+    step = Squad.training_step
+
+    def stopping(self: Squad, number: int) -> None:
+        if number == at:
+            raise RuntimeError("power cut")
+        step(self, number)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(Squad, "training_step", stopping)
+        run(tmp_path / "part", mvtec, *options)
+    assert checkpoint.read(tmp_path / "part" / "last.ckpt")["squad_lit"]["step"] == at
+    resumed = run(tmp_path / "rest", mvtec, *options, f"resume={tmp_path / 'part' / 'last.ckpt'}")
+    assert all(torch.equal(v, weights(tmp_path / "rest")[k]) for k, v in weights(tmp_path / "whole").items())
+    assert resumed["pixel_ap"] == whole["pixel_ap"]
+
+
+def test_checkpoint_can_be_tested_alone_and_gives_the_same_figures(tmp_path: Path, mvtec: Path) -> None:
+    trained = run(tmp_path / "a", mvtec)
+    tested = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'a' / 'last.ckpt'}")
+    assert {k: tested[k] for k in ("pixel_ap", "image_auroc", "copy_ratio/low", "perplexity/high")} == {
+        k: trained[k] for k in ("pixel_ap", "image_auroc", "copy_ratio/low", "perplexity/high")
+    }
+    assert not (tmp_path / "b" / "last.ckpt").exists()
+
+
+def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path) -> None:
+    trained = run(tmp_path / "a", mvtec)
+    assert run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}")["pixel_ap"] == trained["pixel_ap"]
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "none"])
+@pytest.mark.parametrize("discriminator", ["segmentation", "patch", "both", "none"])
+def test_every_quantizer_with_every_discriminator(
+    tmp_path: Path, mvtec: Path, quantizer: str, discriminator: str
+) -> None:
+    options = [f"quantizer={quantizer}", f"discriminator={discriminator}", "model.steps=2", "model.adversarial_start=0"]
+    figures = run(tmp_path, mvtec, *options)
+    assert ("codebook_usage/low" in figures) == (quantizer == "vq")
+    names = checkpoint.load(tmp_path / "last.ckpt").anomaly.names
+    assert ("discriminator" in names) == (discriminator in ("segmentation", "both"))
+
+
+def groups() -> list[str]:
+    return sorted(
+        f"{folder.name}={file.stem}"
+        for folder in train.CONF.iterdir()
+        if folder.is_dir()
+        for file in folder.glob("*.yaml")
+        if file.stem != "default" or folder.name == "callback"
+    )
+
+
+@pytest.mark.parametrize("choice", groups())
+def test_every_yaml_composes_and_its_model_builds(tmp_path: Path, choice: str) -> None:
+    config = compose(tmp_path, choice, "model.backbone.weights=null")
+    plain = OmegaConf.to_container(config.model, resolve=True)
+    del plain[config.quantizer]
+    assert checkpoint.build(plain).steps == config.model.steps
+    for node in (config.callback, config.logger):
+        for part in node.values():
+            assert part._target_
+    assert config.trainer._target_ == "lightning.Trainer"
+
+
+def test_each_loggers_files(tmp_path: Path, mvtec: Path) -> None:
+    for name, pattern in (("csv", "csv/metrics.csv"), ("tensorboard", "tensorboard/events.*")):
+        run(tmp_path / name, mvtec, f"logger={name}", "model.steps=2")
+        assert list((tmp_path / name).glob(pattern))
+
+
+def test_wandb_works_offline(tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run(tmp_path, mvtec, "logger=wandb", "model.steps=2")
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = written.read_bytes()
+    assert b"train/loss" in content
+    assert b"test/pixel_ap" in content
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset.category=botle"], "did you mean 'bottle'"),
+        (["fit=false"], "needs checkpoint=PATH"),
+        (["checkpoint=x.ckpt"], "use resume=PATH"),
+        (["fit=false", "checkpoint=/nowhere/x.ckpt"], "no checkpoint"),
+        (["model.fsq.levels=[2,5]"], "fsq.levels"),
+        (["model.fsq.levels=8"], "fsq.levels"),
+        (["dataset.image_size=60"], "multiples of 16"),
+        (["dataset.validation_fraction=0"], "validation_fraction"),
+        (["backbone.name=resnet999"], "no model"),
+        (["model.groups={low:[3]}"], "no layer of stride"),
+        (["backbone.weights=/nowhere.pth"], "backbone.weights"),
+        (["model.steps=0"], "model.steps"),
+        (["synthesis.image.kinds={}"], "synthesis.kinds"),
+        (["+synthesis.image.kinds.rust=1"], "unknown"),
+        (["anomaly.top=0"], "anomaly.top"),
+        (["model.generator.width=30"], "multiple of 8"),
+        (["model.loss_weight.dice=-1"], "loss_weight"),
+    ],
+)
+def test_mistakes_are_told_in_words(tmp_path: Path, mvtec: Path, overrides: list[str], message: str) -> None:
+    base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
+    with pytest.raises(train.USER_ERRORS, match=message) as caught:
+        train.run(compose(tmp_path, *base, *overrides), tmp_path)
+    assert not isinstance(caught.value, KeyError)
+
+
+def test_resume_with_another_configuration_names_the_difference(tmp_path: Path, mvtec: Path) -> None:
+    run(tmp_path / "a", mvtec)
+    with pytest.raises(ValueError, match=r"model\.optimizer\.lr"):
+        run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}", "model.optimizer.lr=0.5")
+
+
+def test_override_of_an_absent_quantizer_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(hydra.errors.ConfigCompositionException, match="fsq"):
+        compose(tmp_path, "quantizer=vq", "model.fsq.levels=[8,5,5,5]")
+
+
+def command(folder: Path, mvtec: Path, *overrides: str) -> list[str]:
+    base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle", f"hydra.run.dir={folder}"]
+    return [sys.executable, "-m", "squad_lit.train", *base, *overrides]
+
+
+def environment() -> dict[str, str]:
+    source = str(Path(train.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+
+
+def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> None:
+    long = ["model.steps=100000", "model.pool.refresh_every=100000"]
+    process = subprocess.Popen(command(tmp_path, mvtec, *long), env=environment(), stdout=subprocess.PIPE, text=True)
+    log = tmp_path / "csv" / "metrics.csv"
+    deadline = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline and not (tmp_path / "config.yaml").exists():
+        time.sleep(0.1)
+    del log
+    time.sleep(6)  # well into the steps of 20 ms
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "continue with resume=" in output
+    module = checkpoint.load(tmp_path / "last.ckpt")
+    assert module.step > 0
+    assert bool(module.anomaly.calibrated)
+
+
+def test_two_processes_agree_with_each_other(tmp_path: Path, mvtec: Path) -> None:
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.steps=2", "dataset.limit_train=8"]
+    ddp += ["model.pool.clean_limit=8", "model.pool.synthetic=8", "model.pool.refresh_every=2"]
+    finished = subprocess.run(
+        command(tmp_path, mvtec, *ddp), env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 5
+    assert json.loads((tmp_path / "metrics.json").read_text())["image_auroc"] is not None
