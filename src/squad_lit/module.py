@@ -44,8 +44,8 @@ class Squad(L.LightningModule):
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
         code_level: Code-level anomalies: ``fraction`` of the clean part of a batch that is replaced by them, the step
-            from which on as a share ``start`` of ``steps``, ``largest`` and ``total`` moves in levels. Without FSQ there
-            are none.
+            from which on as a share ``start`` of ``steps``, ``largest`` and ``total`` moves in levels. Without FSQ
+            there are none.
         loss_weight: Weights ``feature, image, focal, dice, adversarial``.
         adversarial_start: Share of the steps before the adversarial term sets in.
         optimizer: Makes an optimiser from parameters.
@@ -83,12 +83,17 @@ class Squad(L.LightningModule):
         self.automatic_optimization = False
         if steps < 1:
             raise ValueError(f"model.steps: expected at least 1, got {steps}")
-        for name, value in {"synthetic_fraction": synthetic_fraction, "code_level.fraction": code_level["fraction"]}.items():
+        for name, value in {
+            "synthetic_fraction": synthetic_fraction,
+            "code_level.fraction": code_level["fraction"],
+        }.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"model.{name}: expected a share in [0, 1], got {value}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known or min(loss_weight.values()) < 0:
-            raise ValueError(f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}")
+            raise ValueError(
+                f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
+            )
         self.backbone = backbone(groups=groups)
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
         self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
@@ -106,12 +111,12 @@ class Squad(L.LightningModule):
         self.image_size: list[int] = []
         self.measured: dict[str, float] = {}
         self.evaluation = Evaluation(fpr_limit=fpr_limit)
-        for group, quantizer in self.generator.quantizer.items():
-            if quantizer.codebook_size:
-                self.register_buffer(f"code_count_{group}", torch.zeros(int(quantizer.codebook_size), dtype=torch.long))
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
         if self.code_level["fraction"] > 0 and self._levels is not None:
             # Fail here and not at the step where the first code moves.
-            self._move_codes({g: torch.zeros(1, q.dim, 1, 1) for g, q in self.generator.quantizer.items()}, 0)
+            self._move_codes({g: torch.zeros(1, dim, 1, 1) for g, dim in self.generator.dims.items()}, 0)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -121,13 +126,21 @@ class Squad(L.LightningModule):
         """
         stride = max(self.backbone.stride.values())
         if any(side % stride for side in image_size):
-            raise ValueError(f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, got {list(image_size)}")
+            raise ValueError(
+                f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, "
+                f"got {list(image_size)}"
+            )
         if self.step == 0:
             return
         if list(image_size) != self.image_size:
-            raise ValueError(f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it (got {list(image_size)})")
+            raise ValueError(
+                f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it "
+                f"(got {list(image_size)})"
+            )
         if unknown := sorted(set(categories) - set(self.categories)):
-            raise ValueError(f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category")
+            raise ValueError(
+                f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category"
+            )
 
     # Training
 
@@ -173,7 +186,8 @@ class Squad(L.LightningModule):
             total = total + self._mask_terms(batch, recon.feature_recon, log)
         if not math.isfinite(float(total.detach())):
             raise FloatingPointError(
-                f"the loss became {float(total.detach())} at step {step}; lower model.optimizer.lr or model.gradient_clip"
+                f"the loss became {float(total.detach())} at step {step}; "
+                f"lower model.optimizer.lr or model.gradient_clip"
             )
         optimizers, schedulers = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
         for optimizer in optimizers:
@@ -197,7 +211,9 @@ class Squad(L.LightningModule):
             log[f"feature/{group}"] = terms[-1].detach()
         return torch.stack(terms).sum()
 
-    def _image_terms(self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]) -> Tensor:
+    def _image_terms(
+        self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]
+    ) -> Tensor:
         # Every other image: the decoder is for looking, and at full resolution it is the dearest part of a step.
         image, recon = batch["image"][::2], self.generator.image_decoder({g: c[::2] for g, c in codes.items()})
         term = losses.image_loss(recon, image)
@@ -268,7 +284,9 @@ class Squad(L.LightningModule):
                 total=int(self.code_level["total"]),
                 generator=generator,
             )
-            moved[group] = self.generator.quantizer[group].move(code, change.to(code))
+            quantizer = self.generator.quantizer[group]
+            assert isinstance(quantizer, FSQ)
+            moved[group] = quantizer.move(code, change.to(code))
         return moved, region
 
     # Validation: normal hold-out images; calibration and label-free measures
@@ -295,27 +313,33 @@ class Squad(L.LightningModule):
         """Calibrate the maps and set ``measured`` from what the validation steps have seen."""
         moments = torch.tensor([self._sums[n] for n in self.anomaly.names], dtype=torch.float64, device=self.device)
         if self._trainer is not None and self.trainer.world_size > 1:
-            moments = self.all_gather(moments).sum(0)
+            gathered = self.all_gather(moments)
+            assert isinstance(gathered, Tensor)
+            moments = gathered.sum(0)
         count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
         std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
         self.anomaly.calibrate(mean, std)
         self.measured = {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
         self._count_codes()
-        for group in self.backbone.groups:
-            count = getattr(self, f"code_count_{group}", None)
-            if count is not None and count.sum() > 0:
-                usage, perplexity = codebook_statistics(count)
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                usage, perplexity = codebook_statistics(self._code_count(group))
                 self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
 
     def _count_codes(self) -> None:
         """How often each code occurs on the normal training images that the pool holds."""
-        for number, features in enumerate(self.pool.plain_features()):
-            indices = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
-            for group, quantized in indices.items():
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                self._code_count(group).zero_()  # counts are of the current weights only
+        for features in self.pool.plain_features():
+            encoded = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
+            for group, quantized in encoded.items():
                 if quantized.indices is not None:
-                    count: Tensor = getattr(self, f"code_count_{group}")
-                    count.mul_(number > 0)  # counts are of the current weights only
+                    count = self._code_count(group)
                     count += torch.bincount(quantized.indices.flatten(), minlength=len(count))
+
+    def _code_count(self, group: str) -> Tensor:
+        return self.get_buffer(f"code_count_{group}")
 
     def _measure_copying(self, batch: dict[str, Any]) -> None:
         """Copy ratio on synthetic anomalies made from these normal images; the same ones at every call."""

@@ -95,7 +95,8 @@ class FeaturePool:
 
         Returns:
             ``features``: ``{group: (N, C, H, W)}`` as seen by the generator, ``target``: the same of the clean image,
-            ``image``: the clean image ``(N, 3, H, W)`` in [0, 1], ``mask``: ``(N, 1, H, W)`` float, zero for clean views.
+            ``image``: the clean image ``(N, 3, H, W)`` in [0, 1], ``mask``: ``(N, 1, H, W)`` float, zero for clean
+            views.
         """
         first = step % self.refresh_every
         left = self._order(0, first * clean, clean, len(self._slots))
@@ -103,9 +104,7 @@ class FeaturePool:
         source = torch.cat([left, self._source[right]])
         target = {g: f[source].float() for g, f in self._clean.items()}
         return {
-            "features": {
-                g: torch.cat([target[g][: len(left)], f[right].float()]) for g, f in self._corrupted.items()
-            },
+            "features": {g: torch.cat([target[g][: len(left)], f[right].float()]) for g, f in self._corrupted.items()},
             "target": target,
             "image": self._image[source].float() / 255,
             "mask": torch.cat([self._mask.new_zeros(len(left), *self._mask.shape[1:]), self._mask[right]]).float(),
@@ -175,7 +174,10 @@ class FeaturePool:
     def _order(self, stream: int, start: int, count: int, size: int) -> Tensor:
         """Positions ``start`` to ``start + count`` of an endless series of permutations of ``range(size)``."""
         at = np.arange(start, start + count)
-        rounds = {int(r): np.random.default_rng([self._seed, 4 + stream, self._period, int(r)]).permutation(size) for r in np.unique(at // size)}
+        rounds = {
+            int(r): np.random.default_rng([self._seed, 4 + stream, self._period, int(r)]).permutation(size)
+            for r in np.unique(at // size)
+        }
         # The type is said, because of an empty list torch makes floats: a batch may have no clean or no synthetic part.
         return torch.tensor([int(rounds[int(i) // size][int(i) % size]) for i in at], dtype=torch.long)
 

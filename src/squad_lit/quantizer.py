@@ -48,15 +48,16 @@ class FSQ(nn.Module):
         Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", ICLR 2024, arXiv 2309.15505.
     """
 
+    _levels: Tensor
     _half: Tensor
     _basis: Tensor
 
     def __init__(self, levels: Sequence[int], *, jitter: float = 0.0) -> None:
         super().__init__()
-        levels = list(levels) if isinstance(levels, Sequence) and not isinstance(levels, str) else [levels]  # type: ignore[list-item]
-        wrong = [level for level in levels if isinstance(level, bool) or not isinstance(level, int) or level < 3]
-        if not levels or wrong:
-            raise ValueError(f"fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels}")
+        is_list = isinstance(levels, Sequence) and not isinstance(levels, str) and len(levels) > 0
+        if not is_list or any(type(level) is not int or level < 3 for level in levels):
+            raise ValueError(f"fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels!r}")
+        levels = list(levels)
         if math.prod(levels) > 2**31:
             raise ValueError(f"fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^31 are supported")
         if not 0 <= jitter < 1:

@@ -1,7 +1,7 @@
 """Synthetic anomalies for training: on the image, and on the code.
 
-Everything here is numpy in, numpy out with an explicit generator, so that a sample depends on its seed alone; images are
-``(H, W, 3)`` float32 in [0, 1]. Code-level moves are torch, because codes live on the training device.
+Everything here is numpy in, numpy out with an explicit generator, so that a sample depends on its seed alone; images
+are ``(H, W, 3)`` float32 in [0, 1]. Code-level moves are torch, because codes live on the training device.
 """
 
 from __future__ import annotations
@@ -22,8 +22,23 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # Images that come inside the scikit-image wheel and hold texture rather than a drawing.
-_TEXTURES = ("brick", "grass", "gravel", "camera", "coins", "moon", "page", "text", "cell", "astronaut", "chelsea")
-_TEXTURES += ("coffee", "rocket", "retina", "hubble_deep_field", "immunohistochemistry")
+_TEXTURES = [
+    "brick",
+    "grass",
+    "gravel",
+    "camera",
+    "coins",
+    "moon",
+    "page",
+    "text",
+    "cell",
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "retina",
+]
+_TEXTURES += ["hubble_deep_field", "immunohistochemistry"]
 # A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
 VISIBLE = 0.025
 
@@ -42,8 +57,8 @@ class Scene(NamedTuple):
 class Synthesis:
     """Draws synthetic anomalies that span gross to hair-thin.
 
-    A sample is, with probability ``gross``, one texture in a Perlin mask of up to ``gross_area`` of the image; otherwise
-    it is one to ``fine_count`` small defects on the estimated foreground, whose areas are log-uniform.
+    A sample is, with probability ``gross``, one texture in a Perlin mask of up to ``gross_area`` of the image;
+    otherwise it is one to ``fine_count`` small defects on the estimated foreground, whose areas are log-uniform.
 
     Args:
         kinds: Weight of each kind of small defect: any of ``patch, own, tone, stain, dent, warp, scratch, missing``.
@@ -84,7 +99,7 @@ class Synthesis:
         self.names = list(kinds)
         self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())
         self.gross, self.gross_area = gross, gross_area
-        self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, opacity
+        self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
         self.textures = _load_textures(texture_dir)
 
     def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
@@ -129,7 +144,7 @@ class Synthesis:
         return scene.image
 
 
-def perlin(shape: Sequence[int], cells: Sequence[float], rng: np.random.Generator) -> Array:
+def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.random.Generator) -> Array:
     """Gradient noise, about in [-1, 1].
 
     Args:
@@ -140,7 +155,9 @@ def perlin(shape: Sequence[int], cells: Sequence[float], rng: np.random.Generato
     Reference:
         Perlin, "An Image Synthesizer", SIGGRAPH 1985.
     """
-    axis = [np.linspace(0, c, n, dtype=np.float32) + np.float32(rng.random()) for c, n in zip(cells, shape, strict=True)]
+    axis = [
+        np.linspace(0, c, n, dtype=np.float32) + np.float32(rng.random()) for c, n in zip(cells, shape, strict=True)
+    ]
     corner = [a.astype(int) for a in axis]
     angle = rng.uniform(0, 2 * np.pi, [int(c.max()) + 2 for c in corner]).astype(np.float32)
     gradient = np.exp(1j * angle).astype(np.complex64)  # one array: the look-ups below are what takes time
@@ -228,7 +245,7 @@ def _pasted(scene: Scene) -> Array:
     rng, (h, w) = scene.rng, scene.image.shape[:2]
     if rng.random() < 0.2:
         return np.broadcast_to(rng.random(3).astype(np.float32), scene.image.shape).copy()
-    texture = scene.textures[rng.integers(len(scene.textures))]
+    texture = scene.textures[int(rng.integers(len(scene.textures)))]
     th, tw = texture.shape[:2]
     side = rng.uniform(0.4, 1.0) * min(th, tw)
     rows = (rng.uniform(0, th - side) + np.linspace(0, side - 1, h)).astype(int)
@@ -246,7 +263,7 @@ def _own(scene: Scene) -> Array:
     pick = int(rng.integers(-1, len(scene.others)))
     image = scene.image if pick < 0 else scene.others[pick]
     if image.shape[0] == image.shape[1]:
-        image = np.rot90(image, rng.integers(4))
+        image = np.rot90(image, int(rng.integers(4)))
     image = image[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     shift = [int(s) for s in rng.integers(np.array(image.shape[:2]) // 8, np.array(image.shape[:2]))]
     image = np.roll(image, shift, (0, 1))
