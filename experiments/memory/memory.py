@@ -1,17 +1,18 @@
 """The yardstick: a nearest-neighbour memory on the same features (the idea of PatchCore).
 
-    python experiments/memory/memory.py dataset=mvtec dataset.category=bottle
+    python experiments/memory/memory.py --output runs/memory_bottle.json dataset=mvtec dataset.category=bottle
 
-Takes the overrides of ``squad_lit.train``; of these the data set, the backbone, the groups and the map's smoothing and
-score count. Prints and writes the same metrics from the same code.
+Takes the overrides of ``squad_lit.train``; of these the data set, the backbone, the groups, the seed and the map's
+smoothing and score count. The metrics come from the same code.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -24,30 +25,28 @@ from squad_lit import checkpoint
 from squad_lit.anomaly import resize_map, smooth, top_mean
 from squad_lit.backbone import Backbone
 from squad_lit.evaluation import Evaluation
-from squad_lit.train import CONF
+from squad_lit.train import CONF, table
 
 PATCHES = 10_000  # random patches of the training images in the memory
 
 
 def patches(backbone: Backbone, image: Tensor) -> Tensor:
     """3x3-averaged features of all groups on the finest grid: ``(N, C, H, W)``."""
-    features = list(backbone(image).values())
+    features = [F.avg_pool2d(f, 3, 1, 1) for f in backbone(image).values()]
     grid = max(f.shape[-2:] for f in features)
-    return torch.cat(
-        [F.interpolate(F.avg_pool2d(f, 3, 1, 1), size=grid, mode="bilinear", align_corners=False) for f in features], 1
-    )
+    return torch.cat([F.interpolate(f, size=grid, mode="bilinear", align_corners=False) for f in features], 1)
 
 
-def main(overrides: list[str]) -> None:
-    """Fill the memory from the normal training images, test, print."""
+def evaluate(overrides: list[str]) -> dict[str, Any]:
+    """Fill the memory from the normal training images, and test."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", overrides, return_hydra_config=False)
+        config = hydra.compose("train", overrides)
     data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data.prepare_data()
     data.setup()
     started = time.perf_counter()
-    backbone: Backbone = checkpoint.build(OmegaConf.to_container(config.backbone, resolve=True))(
-        groups=OmegaConf.to_container(config.model.groups)
-    )
+    make = checkpoint.build(OmegaConf.to_container(config.backbone, resolve=True))
+    backbone: Backbone = make(groups=OmegaConf.to_container(config.model.groups))
     images = [data.train_set[i]["image"][None] for i in range(len(data.train_set))]
     backbone.fit(images)
     rows = torch.cat([patches(backbone, image).permute(0, 2, 3, 1).flatten(0, 2) for image in images])
@@ -55,15 +54,20 @@ def main(overrides: list[str]) -> None:
     evaluation = Evaluation(fpr_limit=config.metric.fpr_limit)
     for batch in data.test_dataloader():
         found = patches(backbone, batch["image"])
-        n, _, h, w = found.shape
-        distance = torch.cdist(found.permute(0, 2, 3, 1).reshape(-1, found.shape[1]), memory).min(1).values
+        n, channels, h, w = found.shape
+        distance = torch.cdist(found.permute(0, 2, 3, 1).reshape(-1, channels), memory).min(1).values
         anomaly_map = smooth(resize_map(distance.view(n, 1, h, w), data.image_size), config.anomaly.sigma)[:, 0]
         evaluation.update(batch, anomaly_map, top_mean(anomaly_map, config.anomaly.top))
-    figures = evaluation.compute() | {"seconds": time.perf_counter() - started}
-    print(json.dumps({k: v for k, v in figures.items() if k != "per_category"}, indent=2))
-    if config.get("output"):
-        Path(config.output).write_text(json.dumps(figures))
+    return evaluation.compute() | {"seconds": time.perf_counter() - started}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="JSON file for the metrics")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for squad_lit.train")
+    arguments = parser.parse_args()
+    figures = evaluate(arguments.overrides)
+    print(table(figures))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
