@@ -9,16 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from squad_lit.dataset.core import (
-    AnomalyDataModule,
-    AnomalyDataset,
-    Sample,
-    list_images,
-    read_image,
-    read_mask,
-    resize,
-    resize_mask,
-)
+from squad_lit.dataset.core import AnomalyDataModule, AnomalyDataset, Sample
+from squad_lit.dataset.image import list_images, read_image, read_mask, resize, resize_mask
 
 
 def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:
