@@ -8,7 +8,8 @@ import pytest
 PACKAGE = "squad_lit"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
-MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis"}
+MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
+MATHS |= {"augmentation", "evaluation"}
 WIRING = {"dataset", "module", "callback", "backbone"}
 ENTRY = {"train", "check", "predict", "export", "report", "view"}
 

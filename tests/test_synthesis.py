@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from squad_lit.defect import KINDS, Scene, perlin
 from squad_lit.quantizer import FSQ
-from squad_lit.synthesis import KINDS, Scene, Synthesis, changed_pixels, estimate_foreground, level_change, perlin
+from squad_lit.synthesis import CodeLevel, Synthesis, changed_pixels, estimate_foreground, level_change
+
+SIDES = {"low": 16, "high": 8}  # cells
 
 Array = NDArray[np.float32]
 SETTING: dict[str, Any] = {
@@ -477,7 +480,26 @@ def test_level_change_depends_on_its_generator_alone(draw_codes):
 
 
 @pytest.mark.parametrize(("largest", "total"), [(3, 3), (0, 1), (2, 0), (2, 7), (1, 4)])
-def test_level_change_refuses_moves_that_do_not_fit(draw_codes, largest, total):
-    codes, region = draw_codes([8, 5, 6])
-    with pytest.raises(ValueError, match=r"levels \[8, 5, 6\] the largest move must be in \[1, 2\]"):
-        level_change(codes, region, [8, 5, 6], largest=largest, total=total, generator=torch.Generator())
+def test_moves_that_do_not_fit_the_levels_are_refused(largest, total):
+    code_level = CodeLevel(fraction=0.5, start=0, largest=largest, total=total)
+    with pytest.raises(ValueError, match=r"levels \[8, 5, 6\], largest must be in \[1, 2\]"):
+        code_level.check([8, 5, 6])
+
+
+def test_code_level_moves_codes_only_inside_a_region_that_the_groups_share():
+    fsq = FSQ([8, 5, 5, 5]).eval()
+    codes = {
+        g: fsq(torch.randn(4, 4, n, n, generator=torch.Generator().manual_seed(n))).codes for g, n in SIDES.items()
+    }
+    code_level = CodeLevel(fraction=0.5, start=0.25, largest=2, total=3)
+    moved, region = code_level(codes, fsq, np.random.default_rng(0))
+    assert region.shape == (4, 1, 16, 16)
+    share = region.float().mean((1, 2, 3))
+    assert ((share > 0.005) & (share < 0.16)).all()
+    half = torch.tensor([4, 2, 2, 2]).view(1, -1, 1, 1)
+    for group, side in SIDES.items():
+        inside = region.float().reshape(4, 1, side, 16 // side, side, 16 // side).mean((3, 5))
+        steps = ((moved[group] - codes[group]) * half).round().abs().sum(1, keepdim=True)
+        assert (steps[inside >= 0.5] >= 3).all()
+        assert (steps[inside < 0.5] == 0).all()
+    assert (code_level.count(4, 0.2), code_level.count(4, 0.25)) == (0, 2)

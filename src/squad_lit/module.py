@@ -23,7 +23,7 @@ from squad_lit.evaluation import Evaluation
 from squad_lit.generator import Generator, Reconstruction
 from squad_lit.pool import FeaturePool
 from squad_lit.quantizer import FSQ, codebook_statistics
-from squad_lit.synthesis import level_change, perlin
+from squad_lit.synthesis import CodeLevel
 
 
 class Squad(L.LightningModule):
@@ -43,9 +43,7 @@ class Squad(L.LightningModule):
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
-        code_level: Code-level anomalies: ``fraction`` of the clean part of a batch that is replaced by them, the step
-            from which on as a share ``start`` of ``steps``, ``largest`` and ``total`` moves in levels. Without FSQ
-            there are none.
+        code_level: Makes code-level anomalies; without FSQ there are none.
         loss_weight: Weights ``feature, image, focal, dice, adversarial``.
         adversarial_start: Share of the steps before the adversarial term sets in.
         optimizer: Makes an optimiser from parameters.
@@ -70,7 +68,7 @@ class Squad(L.LightningModule):
         pool: FeaturePool,
         steps: int,
         synthetic_fraction: float,
-        code_level: Mapping[str, float],
+        code_level: CodeLevel,
         loss_weight: Mapping[str, float],
         adversarial_start: float,
         optimizer: Callable[..., torch.optim.Optimizer],
@@ -83,12 +81,8 @@ class Squad(L.LightningModule):
         self.automatic_optimization = False
         if steps < 1:
             raise ValueError(f"model.steps: expected at least 1, got {steps}")
-        for name, value in {
-            "synthetic_fraction": synthetic_fraction,
-            "code_level.fraction": code_level["fraction"],
-        }.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"model.{name}: expected a share in [0, 1], got {value}")
+        if not 0 <= synthetic_fraction <= 1:
+            raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known or min(loss_weight.values()) < 0:
             raise ValueError(
@@ -100,7 +94,7 @@ class Squad(L.LightningModule):
         self.patch = patch
         self.anomaly = anomaly(groups=list(groups), has_discriminator=segmentation is not None)
         self.pool = pool
-        self.steps, self.synthetic_fraction, self.code_level = steps, synthetic_fraction, dict(code_level)
+        self.steps, self.synthetic_fraction, self.code_level = steps, synthetic_fraction, code_level
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         self.seed = seed
@@ -114,9 +108,8 @@ class Squad(L.LightningModule):
         for group, size in self.generator.codebook_sizes.items():
             if size:
                 self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
-        if self.code_level["fraction"] > 0 and self._levels is not None:
-            # Fail here and not at the step where the first code moves.
-            self._move_codes({g: torch.zeros(1, dim, 1, 1) for g, dim in self.generator.dims.items()}, 0)
+        if self._fsq is not None:
+            code_level.check(self._fsq.levels)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -242,52 +235,26 @@ class Squad(L.LightningModule):
         log |= {"focal": focal.detach(), "dice": dice.detach()}
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 
-    # Code-level anomalies
-
-    @property
-    def _levels(self) -> list[int] | None:
-        quantizer = next(iter(self.generator.quantizer.values()))
-        return quantizer.levels if isinstance(quantizer, FSQ) else None
-
     def _add_code_level(self, batch: dict[str, Any], step: int, clean: int) -> None:
         """Replace the features of some clean views by what their moved codes decode to; the target stays clean."""
-        count = round(self.code_level["fraction"] * clean)
-        if count == 0 or self._levels is None or step < self.code_level["start"] * self.steps:
+        count = self.code_level.count(clean, step / self.steps)
+        if count == 0 or self._fsq is None:
             return
         with torch.no_grad():
-            part = {g: f[:count] for g, f in batch["features"].items()}
-            codes = {g: q.codes for g, q in self.generator.encode(part).items()}
-            moved, region = self._move_codes(codes, step)
-            decoded = self.generator.decode(moved)
+            encoded = self.generator.encode({g: f[:count] for g, f in batch["features"].items()})
+            rng = np.random.default_rng([self.seed, 9, step])
+            codes, region = self.code_level({g: q.codes for g, q in encoded.items()}, self._fsq, rng)
+            decoded = self.generator.decode(codes)
         for group, f in batch["features"].items():
             batch["features"][group] = torch.cat([decoded[group], f[count:]])
         mask = F.interpolate(region.float(), size=batch["mask"].shape[-2:], mode="nearest")
         batch["mask"] = torch.cat([mask, batch["mask"][count:]])
 
-    def _move_codes(self, codes: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Moved codes of each group, and the region ``(N, 1, H, W)`` at the finest grid."""
-        assert self._levels is not None
-        finest = max((c for c in codes.values()), key=lambda c: c.shape[-1])
-        rng = np.random.default_rng([self.seed, 9, step])
-        noise = np.stack([perlin(finest.shape[-2:], 2.0 ** rng.uniform(1, 3, 2), rng) for _ in range(len(finest))])
-        limit = np.quantile(noise, 1 - rng.uniform(0.01, 0.15, len(noise)), axis=(1, 2)).diagonal()
-        region = torch.from_numpy(noise > limit[:, None, None])[:, None].to(finest.device)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        moved = {}
-        for group, code in codes.items():
-            area = F.interpolate(region.float(), size=code.shape[-2:], mode="area") >= 0.5
-            change = level_change(
-                code.cpu(),
-                area.cpu(),
-                self._levels,
-                largest=int(self.code_level["largest"]),
-                total=int(self.code_level["total"]),
-                generator=generator,
-            )
-            quantizer = self.generator.quantizer[group]
-            assert isinstance(quantizer, FSQ)
-            moved[group] = quantizer.move(code, change.to(code))
-        return moved, region
+    @property
+    def _fsq(self) -> FSQ | None:
+        """A quantiser whose codes have levels that can be moved, if there is one."""
+        quantizer = next(iter(self.generator.quantizer.values()))
+        return quantizer if isinstance(quantizer, FSQ) else None
 
     # Validation: normal hold-out images; calibration and label-free measures
 

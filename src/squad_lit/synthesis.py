@@ -6,10 +6,10 @@ are ``(H, W, 3)`` float32 in [0, 1]. Code-level moves are torch, because codes l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import skimage
@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from squad_lit.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
+from squad_lit.quantizer import FSQ
 
 # Images that come inside the scikit-image wheel and hold texture rather than a drawing.
 _TEXTURES = [
@@ -41,17 +42,6 @@ _TEXTURES = [
 _TEXTURES += ["hubble_deep_field", "immunohistochemistry"]
 # A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
 VISIBLE = 0.025
-
-
-class Scene(NamedTuple):
-    """What a defect may use: the image, where the object is, other normal images, and the randomness."""
-
-    image: Array
-    foreground: Mask
-    background: Array
-    others: Sequence[Array]
-    textures: Sequence[Array]
-    rng: np.random.Generator
 
 
 class Synthesis:
@@ -121,7 +111,7 @@ class Synthesis:
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
         opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far: this changes any image
-        changed = _blend(image, opposite, _blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
+        changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
         return changed, changed_pixels(image, changed)
 
     def _gross(self, scene: Scene) -> Array:
@@ -130,8 +120,8 @@ class Synthesis:
         shape = noise > np.quantile(noise, 1 - rng.uniform(min(0.02, self.gross_area), self.gross_area))
         if not scene.foreground.all() and rng.random() < 0.7:
             shape &= scene.foreground
-        fill = _pasted(scene) if rng.random() < 0.7 else _own(scene)
-        return _blend(scene.image, fill, shape.astype(np.float32), rng.uniform(*self.opacity))
+        fill = pasted(scene) if rng.random() < 0.7 else own(scene)
+        return blend(scene.image, fill, shape.astype(np.float32), rng.uniform(*self.opacity))
 
     def _fine(self, scene: Scene) -> Array:
         rng = scene.rng
@@ -142,35 +132,6 @@ class Synthesis:
             area = float(np.exp(rng.uniform(low, high)))
             scene = scene._replace(image=kind(scene, area, rng.uniform(*self.opacity)))
         return scene.image
-
-
-def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.random.Generator) -> Array:
-    """Gradient noise, about in [-1, 1].
-
-    Args:
-        shape: ``(H, W)`` in px.
-        cells: Lattice cells along each side; more cells, finer noise.
-        rng: Source of the gradients and of the lattice's offset.
-
-    Reference:
-        Perlin, "An Image Synthesizer", SIGGRAPH 1985.
-    """
-    axis = [
-        np.linspace(0, c, n, dtype=np.float32) + np.float32(rng.random()) for c, n in zip(cells, shape, strict=True)
-    ]
-    corner = [a.astype(int) for a in axis]
-    angle = rng.uniform(0, 2 * np.pi, [int(c.max()) + 2 for c in corner]).astype(np.float32)
-    gradient = np.exp(1j * angle).astype(np.complex64)  # one array: the look-ups below are what takes time
-    y, x = axis[0] - corner[0], axis[1] - corner[1]
-    fade_y, fade_x = (t * t * t * (t * (6 * t - 15) + 10) for t in (y, x))
-
-    def ramp(dy: int, dx: int) -> Array:
-        found = gradient[np.ix_(corner[0] + dy, corner[1] + dx)]
-        return found.imag * (y - dy)[:, None] + found.real * (x - dx)[None, :]
-
-    top = ramp(0, 0) + fade_x[None, :] * (ramp(0, 1) - ramp(0, 0))
-    bottom = ramp(1, 0) + fade_x[None, :] * (ramp(1, 1) - ramp(1, 0))
-    return np.asarray(np.sqrt(2) * (top + fade_y[:, None] * (bottom - top)), np.float32)
 
 
 def estimate_foreground(image: Array) -> tuple[Mask, Array]:
@@ -237,186 +198,68 @@ def _to_texture(image: NDArray[Any]) -> Array:
     return skimage.transform.resize(image, size, anti_aliasing=True).astype(np.float32)
 
 
-# What fills a defect: functions of the scene that return an image of its size.
+class CodeLevel:
+    """Synthetic anomalies on the code: inside a Perlin region, codes move by whole levels.
 
+    Args:
+        fraction: Share of the clean part of a batch that is replaced by them.
+        start: Share of the training before the first one: until then the decoder means nothing.
+        largest: Most levels that a scalar moves.
+        total: Least sum of moves of a code, so that the change is no normal variation.
 
-def _pasted(scene: Scene) -> Array:
-    """A piece of a texture, zoomed, flipped, recoloured; or a plain colour."""
-    rng, (h, w) = scene.rng, scene.image.shape[:2]
-    if rng.random() < 0.2:
-        return np.broadcast_to(rng.random(3).astype(np.float32), scene.image.shape).copy()
-    texture = scene.textures[int(rng.integers(len(scene.textures)))]
-    th, tw = texture.shape[:2]
-    side = rng.uniform(0.4, 1.0) * min(th, tw)
-    rows = (rng.uniform(0, th - side) + np.linspace(0, side - 1, h)).astype(int)
-    cols = (rng.uniform(0, tw - side) + np.linspace(0, side - 1, w)).astype(int)
-    piece = texture[np.ix_(rows[:: rng.choice([-1, 1])], cols[:: rng.choice([-1, 1])])]
-    if rng.random() < 0.5:
-        piece = np.repeat(piece.mean(2, keepdims=True), 3, 2)
-    gain, shift = rng.uniform(0.5, 1.5, 3), rng.uniform(-0.25, 0.25) + rng.uniform(-0.1, 0.1, 3)
-    return np.clip(piece * gain + shift, 0, 1).astype(np.float32)
+    Raises:
+        ValueError: A share outside [0, 1].
+    """
 
+    def __init__(self, *, fraction: float, start: float, largest: int, total: int) -> None:
+        for name, value in {"fraction": fraction, "start": start}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"synthesis.code.{name}: expected a share in [0, 1], got {value}")
+        self.fraction, self.start, self.largest, self.total = fraction, start, largest, total
 
-def _own(scene: Scene) -> Array:
-    """A normal image, turned, shifted and slightly recoloured: right texture in a wrong place."""
-    rng = scene.rng
-    pick = int(rng.integers(-1, len(scene.others)))
-    image = scene.image if pick < 0 else scene.others[pick]
-    if image.shape[0] == image.shape[1]:
-        image = np.rot90(image, int(rng.integers(4)))
-    image = image[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
-    shift = [int(s) for s in rng.integers(np.array(image.shape[:2]) // 8, np.array(image.shape[:2]))]
-    image = np.roll(image, shift, (0, 1))
-    return np.clip(image * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05), 0, 1).astype(np.float32)
+    def check(self, levels: Sequence[int]) -> None:
+        """Fail before the training, and not at the step where the first code moves.
 
+        Raises:
+            ValueError: Moves that do not fit the levels: one direction must always have room.
+        """
+        room, most = (min(levels) - 1) // 2, self.largest * len(levels)
+        if self.fraction > 0 and not (1 <= self.largest <= room and 1 <= self.total <= most):
+            raise ValueError(
+                f"synthesis.code: with levels {list(levels)}, largest must be in [1, {room}] and total in [1, {most}]; "
+                f"got {self.largest} and {self.total}"
+            )
 
-# Shapes: soft masks (H, W) in [0, 1].
+    def count(self, clean: int, progress: float) -> int:
+        """How many of ``clean`` views are replaced at a point of the training, ``progress`` in [0, 1]."""
+        return round(self.fraction * clean) if progress >= self.start else 0
 
+    def __call__(
+        self, codes: Mapping[str, Tensor], quantizer: FSQ, rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Move codes; the groups share the region.
 
-def _place(scene: Scene, *, rim: bool = False) -> tuple[int, int]:
-    """A random foreground pixel; with ``rim`` one at the edge of the object."""
-    where = scene.foreground
-    if rim and not where.all():
-        where = where & ~ndimage.binary_erosion(where, iterations=4)
-    flat = np.flatnonzero(where)
-    y, x = divmod(int(flat[scene.rng.integers(len(flat))]), where.shape[1])
-    return y, x
+        Args:
+            codes: ``{group: (N, dim, H, W)}`` on the grid of the quantiser.
+            quantizer: Of any group; all have the same levels.
+            rng: The only source of randomness.
 
-
-def _blob(scene: Scene, area: float, *, rim: bool = False) -> Array:
-    """An irregular ellipse of about ``area`` px with soft or sharp edge."""
-    rng, (h, w) = scene.rng, scene.image.shape[:2]
-    cy, cx = _place(scene, rim=rim)
-    stretch = np.exp(rng.uniform(-0.9, 0.9))
-    a, b = np.sqrt(area / np.pi) * stretch, np.sqrt(area / np.pi) / stretch
-    angle = rng.uniform(0, np.pi)
-    y, x = np.arange(h, dtype=np.float32)[:, None] - cy, np.arange(w, dtype=np.float32)[None, :] - cx
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    radius = np.sqrt((u / a) ** 2 + (v / b) ** 2)
-    wobble = perlin((h, w), np.maximum(np.array([h, w]) / (1.5 * max(a, b)), 2.0).clip(max=64), rng)
-    edge = rng.uniform(0.3, 2.5) / min(a, b)
-    return np.clip((1 + 0.5 * wobble - radius) / max(edge, 1e-3) + 0.5, 0, 1)
-
-
-def _line(scene: Scene, area: float) -> Array:
-    """A random walk of 1 to 4 px width, with varying strength along it."""
-    rng, (h, w) = scene.rng, scene.image.shape[:2]
-    width = rng.uniform(1, 4) if area > 40 else 1.0
-    length = float(np.clip(area / width, 8, 0.7 * max(h, w)))
-    points = np.arange(int(length * 2))
-    bend = ndimage.gaussian_filter1d(rng.normal(0, rng.uniform(0.0, 0.25), len(points)), 4)
-    angle = rng.uniform(0, 2 * np.pi) + np.cumsum(bend)
-    y0, x0 = _place(scene)
-    y, x = y0 + np.cumsum(np.sin(angle)) / 2, x0 + np.cumsum(np.cos(angle)) / 2
-    keep = (y >= 0) & (y < h - 1) & (x >= 0) & (x < w - 1)
-    canvas = np.zeros((h, w), np.float32)
-    strength = 0.6 + 0.4 * np.sin(points / length * rng.uniform(2, 20) + rng.uniform(0, 6))
-    np.maximum.at(canvas, (y[keep].astype(int), x[keep].astype(int)), strength[keep].astype(np.float32))
-    if width > 1.5:
-        canvas = ndimage.grey_dilation(canvas, footprint=_disk(width / 2))
-    # Anti-aliasing: the drawn staircase would give the defect away.
-    return np.clip(ndimage.gaussian_filter(canvas, 0.6) * (1.6 if width <= 1.5 else 1.1), 0, 1)
-
-
-def _disk(radius: float) -> Mask:
-    reach = int(np.ceil(radius))
-    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    return np.asarray(y * y + x * x <= radius * radius)
-
-
-def _blend(image: Array, fill: Array, shape: Array, opacity: float) -> Array:
-    weight = (shape * np.float32(opacity))[..., None]
-    return image + weight * (fill - image)
-
-
-# Kinds of small defect: (scene, area in px, opacity) -> the image with the defect.
-
-
-def _patch(scene: Scene, area: float, opacity: float) -> Array:
-    return _blend(scene.image, _pasted(scene), _blob(scene, area), opacity)
-
-
-def _own_patch(scene: Scene, area: float, opacity: float) -> Array:
-    return _blend(scene.image, _own(scene), _blob(scene, area), opacity)
-
-
-def _tone(scene: Scene, area: float, opacity: float) -> Array:
-    """Lighter, darker or discoloured, the structure below still visible: smears, burns, wear."""
-    rng = scene.rng
-    shift = rng.choice([-1, 1]) * rng.uniform(0.05, 0.5) + rng.uniform(-0.08, 0.08, 3)
-    fill = np.clip(scene.image * rng.uniform(0.7, 1.1) + shift, 0, 1).astype(np.float32)
-    return _blend(scene.image, fill, _blob(scene, area), opacity)
-
-
-def _stain(scene: Scene, area: float, opacity: float) -> Array:
-    """A colour broken up by fine noise: rust, dirt, residue."""
-    rng, size = scene.rng, scene.image.shape[:2]
-    colour = np.clip(rng.random() * rng.uniform(0.4, 1.0, 3), 0, 1).astype(np.float32)
-    grain = perlin(size, rng.uniform(16, 80, 2), rng) + perlin(size, rng.uniform(40, 120, 2), rng)
-    shape = _blob(scene, area) * np.clip(0.6 + 1.2 * grain, 0, 1)
-    return _blend(scene.image, np.broadcast_to(colour, scene.image.shape), shape, opacity)
-
-
-def _dent(scene: Scene, area: float, opacity: float) -> Array:
-    """Shading of a pit or a bump that is lit from one side."""
-    rng = scene.rng
-    height = ndimage.gaussian_filter(_blob(scene, area), max(0.8, 0.12 * area**0.5))
-    angle = rng.uniform(0, 2 * np.pi)
-    gy, gx = np.gradient(height)
-    shade = gy * np.sin(angle) + gx * np.cos(angle)
-    shade *= rng.uniform(0.25, 0.9) * opacity / max(float(np.abs(shade).max()), 1e-6)
-    return np.clip(scene.image + shade[..., None].astype(np.float32), 0, 1)
-
-
-def _warp(scene: Scene, area: float, opacity: float) -> Array:
-    """A local displacement: bent, squeezed or swollen parts."""
-    del opacity  # a displacement has a length instead
-    rng, (h, w) = scene.rng, scene.image.shape[:2]
-    reach = np.sqrt(max(area, 80) / np.pi) * 1.5
-    cy, cx = _place(scene, rim=rng.random() < 0.5)
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    weight = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * (reach / 1.5) ** 2))
-    if rng.random() < 0.5:  # shift
-        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.0) * reach
-        dy, dx = length * np.sin(angle) * weight, length * np.cos(angle) * weight
-    else:  # swell or squeeze
-        zoom = rng.choice([-0.6, 0.7]) * rng.uniform(0.5, 1)
-        dy, dx = zoom * (y - cy) * weight, zoom * (x - cx) * weight
-    rows = slice(max(int(cy - 3 * reach), 0), int(cy + 3 * reach) + 1)
-    cols = slice(max(int(cx - 3 * reach), 0), int(cx + 3 * reach) + 1)
-    at = [(y - dy)[rows, cols], (x - dx)[rows, cols]]
-    out = scene.image.copy()
-    for channel in range(3):
-        out[rows, cols, channel] = ndimage.map_coordinates(scene.image[..., channel], at, order=1, mode="nearest")
-    return out
-
-
-def _scratch(scene: Scene, area: float, opacity: float) -> Array:
-    rng, shape = scene.rng, _line(scene, area)
-    if rng.random() < 0.4:  # a groove: one bright and one dark flank
-        shade = (shape - np.roll(shape, rng.integers(-2, 3, 2) | 1, (0, 1))) * rng.uniform(0.2, 0.6)
-        return np.clip(scene.image + (opacity * shade)[..., None], 0, 1).astype(np.float32)
-    tone = rng.choice([-1, 1]) * rng.uniform(0.15, 0.8) + rng.uniform(-0.08, 0.08, 3)
-    return _blend(scene.image, np.clip(scene.image + tone, 0, 1).astype(np.float32), shape, opacity)
-
-
-def _missing(scene: Scene, area: float, opacity: float) -> Array:
-    """A bite out of the object's edge that shows the background; on a texture a hole of its border's colour."""
-    rng, image = scene.rng, scene.image
-    plain = scene.background + rng.normal(0, 0.01, image.shape)
-    return _blend(image, np.clip(plain, 0, 1).astype(np.float32), _blob(scene, area, rim=True), max(opacity, 0.8))
-
-
-KINDS: dict[str, Callable[[Scene, float, float], Array]] = {
-    "patch": _patch,
-    "own": _own_patch,
-    "tone": _tone,
-    "stain": _stain,
-    "dent": _dent,
-    "warp": _warp,
-    "scratch": _scratch,
-    "missing": _missing,
-}
+        Returns:
+            The moved codes, without gradient, and the region ``(N, 1, H, W)`` bool at the finest grid.
+        """
+        finest = max(codes.values(), key=lambda code: code.shape[-1])
+        noise = np.stack([perlin(finest.shape[-2:], 2.0 ** rng.uniform(1, 3, 2), rng) for _ in range(len(finest))])
+        limit = [np.quantile(n, 1 - rng.uniform(0.01, 0.15)) for n in noise]
+        region = torch.from_numpy(noise > np.array(limit)[:, None, None])[:, None].to(finest.device)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        moved = {}
+        for group, code in codes.items():
+            area = F.interpolate(region.float(), size=code.shape[-2:], mode="area") >= 0.5
+            change = level_change(
+                code.cpu(), area.cpu(), quantizer.levels, largest=self.largest, total=self.total, generator=generator
+            )
+            moved[group] = quantizer.move(code, change.to(code))
+        return moved, region
 
 
 def level_change(
@@ -438,16 +281,7 @@ def level_change(
 
     Returns:
         ``(N, dim, H, W)`` whole numbers as float; zero outside the region.
-
-    Raises:
-        ValueError: Moves that do not fit the grid.
     """
-    dim = len(levels)
-    if not 1 <= largest <= (min(levels) - 1) // 2 or not 1 <= total <= largest * dim:
-        raise ValueError(
-            f"code-level synthesis: with levels {list(levels)} the largest move must be in "
-            f"[1, {(min(levels) - 1) // 2}] and the total in [1, {largest * dim}], got {largest} and {total}"
-        )
     shape = codes.shape
     size = torch.randint(0, largest + 1, shape, generator=generator)
     sign = torch.randint(0, 2, shape, generator=generator) * 2 - 1
