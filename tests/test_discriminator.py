@@ -157,3 +157,30 @@ def test_patch_judges_an_image_apart_from_its_batch():
 def test_patch_refuses_in_words(wrong):
     with pytest.raises(ValueError, match="width and layers must be at least 1"):
         PatchDiscriminator(**({"width": 8, "layers": 2} | wrong))
+
+
+def test_between_never_and_always_a_test_image_gets_the_mean_of_both_judgements():
+    both, shown, hidden = (make("two", feature_dropout=p).eval() for p in (0.5, 0.0, 1.0))
+    shown.load_state_dict(both.state_dict())
+    hidden.load_state_dict({k: v for k, v in both.state_dict().items() if not k.startswith("feature_in")})
+    features, recon = draw("two"), draw("two", seed=2)
+    expected = (shown(features, recon) + hidden(features, recon)) / 2
+    torch.testing.assert_close(both(features, recon), expected)
+    assert not torch.allclose(shown(features, recon), hidden(features, recon))
+
+
+def test_in_training_each_image_has_its_features_shown_or_hidden():
+    both, shown, hidden = (make("two", feature_dropout=p) for p in (0.5, 0.0, 1.0))
+    shown.load_state_dict(both.state_dict())
+    hidden.load_state_dict({k: v for k, v in both.state_dict().items() if not k.startswith("feature_in")})
+    features, recon = draw("two"), draw("two", seed=2)
+    count = len(next(iter(features.values())))
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        logit = both(features, recon)
+        for i in range(count):
+            is_shown, is_hidden = (torch.allclose(logit[i], m(features, recon)[i], atol=1e-5) for m in (shown, hidden))
+            assert is_shown != is_hidden
+            seen.add(is_shown)
+    assert seen == {True, False}

@@ -23,7 +23,9 @@ class SegmentationDiscriminator(nn.Module):
         width: Channels inside, a multiple of 8.
         upsample: Doublings of the resolution after the finest grid.
         feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
-            it cannot rely on the look of the synthesis alone. 1: never shown, and no weights for them.
+            it also learns to judge by the residual alone. Between 0 and 1 the logit of a test image is the mean of what
+            it says with and without them: the features find more, the residual alone is not misled by the look of the
+            synthesis. 1: never shown, and no weights for them. 0: always shown.
 
     Raises:
         ValueError: A width that is not a multiple of 8, a negative ``upsample`` or a dropout outside [0, 1].
@@ -70,23 +72,26 @@ class SegmentationDiscriminator(nn.Module):
         Returns:
             ``(N, 1, H', W')`` at the finest grid times ``2 ** upsample``.
         """
-        parts = []
-        for group, project in self.residual_in.items():
-            x = project((features[group] - feature_recon[group]).abs())
-            if group in self.feature_in:
-                x = x + self._drop(self.feature_in[group](features[group]))
-            parts.append(x)
-        grid = max(p.shape[-2:] for p in parts)
-        x = torch.cat([p if p.shape[-2:] == grid else _resize(p, grid) for p in parts], 1)
+        parts = {g: project((features[g] - feature_recon[g]).abs()) for g, project in self.residual_in.items()}
+        if not self.feature_in:
+            return self._segment(parts)
+        shown = {group: project(features[group]) for group, project in self.feature_in.items()}
+        if self.training:
+            any_part = next(iter(parts.values()))
+            keep = torch.rand(len(any_part), 1, 1, 1, device=any_part.device) >= self.feature_dropout
+            return self._segment({group: part + keep * shown[group] for group, part in parts.items()})
+        if self.feature_dropout == 0:
+            return self._segment({group: part + shown[group] for group, part in parts.items()})
+        both = self._segment({group: torch.cat([part, part + shown[group]]) for group, part in parts.items()})
+        return torch.stack(both.chunk(2)).mean(0)
+
+    def _segment(self, parts: Mapping[str, Tensor]) -> Tensor:
+        grid = max(part.shape[-2:] for part in parts.values())
+        x = torch.cat([part if part.shape[-2:] == grid else _resize(part, grid) for part in parts.values()], 1)
         x = self.fine(x)
         context = _resize(self.coarse(self.down(x)), grid)
         x = self.merge(torch.cat([x, context], 1))
         return self.logit(self.up(x))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        if not self.training or self.feature_dropout == 0:
-            return x
-        return x * (torch.rand(len(x), 1, 1, 1, device=x.device) >= self.feature_dropout)
 
 
 class PatchDiscriminator(nn.Module):

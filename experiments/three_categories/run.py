@@ -1,0 +1,88 @@
+"""Runs the jobs of this experiment one after the other and writes results.csv.
+
+    python experiments/three_categories/run.py runs/three_categories
+
+The data are looked for as by ``squad_lit.train`` (``SQUAD_LIT_DATA``, else ``data``). A job whose metrics.json is there
+is not run again: an interruption loses one job at most.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CATEGORIES = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
+ARMS = {
+    "squad": ([], [0, 1, 2]),
+    "quantizer=none": (["quantizer=none"], [0]),
+    "discriminator=none": (["discriminator=none"], [0]),
+    "memory": ([], [0]),
+}
+FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
+TIME = {"memory": "seconds"}  # key of the seconds; else "seconds/train"
+
+
+def job(root: Path, category: str, arm: str, options: list[str], seed: int) -> dict[str, Any]:
+    """Run a job unless it is done, and read its metrics."""
+    folder = root / f"{category}_{arm.replace('=', '-')}_{seed}"
+    data = [f"dataset={CATEGORIES[category]}", f"dataset.category={category}", f"seed={seed}"]
+    if not (folder / "metrics.json").exists():
+        if arm == "memory":
+            output = ["--output", str(folder / "metrics.json")]
+            command = [sys.executable, str(HERE.parent / "memory" / "memory.py"), *output, *data]
+        else:
+            command = [sys.executable, "-m", "squad_lit.train", f"hydra.run.dir={folder}", "logger=none"]
+            command += [*data, *options]
+        subprocess.run(command, check=True)
+    figures: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return figures
+
+
+def main(root: Path) -> None:
+    """All jobs, the short ones of all categories first."""
+    rows = []
+    for arm in ("memory", "squad", "quantizer=none", "discriminator=none"):
+        options, seeds = ARMS[arm]
+        for seed in seeds:
+            for category in CATEGORIES:
+                found = job(root, category, arm, options, seed)
+                row = {"category": category, "arm": arm, "seed": seed}
+                row |= {key: round(100 * found[key], 2) for key in FIGURES}
+                row |= {"seconds": round(found[TIME.get(arm, "seconds/train")])}
+                row |= {key: round(found[key], 3) for key in ("copy_ratio/low", "copy_ratio/high") if key in found}
+                rows.append(row)
+                write(rows)
+    print(markdown(rows))
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """All rows so far, to results.csv."""
+    with (HERE / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table with mean and, over several seeds, half the range."""
+    lines = ["| category | arm | image AUROC | pixel AUROC | Pixel AP | AUPRO 0.3 | seconds |", "|" + "---|" * 7]
+    for category in CATEGORIES:
+        for arm in ARMS:
+            runs = [row for row in rows if (row["category"], row["arm"]) == (category, arm)]
+            cells = []
+            for key in (*FIGURES, "seconds"):
+                values = [run[key] for run in runs]
+                spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 and key != "seconds" else ""
+                cells.append(f"{statistics.mean(values):.{0 if key == 'seconds' else 1}f}{spread}")
+            lines.append(f"| {category} | {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/three_categories").absolute())
