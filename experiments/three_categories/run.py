@@ -37,7 +37,7 @@ def job(root: Path, category: str, arm: str, options: list[str], seed: int) -> d
     if not (folder / "metrics.json").exists():
         if arm == "memory":
             output = ["--output", str(folder / "metrics.json")]
-            command = [sys.executable, str(HERE.parent / "memory" / "memory.py"), *output, *data]
+            command = [sys.executable, str(HERE / "memory.py"), *output, *data]
         else:
             command = [sys.executable, "-m", "squad_lit.train", f"hydra.run.dir={folder}", "logger=none"]
             command += [*data, *options]

@@ -1,6 +1,6 @@
 """The yardstick: a nearest-neighbour memory on the same features (the idea of PatchCore).
 
-    python experiments/memory/memory.py --output runs/memory_bottle.json dataset=mvtec dataset.category=bottle
+    python experiments/three_categories/memory.py --output runs/memory_bottle.json dataset=mvtec dataset.category=bottle
 
 Takes the overrides of ``squad_lit.train``; of these the data set, the backbone, the groups, the seed and the map's
 smoothing and score count. The metrics come from the same code.
