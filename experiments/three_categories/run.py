@@ -65,7 +65,7 @@ def main(root: Path) -> None:
 def write(rows: list[dict[str, Any]]) -> None:
     """All rows so far, to results.csv."""
     with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -163,8 +163,9 @@ class Squad(L.LightningModule):
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         self.pool.attach(data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, show=show)
         if self.step == 0:
-            images = (data.train_set[i]["image"][None].to(self.device) for i in range(len(data.train_set)))
-            self.backbone.fit(images)
+            chunks = torch.arange(len(data.train_set)).split(16)
+            images = (torch.stack([data.train_set[i]["image"] for i in chunk.tolist()]) for chunk in chunks)
+            self.backbone.fit(chunk.to(self.device) for chunk in images)
 
     def training_step(self, step: int) -> None:
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.

@@ -214,7 +214,7 @@ def _write(path: Path, text: str) -> None:
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     part = path.with_name(path.name + ".part")
     with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(part, path)
