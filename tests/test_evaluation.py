@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.nn import functional
 
 from squad_lit.evaluation import Evaluation
 
@@ -37,6 +39,7 @@ class Images:
             "category": [self.category[i] for i in at],
             "defect": ["crack" if self.label[i] else "good" for i in at],
             "image_path": [f"{self.category[i]}/{i:03}.png" for i in at],
+            "mask_path": [f"{i:03}_mask.png" if self.label[i] else "" for i in at],
         }
 
     def feed(self, evaluation: Evaluation, index: Sequence[int], **extra: Sequence[float]) -> None:
@@ -55,7 +58,7 @@ class Images:
 
 
 def make() -> Evaluation:
-    return Evaluation(fpr_limit=0.3)
+    return Evaluation(fpr_limit=[0.3, 0.05])
 
 
 def test_one_category_is_that_of_scikit_learn():
@@ -90,6 +93,7 @@ def test_undefined_is_nan_with_a_warning_and_not_in_the_mean():
     assert len(caught) == 1
     assert math.isnan(found["per_category"]["empty"]["image_auroc"])
     assert math.isnan(found["per_category"]["empty"]["pixel_ap"])
+    assert found["categories_averaged"]["image_auroc"] == 2
     each = [images.truth(name) for name in ("a", "c")]
     for key in each[0]:
         assert found[key] == pytest.approx((each[0][key] + each[1][key]) / 2)
@@ -113,6 +117,7 @@ def test_a_mean_of_nothing_is_nan():
         found = evaluation.compute()
     assert len(caught) == 2
     assert math.isnan(found["pixel_ap"])
+    assert found["categories_averaged"]["pixel_ap"] == 0
 
 
 def test_a_repeated_image_counts_once():
@@ -124,27 +129,114 @@ def test_a_repeated_image_counts_once():
     assert {key: found[key] for key in images.truth("a")} == pytest.approx(images.truth("a"))
 
 
-def test_processes_are_brought_together(monkeypatch):
-    images, here, there = Images({"a": [0, 1, 0, 1, 1]}), make(), make()
-    images.feed(here, [0, 2, 4])
-    images.feed(there, [1, 3, 0])
-
-    def gather(parts: list[Any], own: Any) -> None:
-        parts[:] = [own, there._rows]
-
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    here.gather()
-    found = here.compute()
-    assert {key: found[key] for key in images.truth("a")} == pytest.approx(images.truth("a"))
-
-
 def test_gathering_in_one_process_changes_nothing():
     images, evaluation = Images({"a": [0, 1]}), make()
     images.feed(evaluation, range(2))
-    evaluation.gather()
+    assert evaluation.gather()
     assert len(evaluation.predictions()) == 2
+
+
+def test_each_kind_of_defect_is_measured_against_all_normal_images():
+    images, evaluation = Images({"a": [0, 1, 0, 1, 1, 0]}), make()
+    kinds = ["good", "cut", "good", "hole", "cut", "good"]
+    batch = images.batch(range(6)) | {"defect": kinds}
+    evaluation.update(batch, torch.from_numpy(images.maps), torch.from_numpy(images.score))
+    found = evaluation.compute()["per_defect"]
+    assert list(found) == ["cut", "hole"]
+    for kind, row in found.items():
+        at = [i for i, name in enumerate(kinds) if name in ("good", kind)]
+        assert row["images"] == kinds.count(kind)
+        assert row["image_auroc"] == pytest.approx(roc_auc_score(images.label[at], images.score[at]))
+        pixel, guess = images.mask[at].ravel(), images.maps[at].ravel()
+        assert row["pixel_ap"] == pytest.approx(average_precision_score(pixel, guess))
+
+
+def test_sizes_of_regions_are_told_apart():
+    images, evaluation = Images({"a": [0, 1, 1, 1]}), make()
+    images.mask[2, 2:5, 3:6] = False
+    images.mask[2, 7, 7] = True
+    images.feed(evaluation, range(4))
+    found = evaluation.compute()["per_region_size"]
+    assert {name: (row["regions"], row["largest_area"]) for name, row in found.items()} == {
+        "small": (1, 1),
+        "medium": (2, 9),
+    }
+    assert found["small"]["pixel_auroc"] == pytest.approx((images.maps[~images.mask] < images.maps[2, 7, 7]).mean())
+
+
+def test_anomalous_images_without_a_mask_leave_the_pixel_metrics_undefined():
+    images, evaluation = Images({"a": [0, 1, 1]}), make()
+    batch = images.batch(range(3)) | {"mask_path": ["", "x.png", ""]}
+    evaluation.update(batch, torch.from_numpy(images.maps), torch.from_numpy(images.score))
+    with pytest.warns(UserWarning, match="category a: pixel_auroc.*undefined: 1 anomalous images have no mask"):
+        found = evaluation.compute()
+    assert math.isnan(found["pixel_aupro"])
+    assert math.isnan(found["pixel_aupro_0.05"])
+    assert found["image_auroc"] == pytest.approx(images.truth("a")["image_auroc"])
+    assert "per_region_size" not in found
+
+
+def test_original_resolution_is_that_of_the_files(tmp_path):
+    images, evaluation = Images({"a": [0, 1]}), Evaluation(fpr_limit=0.3, resolution="original")
+    mask = np.zeros((16, 24), np.uint8)
+    mask[5:9, 6:15] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.new("RGB", (20, 12)).save(tmp_path / "good.png")
+    batch = images.batch(range(2))
+    batch |= {"image_path": [str(tmp_path / "good.png"), ""], "mask_path": ["", str(tmp_path / "mask.png")]}
+    evaluation.update(batch, torch.from_numpy(images.maps), torch.from_numpy(images.score))
+    maps = [
+        functional.interpolate(torch.from_numpy(images.maps[i])[None, None], size=size, mode="bilinear").flatten()
+        for i, size in enumerate([(12, 20), (16, 24)])
+    ]
+    truth = np.concatenate([np.zeros(12 * 20, bool), mask.ravel() != 0])
+    found = evaluation.compute()
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(truth, torch.cat(maps)), abs=1e-6)
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(truth, torch.cat(maps)), abs=1e-6)
+
+
+def test_intervals_hold_the_value_and_are_seeded():
+    images = Images({"a": [0] * 15 + [1] * 15, "b": [0] * 10 + [1] * 9})
+
+    def found(seed: int) -> dict[str, Any]:
+        evaluation = Evaluation(fpr_limit=(0.3, 0.05), bootstrap=200, seed=seed)
+        images.feed(evaluation, range(49))
+        return evaluation.compute()
+
+    one = found(0)
+    assert one == found(0)
+    assert one["interval"] != found(1)["interval"]
+    for row in [one, *one["per_category"].values()]:
+        for key, (low, high) in row["interval"].items():
+            assert low <= row[key] <= high or key.endswith("f1_max")  # of a resample, the best F1 is biased upwards
+            assert low < high
+    width = {key: high - low for key, (low, high) in one["per_category"]["a"]["interval"].items()}
+    assert 0.15 < width["image_auroc"] < 0.5
+
+
+def test_interval_of_what_is_undefined_is_nan():
+    images = Images({"a": [0, 0]})
+    evaluation = Evaluation(fpr_limit=0.3, bootstrap=5)
+    images.feed(evaluation, range(2))
+    with pytest.warns(UserWarning, match="undefined"):
+        found = evaluation.compute()
+    assert all(math.isnan(end) for ends in found["interval"].values() for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": "full"}, "metric.resolution: expected one of map, original, got full"),
+        ({"bootstrap": -1}, "metric.bootstrap: expected a number of resamples"),
+        ({"bootstrap": 0.5}, "metric.bootstrap: expected a number of resamples"),
+        ({"fpr_limit": []}, "metric.fpr_limit must be in"),
+        ({"fpr_limit": [0.3, 2]}, "metric.fpr_limit must be in"),
+        ({"fpr_limit": "0.3"}, "metric.fpr_limit must be in"),
+    ],
+)
+def test_options_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluation(**{"fpr_limit": 0.3, **options})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -196,5 +288,5 @@ def test_defined_metrics_warn_of_nothing():
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1])
 def test_limit_is_refused_in_words(limit):
-    with pytest.raises(ValueError, match=r"metric.fpr_limit: expected a number in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"metric.fpr_limit must be in \(0, 1\]"):
         Evaluation(fpr_limit=limit)

@@ -9,8 +9,8 @@ PACKAGE = "squad_lit"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
-MATHS |= {"augmentation", "evaluation"}
-WIRING = {"dataset", "module", "callback", "backbone"}
+MATHS |= {"augmentation", "table"}
+WIRING = {"dataset", "module", "callback", "backbone", "evaluation"}
 ENTRY = {"train", "check", "predict", "export", "report", "view"}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -11,26 +11,50 @@ import torch
 from torch import Tensor
 
 from squad_lit import metric
+from squad_lit.dataset.image import image_size, read_mask, resize
+from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
+from squad_lit.metric.ranking import check_limits
 
-FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
+RESOLUTIONS = ("map", "original")
+Rows = list[dict[str, Any]]
 
 
 class Evaluation:
     """The test images seen so far, and the metrics on them: per category, then averaged.
 
-    Maps stay float32 and masks bool, on the CPU. An image that a distributed sampler repeats counts once (by index).
+    Maps stay float32 and masks bool, on the CPU, once. An image that a distributed sampler repeats counts once (by
+    index).
 
     Args:
-        fpr_limit: Right end of the per-region-overlap curve, in (0, 1].
+        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]; the first of several is that of
+            ``pixel_aupro``, another one has a key of its own, such as ``pixel_aupro_0.05``.
+        resolution: ``map``: pixel metrics at the size of the maps (``dataset.image_size``; what the literature does at
+            256), masks reduced by nearest neighbour. ``original``: at the size of each image file, masks as they
+            are, maps resized bilinearly.
+        bootstrap: Resamples for 95 % bootstrap intervals of the metrics; 0: none.
+        seed: Of the resamples.
 
     Raises:
-        ValueError: ``fpr_limit`` out of range.
+        ValueError: An option out of range.
     """
 
-    def __init__(self, *, fpr_limit: float) -> None:
-        if not 0 < fpr_limit <= 1:
-            raise ValueError(f"metric.fpr_limit: expected a number in (0, 1], got {fpr_limit}")
-        self.fpr_limit = fpr_limit
+    def __init__(
+        self,
+        *,
+        fpr_limit: float | Sequence[float],
+        resolution: str = "map",
+        bootstrap: int = 0,
+        seed: int = 0,
+    ) -> None:
+        try:
+            check_limits(fpr_limit)
+        except ValueError as error:
+            raise ValueError(f"metric.{error}") from None
+        if resolution not in RESOLUTIONS:
+            raise ValueError(f"metric.resolution: expected one of {', '.join(RESOLUTIONS)}, got {resolution}")
+        if type(bootstrap) is not int or bootstrap < 0:
+            raise ValueError(f"metric.bootstrap: expected a number of resamples, 0 for none, got {bootstrap}")
+        self.fpr_limit, self.resolution, self.resamples, self.seed = fpr_limit, resolution, bootstrap, seed
         self.reset()
 
     def reset(self) -> None:
@@ -43,7 +67,8 @@ class Evaluation:
         """Add a batch.
 
         Args:
-            batch: Dataset items: ``mask`` (N, 1, H, W), ``label``, ``index``, ``category``, ``defect``, ``image_path``.
+            batch: Dataset items: ``mask`` (N, 1, H, W), ``label``, ``index``, ``category``, ``defect``, ``image_path``,
+                ``mask_path``.
             anomaly_map: ``(N, H, W)``.
             anomaly_score: ``(N,)``.
             extra: A number for each image, averaged over the *normal* images of a category.
@@ -52,63 +77,159 @@ class Evaluation:
             ValueError: A map or a score that is not finite; names the image.
         """
         for i, index in enumerate(batch["index"].tolist()):
-            path = batch["image_path"][i]
+            row = {name: batch[name][i] for name in ("category", "defect", "image_path", "mask_path")}
             if not (torch.isfinite(anomaly_map[i]).all() and torch.isfinite(anomaly_score[i])):
-                raise ValueError(f"the anomaly map of {path} is not finite; the model has diverged or is not trained")
-            self._rows[index] = {
-                "map": anomaly_map[i].float().cpu(),
-                "mask": batch["mask"][i, 0].bool().cpu(),
+                raise ValueError(
+                    f"the anomaly map of {row['image_path']} is not finite; the model has diverged or is not trained"
+                )
+            self._rows[index] = row | {
+                # Copies: a view would keep, and send to another process, the batch that it is a part of.
+                "map": anomaly_map[i].float().cpu().clone(),
+                "mask": batch["mask"][i, 0].bool().cpu().clone(),
                 "anomaly_score": float(anomaly_score[i]),
                 "label": int(batch["label"][i]),
-                "category": batch["category"][i],
-                "defect": batch["defect"][i],
-                "image_path": path,
                 "extra": {name: float(values[i]) for name, values in extra.items()},
             }
 
-    def gather(self) -> None:
-        """Bring together what all processes of a distributed test have seen."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[dict[int, dict[str, Any]]] = [{} for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather_object(parts, self._rows)
-            self._rows = {index: row for part in parts for index, row in part.items()}
+    def gather(self) -> bool:
+        """Bring together, in the first process, what all processes of a distributed test have seen.
 
-    def predictions(self) -> list[dict[str, Any]]:
+        Returns:
+            Whether this process has all the images now, and may :meth:`compute`.
+        """
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return True
+        first = distributed.get_rank() == 0
+        parts: list[dict[int, dict[str, Any]]] | None = [{}] * distributed.get_world_size() if first else None
+        distributed.gather_object(self._rows, parts)
+        self._rows = {index: row for part in parts or [] for index, row in part.items()}
+        return first
+
+    def predictions(self) -> Rows:
         """A row for each image, in the order of the data set: path, category, defect, label, score."""
         keys = ("image_path", "category", "defect", "label", "anomaly_score")
         return [{key: row[key] for key in keys} for _, row in sorted(self._rows.items())]
 
     def compute(self) -> dict[str, Any]:
-        """Metrics in [0, 1]; with several categories their means, and ``per_category``.
+        """Metrics in [0, 1] of the category or, with several, their means, and ``per_category``.
 
-        Undefined values are NaN, with one warning that names the category and the reason, and means leave them out.
+        Undefined values are NaN, with one warning that names the category and the reason. A mean leaves them out;
+        ``categories_averaged`` says how many categories it is over.
+
+        Returns:
+            ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max``,
+            ``pixel_aupro`` (and one for each further limit), and the extras. For each category also ``per_defect``
+            (each kind of defect against all normal images) and ``per_region_size`` (see
+            :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
         """
         rows = [row for _, row in sorted(self._rows.items())]
-        categories = list(dict.fromkeys(row["category"] for row in rows))
-        each = {name: self._category([r for r in rows if r["category"] == name], name) for name in categories}
+        names = list(dict.fromkeys(row["category"] for row in rows))
+        each, draws = {}, {}
+        for name in names:
+            own = [row for row in rows if row["category"] == name]
+            each[name] = self._category(own, name)
+            if self.resamples:
+                draws[name] = self._resampled(own)
+                each[name]["interval"] = interval(draws[name])
         if len(each) == 1:
-            return each[categories[0]]
-        keys = list(dict.fromkeys(key for figures in each.values() for key in figures))
-        return {key: _mean([f.get(key, math.nan) for f in each.values()]) for key in keys} | {"per_category": each}
+            return each[names[0]]
+        keys = [key for key, value in each[names[0]].items() if isinstance(value, float)]
+        values = {key: [figures.get(key, math.nan) for figures in each.values()] for key in keys}
+        out: dict[str, Any] = {key: _mean(v) for key, v in values.items()}
+        out["categories_averaged"] = {key: sum(not math.isnan(x) for x in v) for key, v in values.items()}
+        if draws:
+            drawn = {key: torch.stack([d[key] for d in draws.values()]).nanmean(0) for key in draws[names[0]]}
+            out["interval"] = interval(drawn)
+        return out | {"per_category": each}
 
-    def _category(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
-        score = torch.tensor([row["anomaly_score"] for row in rows], dtype=torch.float64)
-        label = torch.tensor([row["label"] for row in rows])
-        maps, masks = torch.stack([row["map"] for row in rows]), torch.stack([row["mask"] for row in rows])
+    def _category(self, rows: Rows, name: str) -> dict[str, Any]:
+        maps, masks = self._maps(rows)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            figures = {
-                "image_auroc": metric.auroc(score, label),
-                "image_ap": metric.average_precision(score, label),
-                "image_f1_max": metric.f1_max(score, label),
-                **metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit),
-            }
+            figures = self._metrics(rows, maps, masks)
         if caught:
             undefined = [key for key, value in figures.items() if math.isnan(value)]
-            warnings.warn(f"category {name}: {', '.join(undefined)} undefined: {caught[0].message}", stacklevel=2)
-        out = {key: float(value) for key, value in figures.items()}
+            reasons = "; ".join(dict.fromkeys(str(c.message).removeprefix(_PREFIX) for c in caught))
+            warnings.warn(f"category {name}: {', '.join(undefined)} undefined: {reasons}", stacklevel=2)
         normal = [row["extra"] for row in rows if row["label"] == 0]
-        return out | {key: _mean([e[key] for e in normal]) for key in (normal[0] if normal else {})}
+        out: dict[str, Any] = figures | {key: _mean([e[key] for e in normal]) for key in (normal[0] if normal else {})}
+        out["per_defect"] = self._per_defect(rows, maps, masks)
+        if not _without_mask(rows):
+            sizes = metric.pixel_metrics_by_size(maps, masks, fpr_limit=self.fpr_limit)
+            out["per_region_size"] = {size: _plain(row) for size, row in sizes.items()}
+        return out
+
+    def _metrics(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, float]:
+        score, label = _scores(rows)
+        figures = metric.image_metrics(score, label)
+        if count := _without_mask(rows):
+            warnings.warn(f"{count} anomalous images have no mask", stacklevel=2)
+            keys = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *check_limits(self.fpr_limit))
+            return _plain(figures) | dict.fromkeys(keys, math.nan)
+        return _plain(figures | metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit))
+
+    def _per_defect(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
+        """The metrics of each kind of defect, its images and all the normal ones taken as a test set of their own."""
+        out = {}
+        for kind in dict.fromkeys(row["defect"] for row in rows if row["label"] != 0):
+            at = [i for i, row in enumerate(rows) if row["label"] == 0 or row["defect"] == kind]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # said for the category
+                chosen = [rows[i] for i in at]
+                figures = self._metrics(chosen, [maps[i] for i in at], [masks[i] for i in at])
+            out[kind] = figures | {"images": sum(row["label"] != 0 for row in chosen)}
+        return out
+
+    def _resampled(self, rows: Rows) -> dict[str, Tensor]:
+        score, label = _scores(rows)
+        times = resample(label, self.resamples, seed=self.seed)
+        found = image_bootstrap(score, label, times)
+        if _without_mask(rows):
+            return found
+        return found | pixel_bootstrap(*self._maps(rows), times, fpr_limit=self.fpr_limit)
+
+    def _maps(self, rows: Rows) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Maps and masks ``(H, W)`` at the resolution asked for."""
+        if self.resolution == "map":
+            return [row["map"] for row in rows], [row["mask"] for row in rows]
+        masks = [
+            read_mask(row["mask_path"]).bool()
+            if row["mask_path"]
+            else torch.zeros((), dtype=torch.bool).expand(image_size(row["image_path"]))
+            for row in rows
+        ]
+        return _Resized([row["map"] for row in rows], [tuple(m.shape) for m in masks]), masks
+
+
+class _Resized(Sequence[Tensor]):
+    """Maps at the sizes of their images, each resized when it is asked for: all at once would take gigabytes."""
+
+    def __init__(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> None:
+        self.maps, self.sizes = maps, sizes
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, i: Any) -> Any:
+        return resize(self.maps[i][None], self.sizes[i])[0]
+
+
+_PREFIX = "undefined metric, returning NaN: "
+
+
+def _scores(rows: Rows) -> tuple[Tensor, Tensor]:
+    score = torch.tensor([row["anomaly_score"] for row in rows], dtype=torch.float64)
+    return score, torch.tensor([row["label"] for row in rows])
+
+
+def _without_mask(rows: Rows) -> int:
+    """Number of anomalous images of which nobody has said where the defect is."""
+    return sum(row["label"] != 0 and not row["mask_path"] for row in rows)
+
+
+def _plain(figures: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {key: value.item() for key, value in figures.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -28,6 +28,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from squad_lit.table import table
+
 if TYPE_CHECKING:
     import lightning as L
 
@@ -59,6 +61,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     import lightning as L
     import torch
 
+    from squad_lit.evaluation import Evaluation
+
     started = time.perf_counter()
     if config.fit and config.checkpoint:
         raise ValueError("checkpoint=PATH tests a trained model: add fit=false; to go on training it, use resume=PATH")
@@ -73,6 +77,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     data.setup()
     module = _make_module(config)
     module.check_data(data.categories, data.image_size)
+    options = OmegaConf.to_container(config.metric, resolve=True)
+    module.evaluation = Evaluation(**options, seed=config.seed)  # type: ignore[arg-type]
     _write(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     callbacks = [_instantiate(c) for c in config.callback.values() if c]
     loggers = [_instantiate(c) for c in config.logger.values() if c]
@@ -93,25 +99,6 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         print(table(figures))
         print(f"\nrun folder: {folder}")
     return figures
-
-
-def table(figures: Mapping[str, Any]) -> str:
-    """The printed table: a line a category and their mean, in percent."""
-    columns = {
-        "image AUROC": "image_auroc",
-        "pixel AUROC": "pixel_auroc",
-        "pixel AP": "pixel_ap",
-        "AUPRO": "pixel_aupro",
-    }
-    rows: dict[str, Mapping[str, Any]] = dict(figures.get("per_category", {}))
-    rows["mean" if rows else "result"] = figures
-    width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{name:>13}" for name in columns)]
-    for name, row in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{100 * row.get(key, math.nan):13.1f}" for key in columns.values()))
-    rest = [k for k in figures if k.split("/")[0] in ("copy_ratio", "codebook_usage", "perplexity", "psnr", "ssim")]
-    rest += [k for k in ("seconds/train", "images_per_second/train") if k in figures]
-    return "\n".join([*lines, "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
 
 
 def _instantiate(node: DictConfig, **more: Any) -> Any:
@@ -201,6 +188,8 @@ def _plain(value: Any) -> Any:
     """For JSON: NaN and infinity become null."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

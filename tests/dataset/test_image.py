@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from squad_lit.dataset.image import list_images, read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.image import image_size, list_images, read_image, read_mask, resize, resize_mask
 
 
 def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:
@@ -174,3 +174,19 @@ def test_list_images_skips_what_is_no_image(tmp_path):
         "a.jpg", "b.PNG", "c.JPEG", "d.bmp", "e.TIF", "f.tiff", "g.webp",
     ]  # fmt: skip
     assert list_images(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_is_that_of_the_image_read(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    assert image_size(path) == tuple(read_image(path).shape[1:])
+
+
+def test_size_of_a_broken_file_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"cannot read image .*broken\.png"):
+        image_size(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,6 +43,21 @@ def _open(path: Path) -> Image.Image:
     # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image file, turned as its EXIF orientation says; only the header is read.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8: turned by a quarter
+    except Exception as error:
+        raise OSError(f"cannot read image {path}: {error}") from error
+    return (width, height) if lies else (height, width)
 
 
 def read_image(path: Path | str) -> Tensor:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from squad_lit.metric import aupro, auroc, average_precision, f1_max, pixel_metrics
+from squad_lit.metric import (
+    aupro,
+    auroc,
+    average_precision,
+    f1_max,
+    image_metrics,
+    pixel_metrics,
+    pixel_metrics_by_size,
+    ranking,
+)
 
 PIXEL_KEYS = ["pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"]
 repeatable = settings(derandomize=True, deadline=None, database=None, max_examples=60)
@@ -117,9 +126,106 @@ def test_pixel_metrics_equal_textbook_and_scikit_learn(levels: int, fpr_limit: f
     assert got["pixel_aupro"] == aupro(score, mask, fpr_limit=fpr_limit)
 
 
+def test_image_metrics_are_the_three_functions() -> None:
+    score, label = draw_case(4, 50, ties=True)
+    got = image_metrics(score, label)
+    assert got == {
+        "image_auroc": auroc(score, label),
+        "image_ap": average_precision(score, label),
+        "image_f1_max": f1_max(score, label),
+    }
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 90, 1000])
+def test_sorting_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    score, mask = draw_maps(3, 4)
+    whole = pixel_metrics(score, mask)
+    monkeypatch.setattr(ranking, "_CHUNK", chunk)
+    assert pixel_metrics(score, mask) == whole
+
+
+def test_maps_of_different_sizes_are_one_set_of_pixels() -> None:
+    score, mask = draw_maps(5)
+    maps, masks = [score[0], score[1, :5], score[2, :, 2:], score[3]], [mask[0], mask[1, :5], mask[2, :, 2:], mask[3]]
+    got = pixel_metrics(maps, masks, fpr_limit=(0.3, 0.05))
+    flat, truth = torch.cat([m.flatten() for m in maps]), torch.cat([m.flatten() for m in masks])
+    assert got["pixel_auroc"].item() == pytest.approx(roc_auc_score(truth, flat), abs=1e-12)
+    assert got["pixel_ap"].item() == pytest.approx(average_precision_score(truth, flat), abs=1e-12)
+    # The textbook wants one size: what is missing is filled with normal pixels below all scores, which stretches the
+    # false-positive rate by a known factor.
+    full, full_mask = torch.full_like(score, -1e9), torch.zeros_like(mask)
+    for i, (s, m) in enumerate(zip(maps, masks, strict=True)):
+        full[i, : s.shape[0], : s.shape[1]], full_mask[i, : s.shape[0], : s.shape[1]] = s, m
+    normal = int((~truth).sum())
+    for key, limit in (("pixel_aupro", 0.3), ("pixel_aupro_0.05", 0.05)):
+        scaled = limit * normal / (normal + score.numel() - flat.numel())
+        assert got[key].item() == pytest.approx(slow_aupro(full, full_mask, scaled), abs=1e-12)
+
+
+def test_sequence_and_tensor_are_the_same() -> None:
+    score, mask = draw_maps(6)
+    assert pixel_metrics(list(score), list(mask)) == pixel_metrics(score, mask)
+    assert pixel_metrics(score, list(mask)) == pixel_metrics(score, mask)
+
+
+def test_a_further_limit_has_its_own_key() -> None:
+    score, mask = draw_maps(7)
+    got = pixel_metrics(score, mask, fpr_limit=[0.3, 0.05, 1])
+    assert list(got) == [*PIXEL_KEYS, "pixel_aupro_0.05", "pixel_aupro_1"]
+    assert got["pixel_aupro_0.05"] == aupro(score, mask, fpr_limit=0.05)
+
+
+@pytest.mark.parametrize("levels", [0, 3])
+def test_thirds_by_size_equal_the_textbook_on_their_regions(levels: int) -> None:
+    score, mask = draw_maps(8, levels)
+    regions = [(i, region) for i in range(4) for region in flood_regions(mask[i].numpy())]
+    areas = sorted(int(region.sum()) for _, region in regions)
+    cuts = [0, *(areas[math.ceil(len(areas) * k / 3) - 1] for k in (1, 2, 3))]
+    got = pixel_metrics_by_size(score, mask)
+    assert list(got) == ["small", "medium", "large"]
+    for row, low, high in zip(got.values(), cuts, cuts[1:], strict=False):
+        own = torch.zeros_like(mask)
+        for i, region in regions:
+            if low < region.sum() <= high:
+                own[i] |= torch.from_numpy(region)
+        # Pixels of other regions are neither: below every score and normal they would count, so each is left out.
+        kept = own | ~mask
+        assert row["pixel_auroc"].item() == pytest.approx(roc_auc_score(own[kept], score[kept]), abs=1e-12)
+        assert row["pixel_ap"].item() == pytest.approx(average_precision_score(own[kept], score[kept]), abs=1e-12)
+        assert row["pixel_f1_max"].item() == pytest.approx(slow_f1_max(score[kept], own[kept]), abs=1e-12)
+        lowest = torch.where(kept, score, torch.full_like(score, -1e9))
+        stretched = 0.3 * int((~mask).sum()) / int((~own).sum())
+        assert row["pixel_aupro"].item() == pytest.approx(slow_aupro(lowest, own, stretched), abs=1e-12)
+        assert row["largest_area"] == high
+    assert sum(int(row["regions"]) for row in got.values()) == len(regions)
+
+
+def test_regions_of_one_size_are_one_third() -> None:
+    mask = torch.zeros(1, 5, 9, dtype=torch.bool)
+    mask[0, 1, [1, 4, 7]] = True
+    got = pixel_metrics_by_size(torch.rand(1, 5, 9), mask)
+    assert list(got) == ["small"]
+    assert got["small"]["regions"] == 3
+    assert pixel_metrics_by_size(torch.rand(1, 5, 9), torch.zeros_like(mask)) == {}
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        ([], [], "at least one map"),
+        ([torch.zeros(2, 2)], [], "as many masks as maps, got 0 and 1"),
+        ([torch.zeros(2, 2)], [torch.zeros(2, 3).bool()], r"mask\[0\] must have the shape of anomaly_map\[0\]"),
+        ([torch.full((2, 2), math.nan)], [torch.zeros(2, 2).bool()], r"anomaly_map\[0\] must be finite, got 4"),
+    ],
+)
+def test_sequences_refused(maps: list[Tensor], masks: list[Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pixel_metrics(maps, masks)
+
+
 def test_reference_case() -> None:
     """Figures of scikit-learn and of the MVTec authors' evaluation code, given with the case."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     path = root / os.environ.get("SQUAD_LIT_REFERENCE", "../shared/reference") / "metrics_case.py"
     if not path.is_file():
         pytest.skip(f"no reference case at {path}; set SQUAD_LIT_REFERENCE to its folder")

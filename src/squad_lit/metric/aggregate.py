@@ -1,0 +1,139 @@
+"""The metrics as ``torchmetrics`` classes, to be fed batch by batch, on one or several processes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from squad_lit.metric import ranking
+
+
+class _PerImage(Metric):
+    """Keeps what it is given and forgets repetitions; the truth of a subclass is in ``_values``."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    _ndim: int  # of the scores, images included
+    _names = ("score", "label")
+
+    index: list[Tensor]
+    score: list[Tensor]
+    truth: list[Tensor]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in ("index", "score", "truth"):
+            self.add_state(name, [], dist_reduce_fx=None)  # joined by _sync_dist
+
+    def _add(self, score: Tensor, truth: Tensor, index: Tensor | None) -> None:
+        ranking.check(score, truth, self._names, self._ndim)
+        if index is None:
+            index = torch.full((len(score),), -1, device=score.device)
+        elif index.shape != score.shape[:1] or index.is_floating_point() or (len(index) and int(index.min()) < 0):
+            raise ValueError(f"index must be {len(score)} integers of at least 0, got {index}")
+        self.score.append(score.detach().float() if score.dtype != torch.float64 else score.detach())
+        self.truth.append((truth != 0).to(torch.uint8))  # not every backend gathers booleans
+        self.index.append(index.long())
+
+    def _collected(self) -> tuple[Tensor, Tensor]:
+        """Scores and truth, each image once, in the order of their indices (without an index: as they came)."""
+        if not any(len(i) for i in self.index):
+            raise ValueError(f"{type(self).__name__}: nothing to compute from; call update first")
+        kept = [k for k, i in enumerate(self.index) if len(i)]
+        index, score, truth = (torch.cat([part[k] for k in kept]) for part in (self.index, self.score, self.truth))
+        first: dict[int, int] = {}
+        for position, i in enumerate(index.tolist()):
+            first.setdefault(i if i >= 0 else -1 - position, position)
+        at = torch.tensor([first[i] for i in sorted(first)], device=index.device)
+        return (score, truth) if len(at) == len(index) else (score[at], truth[at])
+
+    def _sync_dist(self, *args: Any, **options: Any) -> None:
+        # One tensor from each process, of equal dimensions and type, also from one that has had no update.
+        empty = {"index": torch.zeros(0, dtype=torch.long), "truth": torch.zeros([0] * self._ndim, dtype=torch.uint8)}
+        empty["score"] = torch.zeros([0] * self._ndim)
+        for name, nothing in empty.items():
+            setattr(self, name, [torch.cat(getattr(self, name) or [nothing.to(self.device)])])
+        super()._sync_dist(*args, **options)
+
+
+class ImageMetrics(_PerImage):
+    """Image AUROC, average precision and best F1, exact on raw scores.
+
+    ``update(score, label, index=None)`` adds ``(N,)`` scores, their labels (0 = normal) and, so that an image that a
+    distributed sampler repeats counts once, their numbers in the data set. ``compute()`` gives ``image_auroc``,
+    ``image_ap`` and ``image_f1_max``, NaN with a warning where undefined.
+
+    Args:
+        options: Those of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> metric = ImageMetrics()
+        >>> metric.update(torch.tensor([0.1, 0.4]), torch.tensor([0, 0]))
+        >>> metric.update(torch.tensor([0.35, 0.8]), torch.tensor([1, 1]))
+        >>> {name: round(value.item(), 4) for name, value in metric.compute().items()}
+        {'image_auroc': 0.75, 'image_ap': 0.8333, 'image_f1_max': 0.8}
+    """
+
+    _ndim = 1
+
+    def update(self, score: Tensor, label: Tensor, index: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            score: ``(N,)``, floating point, finite, of any range.
+            label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
+            index: ``(N,)``, numbers of the images in the data set; a number that was there already is left out.
+
+        Raises:
+            ValueError: Wrong shape or dtype, a score that is not finite, or a negative index.
+        """
+        self._add(score, label, index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``image_auroc``, ``image_ap`` and ``image_f1_max``, float64 scalars in [0, 1]."""
+        return ranking.image_metrics(*self._collected())
+
+
+class PixelMetrics(_PerImage):
+    """Pixel AUROC, average precision, best F1 and AUPRO, exact on raw maps, at the resolution of the maps.
+
+    ``update(anomaly_map, mask, index=None)`` adds ``(N, H, W)`` maps, all of one size, their masks (0 = normal) and
+    the numbers of the images. ``compute()`` gives the keys of :func:`squad_lit.metric.pixel_metrics`. The state takes 5
+    bytes a pixel (maps in float32, masks in one byte), once.
+
+    Args:
+        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]; the first of several is that of
+            ``pixel_aupro``, another one has a key of its own, such as ``pixel_aupro_0.05``.
+        options: Those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: ``fpr_limit`` out of range.
+    """
+
+    _ndim = 3
+    _names = ("anomaly_map", "mask")
+
+    def __init__(self, fpr_limit: float | Sequence[float] = 0.3, **options: Any) -> None:
+        super().__init__(**options)
+        ranking.check_limits(fpr_limit)
+        self.fpr_limit = fpr_limit
+
+    def update(self, anomaly_map: Tensor, mask: Tensor, index: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            anomaly_map: ``(N, H, W)``, floating point, finite, of any range.
+            mask: ``(N, H, W)``, boolean or integer; 0 is normal, any other value anomalous.
+            index: ``(N,)``, numbers of the images in the data set; a number that was there already is left out.
+
+        Raises:
+            ValueError: Wrong shape or dtype, a value that is not finite, or a negative index.
+        """
+        self._add(anomaly_map, mask, index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The keys of :func:`squad_lit.metric.pixel_metrics`: float64 scalars in [0, 1]."""
+        return ranking.pixel_metrics(*self._collected(), fpr_limit=self.fpr_limit)

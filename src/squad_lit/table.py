@@ -1,0 +1,47 @@
+"""The table that a test prints."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = {
+    "image AUROC": "image_auroc",
+    "pixel AUROC": "pixel_auroc",
+    "Pixel AP": "pixel_ap",
+    "AUPRO": "pixel_aupro",
+}
+# What stands below the table.
+REST = ("copy_ratio", "codebook_usage", "perplexity", "psnr", "ssim", "seconds", "images_per_second")
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """Figures as text, metrics in percent, with their intervals where there are any.
+
+    Args:
+        figures: As in ``metrics.json``. Several categories: a line each and their mean. One: a line for each kind of
+            defect (against all normal images), and one for all of them.
+    """
+    rows = dict(figures.get("per_category", {}))
+    if rows:
+        rows[f"mean of {len(rows)}"] = figures
+    else:
+        rows = {name: row for name, row in figures.get("per_defect", {}).items() if len(figures["per_defect"]) > 1}
+        rows["all"] = figures
+    cells = {name: [_cell(row, key) for key in COLUMNS.values()] for name, row in rows.items()}
+    first = max(map(len, cells))
+    width = 2 + max(len(text) for line in [list(COLUMNS), *cells.values()] for text in line)
+    lines = [
+        name.ljust(first) + "".join(text.rjust(width) for text in line)
+        for name, line in {"": list(COLUMNS), **cells}.items()
+    ]
+    rest = [key for key, value in figures.items() if key.split("/")[0] in REST and isinstance(value, float)]
+    return "\n".join([*lines, "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    """A metric in percent; of a mean, also over how many categories if some are undefined."""
+    text = f"{100 * row.get(key, math.nan):.1f}"
+    if key in row.get("interval", {}):
+        text += " [{:.1f}, {:.1f}]".format(*(100 * end for end in row["interval"][key]))
+    averaged = row.get("categories_averaged", {}).get(key)
+    return text if averaged in (None, len(row.get("per_category", {}))) else f"{text} (of {averaged})"
