@@ -25,7 +25,8 @@ from squad_lit import checkpoint
 from squad_lit.anomaly import resize_map, smooth, top_mean
 from squad_lit.backbone import Backbone
 from squad_lit.evaluation import Evaluation
-from squad_lit.train import CONF, table
+from squad_lit.table import table
+from squad_lit.train import CONF
 
 PATCHES = 10_000  # random patches of the training images in the memory
 
@@ -51,7 +52,7 @@ def evaluate(overrides: list[str]) -> dict[str, Any]:
     backbone.fit(images)
     rows = torch.cat([patches(backbone, image).permute(0, 2, 3, 1).flatten(0, 2) for image in images])
     memory = rows[torch.from_numpy(np.random.default_rng(config.seed).permutation(len(rows))[:PATCHES])]
-    evaluation = Evaluation(fpr_limit=config.metric.fpr_limit)
+    evaluation = Evaluation(**OmegaConf.to_container(config.metric, resolve=True), seed=config.seed)
     for batch in data.test_dataloader():
         found = patches(backbone, batch["image"])
         n, channels, h, w = found.shape

@@ -2,8 +2,9 @@
 
     python experiments/three_categories/run.py runs/three_categories
 
-The data are looked for as by ``squad_lit.train`` (``SQUAD_LIT_DATA``, else ``data``). A job whose metrics.json is there
-is not run again: an interruption loses one job at most.
+The data are looked for as by ``squad_lit.train`` (``SQUAD_LIT_DATA``, else ``data``). A job whose row is in results.csv
+or whose metrics.json is in its folder is not run again: an interruption loses one job at most. Delete results.csv to
+measure anew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
 CATEGORIES = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 ARMS = {
     "memory": ([], [0]),
@@ -48,23 +50,48 @@ def job(root: Path, category: str, arm: str, options: list[str], seed: int) -> d
 
 def main(root: Path) -> None:
     """All jobs: one seed of each arm first, so that there is something to read early."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    known = {(row["category"], row["arm"], row["seed"]): row for row in read()}
     for seed in range(3):
         for arm, (options, seeds) in ARMS.items():
             for category in CATEGORIES if seed in seeds else ():
-                found = job(root, category, arm, options, seed)
-                row = {"category": category, "arm": arm, "seed": seed}
-                row |= {key: round(100 * found[key], 2) for key in FIGURES}
-                row |= {"seconds": round(found[TIME.get(arm, "seconds/train")])}
-                row |= {key: round(found[key], 3) for key in MORE if key in found}
+                row = known.get((category, arm, seed)) or measure(root, category, arm, options, seed)
                 rows.append(row)
-                write(rows)
+                write(rows + [r for r in known.values() if r not in rows])
     print(markdown(rows))
+
+
+def measure(root: Path, category: str, arm: str, options: list[str], seed: int) -> dict[str, Any]:
+    """A row of results.csv: metrics in percent, seconds of the training, and the label-free measures."""
+    found = job(root, category, arm, options, seed)
+    row: dict[str, Any] = {"category": category, "arm": arm, "seed": seed}
+    row |= {key: round(100 * found[key], 2) for key in FIGURES}
+    row |= {"seconds": round(found[TIME.get(arm, "seconds/train")])}
+    return row | {key: round(found[key], 3) for key in MORE if key in found}
+
+
+def read() -> list[dict[str, Any]]:
+    """The rows of results.csv, numbers as numbers."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open(newline="") as file:
+        return [{key: _number(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def write(rows: list[dict[str, Any]]) -> None:
     """All rows so far, to results.csv."""
-    with (HERE / "results.csv").open("w", newline="") as file:
+    with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
