@@ -38,6 +38,8 @@ def test_batches_in_any_order_are_the_whole(parts: list[list[int]], with_index: 
         pixel.update(maps[at], mask[at], index)
     assert plain(image.compute()) == plain(image_metrics(maps.amax((1, 2)), label))
     assert plain(pixel.compute()) == plain(pixel_metrics(maps, mask, fpr_limit=(0.3, 0.05)))
+    if with_index:
+        assert torch.equal(torch.stack(pixel._collected()[0]), maps)
 
 
 def test_a_repeated_image_counts_once_and_without_an_index_twice() -> None:

@@ -38,17 +38,19 @@ class _PerImage(Metric):
         self.truth.append((truth != 0).to(torch.uint8))  # not every backend gathers booleans
         self.index.append(index.long())
 
-    def _collected(self) -> tuple[Tensor, Tensor]:
-        """Scores and truth, each image once, in the order of their indices (without an index: as they came)."""
-        if not any(len(i) for i in self.index):
+    def _collected(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Score and truth of each image, once, in the order of their indices (without an index: as they came).
+
+        Views, not copies: the maps of a test set are there only once.
+        """
+        images: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        for index, score, truth in zip(self.index, self.score, self.truth, strict=True):
+            for i, s, t in zip(index.tolist(), score, truth, strict=True):
+                images.setdefault((i, len(images) if i < 0 else 0), (s, t))
+        if not images:
             raise ValueError(f"{type(self).__name__}: nothing to compute from; call update first")
-        kept = [k for k, i in enumerate(self.index) if len(i)]
-        index, score, truth = (torch.cat([part[k] for k in kept]) for part in (self.index, self.score, self.truth))
-        first: dict[int, int] = {}
-        for position, i in enumerate(index.tolist()):
-            first.setdefault(i if i >= 0 else -1 - position, position)
-        at = torch.tensor([first[i] for i in sorted(first)], device=index.device)
-        return (score, truth) if len(at) == len(index) else (score[at], truth[at])
+        found = [images[key] for key in sorted(images)]
+        return [s for s, _ in found], [t for _, t in found]
 
     def _sync_dist(self, *args: Any, **options: Any) -> None:
         # One tensor from each process, of equal dimensions and type, also from one that has had no update.
@@ -94,7 +96,8 @@ class ImageMetrics(_PerImage):
 
     def compute(self) -> dict[str, Tensor]:
         """``image_auroc``, ``image_ap`` and ``image_f1_max``, float64 scalars in [0, 1]."""
-        return ranking.image_metrics(*self._collected())
+        score, truth = self._collected()
+        return ranking.image_metrics(torch.stack(score), torch.stack(truth))
 
 
 class PixelMetrics(_PerImage):
