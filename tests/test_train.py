@@ -244,13 +244,23 @@ def environment() -> dict[str, str]:
 
 def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> None:
     long = ["model.steps=100000", "model.pool.refresh_every=100000"]
-    process = subprocess.Popen(command(tmp_path, mvtec, *long), env=environment(), stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while process.poll() is None and time.monotonic() < deadline and not (tmp_path / "config.yaml").exists():
-        time.sleep(0.1)
-    time.sleep(6)  # well into the steps of 20 ms
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=90)
+    process = subprocess.Popen(
+        command(tmp_path, mvtec, *long),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        # A suite that was started in the background has been told to ignore it, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < deadline and not (tmp_path / "config.yaml").exists():
+            time.sleep(0.1)
+        time.sleep(6)  # well into the steps of 20 ms
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert "continue with resume=" in output
     module = checkpoint.load(tmp_path / "last.ckpt")
