@@ -299,7 +299,7 @@ def test_weights_of_a_local_file(tmp_path, suffix, random_backbone):
 
 
 def test_unknown_model_is_refused_with_similar_names():
-    with pytest.raises(ValueError, match=r"timm has no model 'resnet18_typo'; some with a similar name: \['.*resnet"):
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet18_typo'; names like it: .*resnet18"):
         Backbone("resnet18_typo", GROUPS, weights=None)
 
 

@@ -290,3 +290,13 @@ def test_defined_metrics_warn_of_nothing():
 def test_limit_is_refused_in_words(limit):
     with pytest.raises(ValueError, match=r"metric.fpr_limit must be in \(0, 1\]"):
         Evaluation(fpr_limit=limit)
+
+
+def test_extras_of_a_category_without_normal_images_are_nan_and_not_in_the_mean():
+    images, evaluation = Images({"a": [1, 1], "b": [1, 0]}), make()
+    images.feed(evaluation, range(4), psnr=[1.0, 2.0, 3.0, 40.0])
+    with pytest.warns(UserWarning, match="category a: image_auroc"):
+        found = evaluation.compute()
+    assert math.isnan(found["per_category"]["a"]["psnr"])
+    assert found["psnr"] == 40
+    assert found["categories_averaged"]["psnr"] == 1

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from squad_lit import checkpoint, train
+from squad_lit.command import USER_ERRORS, check_overrides
+from squad_lit.module import _uninterrupted
 
 # The categories below are no MVTec categories, and are told so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
@@ -207,6 +211,18 @@ def test_wandb_works_offline(tmp_path: Path, mvtec: Path, monkeypatch: pytest.Mo
         (["model.groups={low:[3]}"], "no layer of stride"),
         (["backbone.weights=/nowhere.pth"], "backbone.weights"),
         (["model.steps=0"], "model.steps"),
+        (["model.steps=2.5"], r"model.steps: expected a whole number of at least 1, got 2.5"),
+        (["model.pool.refresh_every=1.5"], r"model.pool.refresh_every: expected a whole number"),
+        (["model.optimizer.lr=abc"], r"model.optimizer.lr: expected a number above 0, got abc"),
+        (["model.fsq.levels=[1000,1000,1000]"], r"model.fsq.levels: .* at most 2\^20"),
+        (["seed=abc"], r"seed: expected a whole number in \[0, 2\^32\), got abc"),
+        (["seed=-1"], r"seed: expected a whole number"),
+        (["threads=-1"], r"threads: expected a whole number of at least 1, or null"),
+        (["threads=0"], r"threads: expected a whole number of at least 1, or null"),
+        (["dataset.batch_size=1"], r"dataset.batch_size: expected at least 2"),
+        (["dataset.limit_train=0"], r"dataset.limit_train must be an integer"),
+        (["metric.resolution=full"], r"metric.resolution: expected one of map, original"),
+        (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit must be in"),
         (["synthesis.image.kinds.patch=-1"], "synthesis.kinds"),
         (["+synthesis.image.kinds.rust=1"], "unknown"),
         (["anomaly.top=0"], "anomaly.top"),
@@ -216,7 +232,7 @@ def test_wandb_works_offline(tmp_path: Path, mvtec: Path, monkeypatch: pytest.Mo
 )
 def test_mistakes_are_told_in_words(tmp_path: Path, mvtec: Path, overrides: list[str], message: str) -> None:
     base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
-    with pytest.raises(train.USER_ERRORS, match=message) as caught:
+    with pytest.raises(USER_ERRORS, match=message) as caught:
         train.run(compose(tmp_path, *base, *overrides), tmp_path)
     assert not isinstance(caught.value, KeyError)
 
@@ -225,6 +241,72 @@ def test_resume_with_another_configuration_names_the_difference(tmp_path: Path, 
     run(tmp_path / "a", mvtec)
     with pytest.raises(ValueError, match=r"model\.optimizer\.lr"):
         run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}", "model.optimizer.lr=0.5")
+    with pytest.raises(ValueError, match=r"dataset\.validation_fraction"):
+        run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}", "dataset.validation_fraction=0.3")
+
+
+def test_what_the_data_sets_share_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dataset=default is only what the others share"):
+        train.run(compose(tmp_path, *SMALL, "dataset=default"), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_in_words(tmp_path: Path, mvtec: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer: No supported gpu backend found.* trainer=cpu"):
+        run(tmp_path, mvtec, "trainer=gpu")
+
+
+def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> None:
+    config = OmegaConf.create({"fit": False})
+    check_overrides(config, ["dataset=mvtec", "metric.bootstrap=10", "fit=false", "checkpoint=x", "seed=1"])
+    for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.image.kinds.rust=1"):
+        with pytest.raises(ValueError, match="would have no effect"):
+            check_overrides(config, ["fit=false", given])
+    check_overrides(OmegaConf.create({"fit": True}), ["model.fsq.levels=[3,3]"])
+
+
+def test_broken_test_data_are_found_before_the_training(tmp_path: Path, mvtec: Path) -> None:
+    shutil.copytree(mvtec, tmp_path / "data")
+    folder = tmp_path / "data" / "bottle"
+    (folder / "test" / "good" / "000.png").write_bytes(b"")
+    with pytest.raises(OSError, match=r"cannot read image .*good/000\.png"):
+        run(tmp_path / "a", tmp_path / "data")
+    Image.new("L", (32, 64)).save(folder / "ground_truth" / "broken" / "001_mask.png")
+    with pytest.raises(ValueError, match=r"001_mask\.png is 64x32 pixels .*001\.png is 64x64"):
+        run(tmp_path / "b", tmp_path / "data")
+    assert not (tmp_path / "a" / "last.ckpt").exists()
+
+
+def test_ctrl_c_waits_for_the_end_of_an_update_whatever_threads_there_are() -> None:
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    done = []
+    try:
+        with pytest.raises(KeyboardInterrupt), _uninterrupted():  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append(True)
+    finally:
+        stop.set()
+        other.join()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
+    config = compose(
+        tmp_path,
+        *SMALL,
+        "dataset=folder",
+        f"dataset.root={mvtec / 'bottle'}",
+        "dataset.train_dir=train/good",
+        "dataset.test_fraction=0",
+    )
+    figures = train.run(config, tmp_path)
+    assert "image_auroc" not in figures
+    assert json.loads((tmp_path / "metrics.json").read_text())["copy_ratio/low"] is not None
+    assert checkpoint.load(tmp_path / "last.ckpt").step == 4
 
 
 def test_override_of_an_absent_quantizer_is_an_error(tmp_path: Path) -> None:

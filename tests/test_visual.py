@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from squad_lit.visual import colour_map, outline, panel, to_picture
+from squad_lit.visual import colour_map, outline, panel, stack, to_picture
 
 
 def test_colour_map_is_dark_at_the_low_and_bright_at_the_high_end():
@@ -55,14 +55,31 @@ def test_outline_of_no_mask_is_the_picture():
 
 
 def test_panel_puts_tiles_side_by_side_under_their_captions():
-    red, blue = np.full((20, 30, 3), (255, 0, 0), np.uint8), np.full((20, 40, 3), (0, 0, 255), np.uint8)
+    red, blue = np.full((20, 50, 3), (255, 0, 0), np.uint8), np.full((20, 40, 3), (0, 0, 255), np.uint8)
     drawn = panel({"image": red, "map": blue})
     caption = drawn.shape[0] - 20
     assert caption > 8
-    assert drawn.shape == (20 + caption, 30 + 2 + 40, 3)
-    assert np.array_equal(drawn[caption:, :30], red)
-    assert np.array_equal(drawn[caption:, 32:], blue)
-    assert (drawn[:, 30:32] == 0).all()
-    for left, right in ((0, 30), (32, 72)):
+    assert drawn.shape == (20 + caption, 50 + 2 + 40, 3)
+    assert np.array_equal(drawn[caption:, :50], red)
+    assert np.array_equal(drawn[caption:, 52:], blue)
+    assert (drawn[:, 50:52] == 0).all()
+    for left, right in ((0, 50), (52, 92)):
         assert drawn[:caption, left:right].max() > 128, "a caption is written"
     assert not np.array_equal(panel({"a": red}), panel({"b": red}))
+
+
+def test_a_narrow_tile_does_not_cut_its_caption():
+    tile = np.full((8, 4, 3), 200, np.uint8)
+    wide, wider = panel({"fused, score 1": tile}), panel({"fused, score 1.23": tile})
+    assert wider.shape[1] > wide.shape[1]
+    assert not wide[:, -3:].any(), "the last letter is whole"
+    assert np.array_equal(wide[-8:, :4], tile)
+
+
+def test_stack_fills_up_the_narrow_ones():
+    narrow, wide = np.full((3, 4, 3), 9, np.uint8), np.full((2, 7, 3), 8, np.uint8)
+    drawn = stack([narrow, wide])
+    assert drawn.shape == (3 + 2 + 2 + 2, 7, 3)
+    assert np.array_equal(drawn[:3, :4], narrow)
+    assert np.array_equal(drawn[5:7], wide)
+    assert drawn.sum() == narrow.sum() + wide.sum()

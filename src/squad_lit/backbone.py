@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,8 +46,8 @@ class Backbone(nn.Module):
     def __init__(self, name: str, groups: Mapping[str, Sequence[int]], *, weights: str | None = "auto") -> None:
         super().__init__()
         if not timm.is_model(name):
-            close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise ValueError(f"backbone.name: timm has no model {name!r}; some with a similar name: {close}")
+            close = difflib.get_close_matches(name, timm.list_models(), n=5)
+            raise ValueError(f"backbone.name: timm has no model {name!r}; names like it: {', '.join(close) or 'none'}")
         if not groups or not all(groups.values()):
             raise ValueError(f"model.groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
         self.groups = {group: list(strides) for group, strides in groups.items()}

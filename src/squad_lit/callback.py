@@ -103,7 +103,11 @@ class LastCheckpoint(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Squad)
-        if trainer.state.fn != "fit" or pl_module.step == 0 or isinstance(exception, FloatingPointError):
+        if isinstance(exception, FloatingPointError) or (not trainer.is_global_zero and trainer.world_size == 1):
+            return
+        if trainer.state.fn != "fit" or pl_module.step == 0:
+            where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
+            print(f"stopped outside of the training; {where}")
             return
         if trainer.world_size == 1:  # the maps are to fit the weights; alone, because the others may be gone
             pl_module.eval()
@@ -114,6 +118,8 @@ class LastCheckpoint(Callback):
                     pl_module.validation_step(batch, number)
                 pl_module.finish_validation()
             pl_module.train()
+        else:
+            pl_module.anomaly.calibrated.fill_(False)  # the calibration is of older weights
         trainer.save_checkpoint(self.path, weights_only=False)
         print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
 

@@ -74,12 +74,14 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: A file that is damaged, foreign, or of a newer version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{path.resolve()} is a folder; name the file in it, such as {path / 'last.ckpt'}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path.resolve()}; a run leaves one as last.ckpt in its folder")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
-        raise ValueError(f"{path} is not a readable checkpoint: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: it is damaged, or not of squad_lit") from error
     own = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(own, dict) or "version" not in own:
         raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
@@ -101,7 +103,7 @@ def load(path: str | Path) -> Squad:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged, foreign or newer file.
+        ValueError: A damaged, foreign or newer file, or one whose maps are not calibrated.
     """
     content = read(path)
     config = content[KEY]["config"]
@@ -110,4 +112,8 @@ def load(path: str | Path) -> Squad:
     module.config = config
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])
+    if not module.anomaly.calibrated:
+        raise ValueError(
+            f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"
+        )
     return module.eval()

@@ -139,7 +139,8 @@ class Evaluation:
         out: dict[str, Any] = {key: _mean(v) for key, v in values.items()}
         out["categories_averaged"] = {key: sum(not math.isnan(x) for x in v) for key, v in values.items()}
         if draws:
-            drawn = {key: torch.stack([d[key] for d in draws.values()]).nanmean(0) for key in draws[names[0]]}
+            keys = [key for key in draws[names[0]] if all(key in d for d in draws.values())]
+            drawn = {key: torch.stack([d[key] for d in draws.values()]).nanmean(0) for key in keys}
             out["interval"] = interval(drawn)
         return out | {"per_category": each}
 
@@ -153,7 +154,7 @@ class Evaluation:
             reasons = "; ".join(dict.fromkeys(str(c.message).removeprefix(_PREFIX) for c in caught))
             warnings.warn(f"category {name}: {', '.join(undefined)} undefined: {reasons}", stacklevel=2)
         normal = [row["extra"] for row in rows if row["label"] == 0]
-        out: dict[str, Any] = figures | {key: _mean([e[key] for e in normal]) for key in (normal[0] if normal else {})}
+        out: dict[str, Any] = figures | {key: _mean([e[key] for e in normal]) for key in rows[0]["extra"]}
         out["per_defect"] = self._per_defect(rows, maps, masks)
         if not _without_mask(rows):
             sizes = metric.pixel_metrics_by_size(maps, masks, fpr_limit=self.fpr_limit)

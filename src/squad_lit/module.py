@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,8 +78,8 @@ class Squad(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if steps < 1:
-            raise ValueError(f"model.steps: expected at least 1, got {steps}")
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"model.steps: expected a whole number of at least 1, got {steps}")
         if not 0 <= synthetic_fraction <= 1:
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
@@ -102,9 +103,11 @@ class Squad(L.LightningModule):
         self.step = 0
         # Set by whoever builds the module, and part of the checkpoint: plain values only.
         self.config: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
         self.categories: list[str] = []
         self.image_size: list[int] = []
         self.measured: dict[str, float] = {}
+        self.figures: dict[str, Any] = {}
         self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
         for group, size in self.generator.codebook_sizes.items():
             if size:
@@ -363,6 +366,7 @@ class Squad(L.LightningModule):
         checkpoint[KEY] = {
             "version": VERSION,
             "config": self.config,
+            "data": self.data,
             "categories": self.categories,
             "image_size": self.image_size,
             "step": self.step,
@@ -373,6 +377,7 @@ class Squad(L.LightningModule):
         own = checkpoint[KEY]
         self.step, self.measured = own["step"], own["measured"]
         self.categories, self.image_size = own["categories"], own["image_size"]
+        self.config, self.data = own["config"], own["data"]
 
 
 class _Steps:
@@ -388,15 +393,22 @@ class _Steps:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
+
+    By a handler and not by a signal mask: the system would hand the signal to another thread (torch has some), and
+    Python would raise in this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
         yield
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *signal_and_frame: held.append(signal_and_frame))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if held and callable(handler):
+            handler(*held[0])
 
 
 def _as_list(one_or_many: Any) -> list[Any]:

@@ -37,7 +37,7 @@ class FSQ(nn.Module):
 
     Raises:
         ValueError: A level below 3 (for 2 levels the offset that centres an even grid is infinite), no level at all, a
-            codebook above 2^31, or a jitter outside [0, 1).
+            codebook above 2^20, or a jitter outside [0, 1).
 
     Example:
         >>> fsq = FSQ([3, 3])
@@ -56,10 +56,12 @@ class FSQ(nn.Module):
         super().__init__()
         is_list = isinstance(levels, Sequence) and not isinstance(levels, str) and len(levels) > 0
         if not is_list or any(type(level) is not int or level < 3 for level in levels):
-            raise ValueError(f"fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels!r}")
+            raise ValueError(
+                f"model.fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels!r}"
+            )
         levels = list(levels)
-        if math.prod(levels) > 2**31:
-            raise ValueError(f"fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^31 are supported")
+        if math.prod(levels) > 2**20:  # a run counts how often each code occurs
+            raise ValueError(f"model.fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
         if not 0 <= jitter < 1:
             raise ValueError(f"fsq.jitter: expected a probability in [0, 1), got {jitter}")
         self.levels, self.jitter = levels, jitter

@@ -27,15 +27,17 @@ def table(figures: Mapping[str, Any]) -> str:
     else:
         rows = {name: row for name, row in figures.get("per_defect", {}).items() if len(figures["per_defect"]) > 1}
         rows["all"] = figures
+    if not any(key in row for row in rows.values() for key in COLUMNS.values()):
+        rows = {}  # nothing was tested
     cells = {name: [_cell(row, key) for key in COLUMNS.values()] for name, row in rows.items()}
-    first = max(map(len, cells))
+    first = max(map(len, cells), default=0)
     width = 2 + max(len(text) for line in [list(COLUMNS), *cells.values()] for text in line)
     lines = [
         name.ljust(first) + "".join(text.rjust(width) for text in line)
         for name, line in {"": list(COLUMNS), **cells}.items()
     ]
     rest = [key for key, value in figures.items() if key.split("/")[0] in REST and isinstance(value, float)]
-    return "\n".join([*lines, "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
+    return "\n".join([*(lines if rows else []), "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

@@ -6,28 +6,26 @@ Compose the configuration, build the parts, fit, test, and leave in the run's fo
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-import math
 import os
 import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from squad_lit.command import OF_THE_MODEL, check_options, check_overrides, exit_with_sentence, instantiate
+from squad_lit.output import write_json, write_rows, write_text
 from squad_lit.table import table
 
 if TYPE_CHECKING:
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
     from squad_lit.module import Squad
 
 log = logging.getLogger(__name__)
-
-# What a user can cause and mend: shown as a sentence, without a stack trace.
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the tree lies inside the package, in a checkout at its top.
@@ -64,51 +59,55 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     from squad_lit.evaluation import Evaluation
 
     started = time.perf_counter()
-    if config.fit and config.checkpoint:
-        raise ValueError("checkpoint=PATH tests a trained model: add fit=false; to go on training it, use resume=PATH")
-    if not config.fit and not config.checkpoint:
-        raise ValueError("fit=false needs checkpoint=PATH: there is no model to test")
+    check_options(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and states of no use to our users
+    _silence()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = _instantiate(config.dataset)
+    # In the order of what they cost: a mistake shows before pictures are drawn or read.
+    options = OmegaConf.to_container(config.metric, resolve=True)
+    evaluation = Evaluation(**options, seed=config.seed)  # type: ignore[arg-type]
+    callbacks = [instantiate(c) for c in config.callback.values() if c]
+    loggers = [instantiate(c) for c in config.logger.values() if c]
+    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers)
+    data = instantiate(config.dataset)
+    if config.fit and data.validation_fraction == 0:
+        raise ValueError(
+            "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
+            "images the maps cannot be calibrated"
+        )
+    module = _make_module(config)
+    module.evaluation = evaluation
+    module.check_data(data.categories, data.image_size)
+    _write_config(folder, config, module)
     data.prepare_data()
     data.setup()
-    module = _make_module(config)
-    module.check_data(data.categories, data.image_size)
-    options = OmegaConf.to_container(config.metric, resolve=True)
-    module.evaluation = Evaluation(**options, seed=config.seed)  # type: ignore[arg-type]
-    _write(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    callbacks = [_instantiate(c) for c in config.callback.values() if c]
-    loggers = [_instantiate(c) for c in config.logger.values() if c]
-    trainer: L.Trainer = _instantiate(config.trainer, callbacks=callbacks, logger=loggers)
     for logger in loggers:
         logger.log_hyperparams(module.config)
     try:
         if config.fit and module.step < module.steps:
-            trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
-        trainer.test(module, datamodule=data, verbose=False)
+            resume = hydra.utils.to_absolute_path(config.resume) if config.resume else None
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        if len(data.test_set):
+            trainer.test(module, datamodule=data, verbose=False)
+        else:
+            log.warning("there are no test images: nothing is measured")
+            module.figures = dict(module.measured)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning exits with 1, like an error
+            raise KeyboardInterrupt from None
+        raise
     finally:
         _finish_wandb()
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
     figures = module.figures | timed | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started)}
     if trainer.is_global_zero:
-        _write(folder / "metrics.json", json.dumps(_plain(figures), indent=2) + "\n")
-        _write_rows(folder / "predictions.csv", module.evaluation.predictions())
+        write_json(folder / "metrics.json", figures)
+        if len(data.test_set):
+            write_rows(folder / "predictions.csv", module.evaluation.predictions())
         print(table(figures))
         print(f"\nrun folder: {folder}")
     return figures
-
-
-def _instantiate(node: DictConfig, **more: Any) -> Any:
-    """Hydra's ``instantiate``, but an error of the object's own constructor comes as it is."""
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **more)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, USER_ERRORS):
-            raise error.__cause__ from None
-        raise
 
 
 def _make_module(config: DictConfig) -> Squad:
@@ -120,20 +119,44 @@ def _make_module(config: DictConfig) -> Squad:
     if config.checkpoint:
         return checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
     if config.resume:
-        content = checkpoint.read(config.resume)
-        if different := sorted(_differences(content[checkpoint.KEY]["config"], plain)):
+        path = hydra.utils.to_absolute_path(config.resume)
+        content = checkpoint.read(path)
+        own = content[checkpoint.KEY]
+        different = _differences(own["config"], plain) + _differences(own["data"], _data_options(config), "dataset")
+        if different := sorted(different):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
     module: Squad = checkpoint.build(plain)
-    module.config = plain
+    module.config, module.data = plain, _data_options(config)
     if config.resume:
         module.on_load_checkpoint(content)
         if module.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            return checkpoint.load(config.resume)
+            return checkpoint.load(path)
     return module
+
+
+def _data_options(config: DictConfig) -> dict[str, Any]:
+    """The options of the data set that decide which images a training sees, and in which batches."""
+    plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
+    return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
+
+
+def _write_config(folder: Path, config: DictConfig, module: Squad) -> None:
+    """The resolved configuration; of a test that of the model is the checkpoint's, not the command line's."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    if config.checkpoint:
+        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+
+
+def _silence() -> None:
+    """Leave out what Lightning says about itself and about a frozen backbone: nothing a user could act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training batches"):
+        warnings.filterwarnings("ignore", message)
 
 
 def _differences(a: Any, b: Any, name: str = "model") -> list[str]:
@@ -155,7 +178,7 @@ def _about(config: DictConfig, started: float) -> dict[str, Any]:
         "commit": _commit(),
         "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
-        "command": " ".join(["python -m squad_lit.train", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "squad_lit.train", *sys.argv[1:]]),
     }
 
 
@@ -184,31 +207,6 @@ def _finish_wandb() -> None:
         sys.modules["wandb"].finish()
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: NaN and infinity become null."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
-
-
 def _has_no_wandb_key() -> bool:
     """Whether W&B has to write to disk: no mode was asked for, and there is no key to upload with."""
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
@@ -222,16 +220,9 @@ OmegaConf.register_new_resolver("wandb_offline", _has_no_wandb_key, replace=True
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Entry point of ``python -m squad_lit.train``."""
-    hydra_config = HydraConfig.get()
-    try:
-        run(config, Path(hydra_config.runtime.output_dir))
-    except USER_ERRORS as error:
-        # In a sweep the error goes on to Hydra, which counts the job as failed.
-        if hydra_config.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        log.debug("stack trace", exc_info=True)
-        print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
-        sys.exit(1)
+    with exit_with_sentence():
+        check_overrides(config, list(HydraConfig.get().overrides.task))
+        run(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,18 @@ def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 
 def panel(tiles: Mapping[str, Picture]) -> Picture:
     """Pictures of one height side by side, each under its caption."""
     columns = []
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for caption, tile in tiles.items():
+        lacking = max(0, round(ruler.textlength(caption)) + 6 - tile.shape[1])  # a caption that is cut is a wrong one
+        tile = np.pad(tile, ((0, 0), (0, lacking), (0, 0)))
         strip = Image.new("RGB", (tile.shape[1], _CAPTION), "black")
         ImageDraw.Draw(strip).text((3, 1), caption, fill="white")
         columns.append(np.concatenate([np.asarray(strip), tile]))
         columns.append(np.zeros((columns[-1].shape[0], 2, 3), np.uint8))
     return np.concatenate(columns[:-1], axis=1)
+
+
+def stack(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other, the narrow ones filled up with black."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([np.pad(p, ((0, 2), (0, width - p.shape[1]), (0, 0))) for p in pictures])

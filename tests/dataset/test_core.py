@@ -1,5 +1,6 @@
 """Items, and what the data module checks and splits."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from squad_lit.dataset.cache import DiskCache, MemoryCache
 from squad_lit.dataset.core import AnomalyDataModule, AnomalyDataset, Sample
 from squad_lit.dataset.image import list_images
 
@@ -48,9 +50,13 @@ def test_items(pair):
     assert dataset[-1]["index"] == 1
 
 
-@pytest.mark.parametrize("cache", ["memory", "off"])
-def test_items_are_resized_and_collated(pair, cache):
-    batch = next(iter(DataLoader(AnomalyDataset(pair, (6, 8), cache=cache), batch_size=2)))
+@pytest.mark.parametrize("mode", ["memory", "disk", "off"])
+@pytest.mark.parametrize("reading", [1, 2])
+def test_items_are_resized_and_collated(pair, tmp_path, mode, reading):
+    cache = {"memory": MemoryCache(), "disk": DiskCache(tmp_path / "cache"), "off": None}[mode]
+    dataset = AnomalyDataset(pair, (6, 8), cache=cache)
+    for _ in range(reading):
+        batch = next(iter(DataLoader(dataset, batch_size=2)))
     assert batch["image"].shape == (2, 3, 6, 8)
     assert batch["mask"].shape == (2, 1, 6, 8)
     assert batch["mask"][1].sum() == 6 * 2
@@ -63,7 +69,7 @@ def test_iteration_ends(pair):
 
 
 def test_memory_cache_reads_a_file_once(pair):
-    dataset = AnomalyDataset(pair, (2, 4), cache="memory")
+    dataset = AnomalyDataset(pair, (2, 4), cache=MemoryCache())
     first = [dataset[i] for i in range(2)]
     kept = first[1]["image"].clone()
     for sample in pair:
@@ -73,7 +79,7 @@ def test_memory_cache_reads_a_file_once(pair):
     assert torch.equal(dataset[1]["image"], kept)
     assert dataset[0]["mask"].sum() == 0
     with pytest.raises(OSError, match=r"good\.png"):
-        AnomalyDataset(pair, (2, 4), cache="off")[0]
+        AnomalyDataset(pair, (2, 4))[0]
 
 
 def test_mask_of_another_size_than_its_image(pair):
@@ -95,7 +101,10 @@ class Toy(AnomalyDataModule):
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         folder = self.root / category
         train = [Sample(path, category, "good", 0) for path in list_images(folder)]
-        return train, [Sample(folder / "t.png", category, "good", 0), Sample(folder / "u.png", category, "rust", 1)]
+        return train, [
+            Sample(folder / "test" / "t.png", category, "good", 0),
+            Sample(folder / "test" / "u.png", category, "rust", 1),
+        ]
 
 
 SETTINGS: dict[str, Any] = {
@@ -106,17 +115,21 @@ SETTINGS: dict[str, Any] = {
     "validation_fraction": 0.2,
     "limit_train": None,
     "cache": "off",
+    "cache_folder": "unused",
+    "intensity_range": None,
     "seed": 0,
 }
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """10 training images in each category, empty files."""
+    """10 training images in each category, and what the Toy's test set names, beside them."""
     for category in Toy.CATEGORIES:
-        (tmp_path / category).mkdir()
+        (tmp_path / category / "test").mkdir(parents=True)
         for number in range(10):
-            (tmp_path / category / f"{number}.png").touch()
+            save(tmp_path / category / f"{number}.png", [[0]])
+        for name in ("t", "u"):
+            save(tmp_path / category / "test" / f"{name}.png", [[0]])
     return tmp_path
 
 
@@ -225,7 +238,10 @@ def test_memory_is_said_before_it_is_filled(root, caplog):
         ({"limit_train": 0}, r"limit_train must be an integer of at least 2; got 0"),
         ({"limit_train": 0, "validation_fraction": 0.0}, r"limit_train must be an integer of at least 1; got 0"),
         ({"limit_train": 1}, r"limit_train must be an integer of at least 2; got 1"),
-        ({"cache": "ram"}, r"cache must be one of memory, off; got 'ram'"),
+        ({"intensity_range": [5, 5]}, r"intensity_range must be \[LOW,HIGH\]"),
+        ({"intensity_range": [0]}, r"intensity_range must be"),
+        ({"intensity_range": 4095}, r"intensity_range must be"),
+        ({"cache": "ram"}, r"cache must be one of auto, memory, disk, off; got 'ram'"),
     ],
 )
 def test_wrong_settings_are_explained_at_construction(root, settings, message):
@@ -248,16 +264,14 @@ def test_missing_root_says_where_and_what_to_do(tmp_path, monkeypatch):
 
 
 def test_missing_category_says_what_is_there(root):
-    for path in (root / "cap").iterdir():
-        path.unlink()
-    (root / "cap").rmdir()
+    shutil.rmtree(root / "cap")
     with pytest.raises(FileNotFoundError, match=r"no folder for category cap in .*\n.*dataset\.category=\[01,bottle\]"):
         toy(root)
     assert toy(root, category="bottle").categories == ["bottle"]
 
 
 def test_category_without_training_images(root):
-    for path in (root / "cap").iterdir():
+    for path in (root / "cap").glob("*.png"):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"toy: no normal training images of category cap in .*cap\nGet it"):
         toy(root)

@@ -53,6 +53,8 @@ SETTINGS: dict[str, Any] = {
     "validation_fraction": 0.34,
     "limit_train": None,
     "cache": "off",
+    "cache_folder": "unused",
+    "intensity_range": None,
     "seed": 0,
 }
 small_counts = pytest.mark.filterwarnings("ignore:.*officially")

@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "validation_fraction": 0.5,
     "limit_train": None,
     "cache": "off",
+    "cache_folder": "unused",
+    "intensity_range": None,
     "seed": 0,
 }
 

@@ -38,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "validation_fraction": 0.0,
     "limit_train": None,
     "cache": "off",
+    "cache_folder": "unused",
+    "intensity_range": None,
     "seed": 0,
 }
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")

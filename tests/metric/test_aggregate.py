@@ -105,6 +105,12 @@ def test_other_mistakes_in_words() -> None:
         ImageMetrics().update(torch.tensor([math.nan]), torch.tensor([1]))
     with pytest.raises(ValueError, match=r"mask must have the shape of anomaly_map"):
         PixelMetrics().update(torch.rand(2, 3, 3), torch.zeros(2, 1, 3, 3, dtype=torch.long))
+    metric = PixelMetrics()
+    metric.update(torch.rand(2, 3, 3), torch.zeros(2, 3, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"anomaly_map must keep one size, got \(3, 4\) after \(3, 3\)"):
+        metric.update(torch.rand(2, 3, 4), torch.zeros(2, 3, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="index must be 2 integers"):
+        ImageMetrics().update(torch.rand(2), torch.zeros(2, dtype=torch.long), [0, 1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fpr_limit must be in"):
         PixelMetrics(fpr_limit=1.5)
 

@@ -523,3 +523,33 @@ def test_fpr_limit_refused(fpr_limit: float) -> None:
     for metric in (aupro, pixel_metrics):
         with pytest.raises(ValueError, match=rf"fpr_limit must be in \(0, 1\], got {fpr_limit}"):
             metric(score, mask, fpr_limit=fpr_limit)
+
+
+@pytest.mark.parametrize(
+    ("fpr_limit", "message"),
+    [
+        (True, "must be in"),
+        ("0.3", "must be in"),
+        ([], "must be in"),
+        ([0.3, 0.05, 0.05000001], "differ in six digits"),
+    ],
+)
+def test_limits_refused(fpr_limit: object, message: str) -> None:
+    score, mask = draw_maps(8)
+    with pytest.raises(ValueError, match=f"fpr_limit.*{message}"):
+        pixel_metrics(score, mask, fpr_limit=fpr_limit)  # type: ignore[arg-type]
+
+
+def test_numpy_limits_are_numbers_and_aupro_takes_one() -> None:
+    score, mask = draw_maps(8)
+    assert aupro(score, mask, fpr_limit=np.float64(0.3)) == aupro(score, mask, fpr_limit=0.3)
+    with pytest.raises(ValueError, match="one number"):
+        aupro(score, mask, fpr_limit=[0.3, 0.05])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", [np.zeros(3), [0.0, 1.0, 2.0]])
+def test_other_things_than_tensors_are_refused(score: object) -> None:
+    with pytest.raises(ValueError, match=r"score must be a torch\.Tensor, got (ndarray|list)"):
+        auroc(score, torch.tensor([0, 1, 0]))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must be (tensors|a torch\.Tensor)"):
+        pixel_metrics(score, score)  # type: ignore[arg-type]

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from squad_lit.dataset.image import read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache, free_memory
+from squad_lit.dataset.image import image_size, read_image, read_mask, resize, resize_mask
 
 log = logging.getLogger(__name__)
 
-CACHE_MODES = ("memory", "off")
+CACHE_MODES = ("auto", "memory", "disk", "off")
 NORMAL = "good"
 """The ``defect`` of a normal sample, in every benchmark (BTAD's "ok" and VisA's "normal" are renamed to it)."""
 
@@ -39,7 +40,8 @@ class Sample:
         category: The benchmark's word for the object or texture, such as ``bottle``.
         defect: The benchmark's word for the kind of defect; ``good`` if there is none.
         label: 0 = normal, 1 = anomalous.
-        mask_path: The ground-truth mask; ``None`` for a normal image.
+        mask_path: Where the ground-truth mask is, or has to be; ``None`` for a normal image, and where nobody has drawn
+            one.
     """
 
     image_path: Path
@@ -58,16 +60,22 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     Args:
         samples: The files, in the order of the items.
         image_size: ``(height, width)`` of the items.
-        cache: ``memory`` keeps decoded, resized images (float32, so that the numbers stay the same) after the first
-            read; ``off`` reads each time.
+        cache: Keeps decoded, resized images after the first read; ``None`` reads each time.
+        intensity_range: See :func:`read_image`.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: tuple[int, int], *, cache: str = "off") -> None:
-        if cache not in CACHE_MODES:
-            raise ValueError(f"cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: tuple[int, int],
+        *,
+        cache: Cache | None = None,
+        intensity_range: Sequence[float] | None = None,
+    ) -> None:
         self.samples = list(samples)
         self.image_size = image_size
-        self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache == "memory" else None
+        self.cache = cache
+        self.intensity_range = intensity_range
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -75,7 +83,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
         index = index % len(self.samples)  # dataset[-1] and dataset[len - 1] are one item
-        image, mask = self._read(index)
+        image, mask = self._read(sample)
         return {
             "image": image,
             "mask": mask,
@@ -87,21 +95,28 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "mask_path": "" if sample.mask_path is None else str(sample.mask_path),
         }
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        if self._cache is not None and index in self._cache:
-            image, mask = self._cache[index]
-        else:
-            image, mask = self._decode(self.samples[index])
-            if self._cache is not None:
-                self._cache[index] = image, mask
+    def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        if self.cache is None:
+            return self._decode(sample)
+        paths = [path for path in (sample.image_path, sample.mask_path) if path is not None]
+        options = f"{self.image_size} {self.intensity_range}"
+        found = self.cache.get(paths, options)
+        if found is None:
+            # One zero seen from every pixel costs the cache no memory: only a mask that was drawn is kept.
+            image, mask = self._decode(sample)
+            self.cache.put(paths, options, image if sample.mask_path is None else torch.cat([image, mask.float()]))
+            return image.clone(), mask.clone()
+        mask = found[3:].to(torch.uint8) if len(found) > 3 else self._no_mask()
         # Copies: a caller that works in place must not change what the next epoch sees.
-        return image.clone(), mask.clone()
+        return found[:3].clone(), mask.clone()
+
+    def _no_mask(self) -> Tensor:
+        return torch.zeros((), dtype=torch.uint8).expand(1, *self.image_size)
 
     def _decode(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        image = read_image(sample.image_path)
+        image = read_image(sample.image_path, self.intensity_range)
         if sample.mask_path is None:
-            # One zero seen from every pixel: a normal image costs the cache no memory for its mask.
-            mask = torch.zeros((), dtype=torch.uint8).expand(1, *self.image_size)
+            mask = self._no_mask()
         else:
             raw = read_mask(sample.mask_path)
             if raw.shape != image.shape[1:]:
@@ -134,8 +149,14 @@ class AnomalyDataModule(L.LightningDataModule):
             rounded, but at least one image and never all. 0 leaves ``val_set`` empty.
         limit_train: Keep this many training images a category, drawn before the validation share is taken; ``None``
             keeps all. A smaller draw is part of each larger one with the same seed.
-        cache: ``memory`` or ``off``, see :class:`AnomalyDataset`.
+        cache: Where decoded, resized images are kept (float32, so that the numbers stay the same): ``memory``,
+            ``disk`` (shared by runs), ``auto`` (memory if all fit into half of what is free, else disk) or ``off``.
+        cache_folder: Where ``disk`` keeps them.
+        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; ``None``: the range of
+            their type.
         seed: Of the draws. Each category has its own stream, so its split is the same alone and among others.
+        strict: Refuse data with a missing mask or a file that is no image, at the first one; ``squad_lit.check`` lists
+            them all instead.
 
     Raises:
         FileNotFoundError: The root, a category or its images are missing; says where to get them.
@@ -144,12 +165,14 @@ class AnomalyDataModule(L.LightningDataModule):
 
     name: str
     """Name of the benchmark, as in ``dataset=NAME``."""
-    CATEGORIES: ClassVar[tuple[str, ...]]
+    CATEGORIES: tuple[str, ...]
     """Every category there is; ``all`` means these, in this order."""
     HELP: ClassVar[str]
     """Where to get the data, its licence, and the tree that is expected under ``root``."""
     COUNTS: ClassVar[dict[str, tuple[int, int, int]]] = {}
     """Official number of images by category: (train, test normal, test anomalous)."""
+    TEST_OPTIONAL: ClassVar[bool] = False
+    """Whether there may be no test images at all."""
 
     train_set: AnomalyDataset
     val_set: AnomalyDataset
@@ -166,7 +189,10 @@ class AnomalyDataModule(L.LightningDataModule):
         validation_fraction: float,
         limit_train: int | None,
         cache: str,
+        cache_folder: str | Path,
+        intensity_range: Sequence[float] | None,
         seed: int,
+        strict: bool = True,
     ) -> None:
         super().__init__()
         self.root = Path(root).expanduser().absolute()
@@ -176,35 +202,40 @@ class AnomalyDataModule(L.LightningDataModule):
         self._check_int("num_workers", num_workers, least=0)
         self._check_int("seed", seed, least=0)
         if type(validation_fraction) not in (int, float) or not 0 <= validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1); got {validation_fraction!r}")
+            raise ValueError(f"dataset.validation_fraction must be in [0, 1); got {validation_fraction!r}")
         if limit_train is not None:
             # With a validation share, one image must remain on either side.
             self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1)
         if cache not in CACHE_MODES:
-            raise ValueError(f"cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
+            raise ValueError(f"dataset.cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
+        if intensity_range is not None and not _is_range(intensity_range):
+            raise ValueError(
+                f"dataset.intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}"
+            )
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.validation_fraction = validation_fraction
         self.limit_train = limit_train
-        self.cache = cache
-        self.seed = seed
+        self.cache, self.cache_folder = cache, Path(cache_folder).expanduser().absolute()
+        self.intensity_range = intensity_range
+        self.seed, self.strict = seed, strict
         self.check_files()
 
     @abstractmethod
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
-        """The normal training samples and the test samples of a category, each sorted.
+        """The normal training samples and the test samples of a category, each sorted."""
 
-        Raises:
-            FileNotFoundError: An anomalous test image has no mask.
-        """
+    def folder_of(self, category: str) -> Path:
+        """The folder that holds the images of a category."""
+        return self.root / category
 
     def check_files(self) -> None:
         """Fail at construction if data is missing; a benchmark that makes its own data overrides this."""
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.name}: no folder {self.root}\n{self._help()}")
-        missing = [category for category in self.categories if not (self.root / category).is_dir()]
+        missing = [category for category in self.categories if not self.folder_of(category).is_dir()]
         if missing:
-            there = [category for category in self.CATEGORIES if (self.root / category).is_dir()]
+            there = [category for category in self.CATEGORIES if self.folder_of(category).is_dir()]
             choice = f"Use only what is there with dataset.category=[{','.join(there)}]\n" if there else ""
             raise FileNotFoundError(
                 f"{self.name}: no folder for category {', '.join(missing)} in {self.root}\n{choice}{self._help()}"
@@ -223,20 +254,26 @@ class AnomalyDataModule(L.LightningDataModule):
             train += kept
             val += held_out
             test += tests
-        if self.cache == "memory":
-            height, width = self.image_size
-            count = len(train) + len(val) + len(test)
-            log.info(
-                "%s: cache=memory will hold up to %d images of %d x %d, %.2f GB",
-                self.name,
-                count,
-                height,
-                width,
-                count * 3 * height * width * torch.float32.itemsize / 1e9,
-            )
-        self.train_set = AnomalyDataset(train, self.image_size, cache=self.cache)
-        self.val_set = AnomalyDataset(val, self.image_size, cache=self.cache)
-        self.test_set = AnomalyDataset(test, self.image_size, cache=self.cache)
+        cache = self._make_cache(len(train) + len(val) + len(test))
+        options: Any = {"cache": cache, "intensity_range": self.intensity_range}
+        self.train_set = AnomalyDataset(train, self.image_size, **options)
+        self.val_set = AnomalyDataset(val, self.image_size, **options)
+        self.test_set = AnomalyDataset(test, self.image_size, **options)
+
+    def _make_cache(self, count: int) -> Cache | None:
+        height, width = self.image_size
+        size = count * 3 * height * width * torch.float32.itemsize
+        mode = self.cache
+        if mode == "auto":
+            free = free_memory()
+            mode = "memory" if free is None or size <= free / 2 else "disk"
+        if mode != "off":
+            where = "memory" if mode == "memory" else self.cache_folder
+            text = "%s: up to %d images of %d x %d, %.2f GB, will be kept in %s"
+            log.info(text, self.name, count, height, width, size / 1e9, where)
+        if mode == "disk":
+            return DiskCache(self.cache_folder)
+        return MemoryCache() if mode == "memory" else None
 
     def train_dataloader(self) -> Any:
         """What the LightningModule trains from: step numbers, for which its pool of features has the batches.
@@ -274,31 +311,41 @@ class AnomalyDataModule(L.LightningDataModule):
         for category in self.categories:
             train, test = self.scan(category)
             for kind, samples in (("normal training", train), ("test", test)):
-                if not samples:
+                if not samples and not (kind == "test" and self.TEST_OPTIONAL):
                     raise FileNotFoundError(
-                        f"{self.name}: no {kind} images of category {category} in {self.root / category}\n"
+                        f"{self.name}: no {kind} images of category {category} in {self.folder_of(category)}\n"
                         f"{self._help()}"
                     )
+            if self.strict:
+                _check_headers([*train, *test])
+                self._compare_counts(category, train, test)
             if self.validation_fraction > 0 and len(train) < 2:
                 raise ValueError(
                     f"{self.name}: category {category} has only one normal training image, none is left for "
                     f"validation; set dataset.validation_fraction=0"
                 )
-            self._compare_counts(category, train, test)
             scans[category] = train, test
         return scans
 
     def _compare_counts(self, category: str, train: list[Sample], test: list[Sample]) -> None:
-        """Warn if a category is not as large as published."""
+        if text := self.count_difference(category, train, test):
+            warnings.warn(text, stacklevel=2)
+
+    def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
+        """In words, how a category differs in size from the published one; empty if it does not."""
         anomalous = sum(sample.label for sample in test)
         found = (len(train), len(test) - anomalous, anomalous)
         expected = self.COUNTS.get(category, found)
-        if found != expected:
-            warnings.warn(
-                f"{self.name}: category {category} has (train, test normal, test anomalous) {found} images, officially "
-                f"{expected}; results on it do not compare with published ones",
-                stacklevel=2,
-            )
+        if found == expected:
+            return ""
+        return (
+            f"{self.name}: category {category} has (train, test normal, test anomalous) {found} images, officially "
+            f"{expected}; results on it do not compare with published ones"
+        )
+
+    def scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
+        """Normal training samples and test samples by category, before anything is held out."""
+        return self._scans
 
     def _split(self, category: str, normals: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Training and validation samples of a category, each in the order of ``normals``."""
@@ -336,16 +383,37 @@ class AnomalyDataModule(L.LightningDataModule):
     def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
         sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
         if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-            raise ValueError(f"image_size must be one positive integer or [height, width]; got {image_size!r}")
+            raise ValueError(f"dataset.image_size must be one positive integer or [height, width]; got {image_size!r}")
         return sides[0], sides[1]
 
     @staticmethod
     def _check_int(name: str, value: object, *, least: int) -> None:
         if type(value) is not int or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+            raise ValueError(f"dataset.{name} must be an integer of at least {least}; got {value!r}")
 
     def _known(self) -> str:
         return f"known: {', '.join(self.CATEGORIES)}"
 
     def _help(self) -> str:
         return f"{self.HELP}\nThen point to it with dataset.root=PATH"
+
+
+def _check_headers(samples: Sequence[Sample]) -> None:
+    """Fail on a missing or foreign file and on a mask of another size now, and not after the training."""
+    for sample in samples:
+        size = image_size(sample.image_path)
+        if sample.mask_path is None:
+            continue
+        if not sample.mask_path.is_file():
+            raise FileNotFoundError(f"no mask for image {sample.image_path}: expected {sample.mask_path}")
+        mask_size = image_size(sample.mask_path)
+        if mask_size != size:
+            raise ValueError(
+                f"mask {sample.mask_path} is {mask_size[0]}x{mask_size[1]} pixels (height x width), its image "
+                f"{sample.image_path} is {size[0]}x{size[1]}; they must be equal"
+            )
+
+
+def _is_range(value: Sequence[float]) -> bool:
+    numbers = isinstance(value, Sequence) and all(type(v) in (int, float) for v in value)
+    return numbers and len(value) == 2 and value[0] < value[1]

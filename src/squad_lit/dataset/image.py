@@ -1,5 +1,6 @@
 """Image files: which there are, how they are read, and the one resize of the project."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# What may stand between the stem of an image and the extension of its mask.
+_MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -31,6 +35,37 @@ def list_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+
+def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """The mask of each image that has one in a folder, by stem: of ``a.jpg`` ``a.png``, ``a_mask.png`` or ``a_GT.png``.
+
+    Args:
+        images: Image files.
+        folder: Folder of mask files; it may lack some.
+
+    Returns:
+        Mask by image; images without a mask are not in it.
+
+    Raises:
+        ValueError: Several masks for an image, or several images for a mask; lists them.
+    """
+    masks: dict[str, list[Path]] = {}
+    for path in list_images(folder):
+        masks.setdefault(path.stem, []).append(path)
+    found: dict[Path, Path] = {}
+    for image in images:
+        candidates = [mask for suffix in _MASK_SUFFIXES for mask in masks.get(image.stem + suffix, [])]
+        if len(candidates) > 1:
+            raise ValueError(f"several masks for {image}: {', '.join(map(str, candidates))}; keep one of them")
+        if candidates:
+            found[image] = candidates[0]
+    owner: dict[Path, Path] = {}
+    for image, mask in found.items():
+        if mask in owner:
+            raise ValueError(f"mask {mask} fits two images: {owner[mask]} and {image}; put masks into a folder by kind")
+        owner[mask] = image
+    return found
 
 
 def _open(path: Path) -> Image.Image:
@@ -60,30 +95,36 @@ def image_size(path: Path | str) -> tuple[int, int]:
     return (width, height) if lies else (height, width)
 
 
-def read_image(path: Path | str) -> Tensor:
+def read_image(path: Path | str, intensity_range: Sequence[float] | None = None) -> Tensor:
     """An image file as float RGB in [0, 1], turned as its EXIF orientation says.
 
     Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
     the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
-    files thus gives dark images, all alike). 16-bit colour is decoded by Pillow to 8 bits.
+    files thus gives dark images, all alike: give it the range 0 to 4095). 16-bit colour is decoded by Pillow to 8 bits.
 
     Args:
         path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
+        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; what lies beyond is cut.
+            ``None``: the range of the type.
 
     Returns:
         ``(3, H, W)``, float32.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range to scale by.
+        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``.
     """
     image = _open(Path(path))
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float32) / 65535.0
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        if intensity_range is None and image.mode in ("I", "F"):
+            kind = "32-bit integer" if image.mode == "I" else "float"
+            raise ValueError(
+                f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or give the "
+                f"range with dataset.intensity_range=[LOW,HIGH]"
+            )
+        low, high = intensity_range or (0.0, 65535.0)
+        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
         return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
-    if image.mode in ("I", "F"):
-        kind = "32-bit integer" if image.mode == "I" else "float"
-        raise ValueError(f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits")
     array = np.array(image.convert("RGB"))  # (H, W, 3) uint8
     return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255.0)
 

@@ -1,4 +1,4 @@
-"""Exact metrics on raw scores, as functions and as ``torchmetrics`` classes, and their bootstrap intervals."""
+"""Exact metrics on raw scores, as functions and as ``torchmetrics`` classes; intervals in :mod:`.bootstrap`."""
 
 from squad_lit.metric.aggregate import ImageMetrics, PixelMetrics
 from squad_lit.metric.ranking import (

@@ -30,9 +30,17 @@ class _PerImage(Metric):
 
     def _add(self, score: Tensor, truth: Tensor, index: Tensor | None) -> None:
         ranking.check(score, truth, self._names, self._ndim)
+        if self.score and self.score[0].shape[1:] != score.shape[1:]:
+            before, now = tuple(self.score[0].shape[1:]), tuple(score.shape[1:])
+            raise ValueError(f"{self._names[0]} must keep one size, got {now} after {before}")
         if index is None:
             index = torch.full((len(score),), -1, device=score.device)
-        elif index.shape != score.shape[:1] or index.is_floating_point() or (len(index) and int(index.min()) < 0):
+        elif (
+            not isinstance(index, Tensor)
+            or index.shape != score.shape[:1]
+            or index.is_floating_point()
+            or (index < 0).any()
+        ):
             raise ValueError(f"index must be {len(score)} integers of at least 0, got {index}")
         self.score.append(score.detach().float() if score.dtype != torch.float64 else score.detach())
         self.truth.append((truth != 0).to(torch.uint8))  # not every backend gathers booleans

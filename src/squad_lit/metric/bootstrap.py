@@ -28,7 +28,12 @@ def resample(label: Tensor, count: int, *, seed: int) -> Tensor:
 
     Returns:
         ``(count, N)``, float64: whole numbers that sum to the number of normal and to that of anomalous images.
+
+    Raises:
+        ValueError: ``count`` below 1.
     """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     rng = np.random.default_rng(seed)
     times = np.zeros((count, len(label)))
     for kind in (False, True):

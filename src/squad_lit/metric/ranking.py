@@ -10,6 +10,7 @@ done in pieces, whose counts add up: memory is bounded and the result stays exac
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -145,10 +146,12 @@ def aupro(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> Tensor:
     Reference:
         Bergmann et al., "Uninformed Students", CVPR 2020, section 4.
     """
-    check_limits(fpr_limit)
+    if isinstance(fpr_limit, Sequence):
+        raise ValueError(f"fpr_limit must be one number, got {fpr_limit}; pixel_metrics takes several")
+    limit = check_limits(fpr_limit)["pixel_aupro"]
     maps, positive = _check_maps(anomaly_map, mask)
     ranking = _rank(maps, positive)
-    return _undefined(maps) if ranking is None else _area(ranking, fpr_limit, 1 / region_area(positive))
+    return _undefined(maps) if ranking is None else _area(ranking, limit, 1 / region_area(positive))
 
 
 def pixel_metrics(anomaly_map: Maps, mask: Maps, *, fpr_limit: float | Sequence[float] = 0.3) -> dict[str, Tensor]:
@@ -238,9 +241,12 @@ def check_limits(fpr_limit: float | Sequence[float]) -> dict[str, float]:
         ValueError: None at all, or one outside (0, 1].
     """
     limits = list(fpr_limit) if isinstance(fpr_limit, Sequence) else [fpr_limit]
-    if not limits or not all(isinstance(limit, float | int) and 0 < limit <= 1 for limit in limits):
+    are_numbers = all(isinstance(limit, Real) and not isinstance(limit, bool) for limit in limits)
+    if not limits or not are_numbers or not all(0 < limit <= 1 for limit in limits):
         raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
-    return {f"pixel_aupro_{limit:g}" if i else "pixel_aupro": limit for i, limit in enumerate(limits)}
+    if len({f"{limit:g}" for limit in limits}) < len(limits):
+        raise ValueError(f"fpr_limit: expected limits that differ in six digits, got {fpr_limit}")
+    return {f"pixel_aupro_{limit:g}" if i else "pixel_aupro": float(limit) for i, limit in enumerate(limits)}
 
 
 class _Ranking(NamedTuple):
@@ -384,6 +390,9 @@ def _check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[T
     """Maps and masks as sequences; a tensor is a sequence of one block of images."""
     if isinstance(anomaly_map, Tensor) and isinstance(mask, Tensor):
         return [anomaly_map], [check(anomaly_map, mask, ("anomaly_map", "mask"), 3)]
+    if not isinstance(anomaly_map, Sequence | Tensor) or not isinstance(mask, Sequence | Tensor):
+        kinds = f"{type(anomaly_map).__name__} and {type(mask).__name__}"
+        raise ValueError(f"anomaly_map and mask must be tensors or sequences of tensors, got {kinds}")
     if len(anomaly_map) != len(mask):
         raise ValueError(f"expected as many masks as maps, got {len(mask)} and {len(anomaly_map)}")
     if len(mask) == 0:
@@ -396,6 +405,9 @@ def _check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[T
 def check(score: Tensor, truth: Tensor, names: tuple[str, str] = ("score", "label"), dimensions: int = 1) -> Tensor:
     """Refuse what has no ranking, in words; return what is anomalous as a boolean tensor."""
     name, truth_name = names
+    for what, value in zip(names, (score, truth), strict=True):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{what} must be a torch.Tensor, got {type(value).__name__}")
     if score.ndim != dimensions:
         shape = {1: "(N,)", 2: "(H, W)", 3: "(N, H, W)"}[dimensions]
         raise ValueError(f"{name} must have shape {shape}, got {tuple(score.shape)}")

@@ -1,0 +1,143 @@
+"""A user's own images: a folder of good parts and, if there are any, folders of bad ones and masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.image import list_folders, list_images, pair_masks
+
+# Folders that are taken for the masks unless mask_dir names another.
+MASK_FOLDERS = ("ground_truth", "masks")
+
+
+class Folder(AnomalyDataModule):
+    """Images in folders, in one of three layouts.
+
+    1. ``root/good`` and any other folders, each a kind of defect, such as ``root/scratch``.
+    2. MVTec AD's: ``root/train/good``, ``root/test/{good,<defect>}``, ``root/ground_truth/<defect>``.
+    3. Folders named one by one with the ``_dir`` options, relative to the root or absolute.
+
+    Masks are optional: without them the pixel metrics are undefined and nothing else changes. A mask belongs to the
+    image of its stem (``a.jpg``: ``a.png``, ``a_mask.png`` or ``a_GT.png``), in ``mask_dir`` or, where it has a folder
+    of the kind's name, in that. Anomalous images are optional too: training and prediction do not need them.
+
+    Args:
+        root: The folder; its name is the category's.
+        train_dir: Folder of normal images to train on.
+        normal_test_dir: Folder of normal test images; ``None``: ``test_fraction`` of the normal images.
+        anomalous_test_dir: Folder of anomalous test images, or of a folder for each kind (``good`` left out); ``None``
+            with ``train_dir`` given: none.
+        mask_dir: Folder of masks; ``None``: ``ground_truth`` or ``masks`` in the root if there is one.
+        test_fraction: Share of the normal images that becomes normal test images, in [0, 1), if there is no folder of
+            them. The draw depends on the names alone, not on the run's seed: all runs have the same test set.
+        options: The other arguments of :class:`AnomalyDataModule`.
+
+    Raises:
+        FileNotFoundError: A folder is missing, or there is no normal image.
+        ValueError: Several masks for an image, or several images for a mask; ``test_fraction`` out of range.
+    """
+
+    name = "folder"
+    HELP = """\
+Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* and ROOT/masks/<kind of defect>/*;
+          or the layout of MVTec AD; or folders named with dataset.train_dir, normal_test_dir, anomalous_test_dir
+          and mask_dir"""
+    TEST_OPTIONAL: ClassVar = True
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        category: str | Sequence[str],
+        train_dir: str | None,
+        normal_test_dir: str | None,
+        anomalous_test_dir: str | None,
+        mask_dir: str | None,
+        test_fraction: float,
+        **options: Any,
+    ) -> None:
+        place = Path(root).expanduser().absolute()
+        self.CATEGORIES = (place.name,)
+        if type(test_fraction) not in (int, float) or not 0 <= test_fraction < 1:
+            raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction!r}")
+        if train_dir is None and (normal_test_dir or anomalous_test_dir):
+            raise ValueError(
+                "normal_test_dir and anomalous_test_dir need train_dir: name the folder to train on as well"
+            )
+        self.test_fraction = test_fraction
+        self._places: dict[str, Path | None] = {
+            key: None if value is None else place / value
+            for key, value in {
+                "train_dir": train_dir,
+                "normal_test_dir": normal_test_dir,
+                "anomalous_test_dir": anomalous_test_dir,
+                "mask_dir": mask_dir,
+            }.items()
+        }
+        for key, folder in self._places.items():
+            if folder is not None and not folder.is_dir():
+                raise FileNotFoundError(f"dataset.{key}: no folder {folder}")
+        super().__init__(root=place, category=category, **options)
+
+    def folder_of(self, category: str) -> Path:
+        """The root: its name is the category."""
+        return self.root
+
+    def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+        """Normal training samples, and normal and anomalous test samples."""
+        train_dir, normal_dir, kinds = self._layout()
+        normal = list_images(train_dir)
+        if normal_dir is None:
+            normal, held_out = self._hold_out(normal)
+        else:
+            held_out = list_images(normal_dir)
+        train = [Sample(path, category, NORMAL, 0) for path in normal]
+        test = [Sample(path, category, NORMAL, 0) for path in held_out]
+        masks = self._mask_dir()
+        images = {kind: list_images(folder) for kind, folder in kinds.items()}
+        mask_of = self._pair(images, masks) if masks else {}
+        test += [Sample(p, category, kind, 1, mask_of.get(p)) for kind, paths in images.items() for p in paths]
+        return train, test
+
+    def _layout(self) -> tuple[Path, Path | None, dict[str, Path]]:
+        """Folder to train on, folder of normal test images, and the folder of each kind of defect."""
+        places = self._places
+        if places["train_dir"] is not None:
+            bad = places["anomalous_test_dir"]
+            return places["train_dir"], places["normal_test_dir"], {} if bad is None else self._kinds(bad)
+        if not (self.root / NORMAL).is_dir() and (self.root / "train" / NORMAL).is_dir():
+            test = self.root / "test"
+            return self.root / "train" / NORMAL, test / NORMAL, self._kinds(test)
+        masks = self._mask_dir()
+        kinds = {f.name: f for f in list_folders(self.root) if f.name != NORMAL and f != masks}
+        return self.root / NORMAL, None, kinds
+
+    @staticmethod
+    def _kinds(folder: Path) -> dict[str, Path]:
+        kinds = {f.name: f for f in list_folders(folder) if f.name != NORMAL}
+        return ({"anomaly": folder} if list_images(folder) else {}) | kinds
+
+    def _mask_dir(self) -> Path | None:
+        given = self._places["mask_dir"]
+        there = [self.root / name for name in MASK_FOLDERS if (self.root / name).is_dir()]
+        return given or (there[0] if there else None)
+
+    @staticmethod
+    def _pair(images: dict[str, list[Path]], masks: Path) -> dict[Path, Path]:
+        """The mask of each image that has one."""
+        flat = [path for kind, paths in images.items() if not (masks / kind).is_dir() for path in paths]
+        found = pair_masks(flat, masks)
+        for kind, paths in images.items():
+            if (masks / kind).is_dir():
+                found |= pair_masks(paths, masks / kind)
+        return found
+
+    def _hold_out(self, normal: list[Path]) -> tuple[list[Path], list[Path]]:
+        count = round(self.test_fraction * len(normal))
+        if self.test_fraction > 0 and len(normal) > 1:
+            count = min(max(count, 1), len(normal) - 1)
+        chosen = set(np.random.default_rng(0).permutation(len(normal))[:count].tolist())
+        return [p for i, p in enumerate(normal) if i not in chosen], [p for i, p in enumerate(normal) if i in chosen]

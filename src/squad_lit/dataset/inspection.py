@@ -1,0 +1,161 @@
+"""Reads every file of a data set and says what is in it and what is wrong, before a training finds out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.image import IMAGE_EXTENSIONS, image_size, read_image, read_mask
+
+# More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
+_MASK_VALUES = 16
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a file.
+
+    Args:
+        path: The file.
+        text: What is wrong with it.
+        is_error: Whether a training or a metric cannot be trusted with it; else it is worth a look.
+    """
+
+    path: Path
+    text: str
+    is_error: bool = True
+
+    def __str__(self) -> str:
+        return f"{'error' if self.is_error else 'warning'}: {self.path}: {self.text}"
+
+
+def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Read all images and masks of a data module.
+
+    Args:
+        data: Made with ``strict=False``, so that a missing mask is a problem of many and not an error at once.
+        show: Show a progress bar.
+
+    Returns:
+        A row for each category (``category``, ``train``, ``test good``, ``test <defect>``, ``masks``, ``sizes`` as
+        height x width, ``modes``), and the problems found, errors first.
+    """
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for category, (train, test) in data.scans().items():
+        samples = [*train, *test]
+        with ThreadPoolExecutor() as threads, tqdm(total=len(samples), desc=category, disable=not show) as bar:
+            facts = []
+            for fact in threads.map(lambda s: _Facts.of(s, data.intensity_range), samples):
+                facts.append(fact)
+                bar.update()
+        rows.append(_row(category, train, test, facts))
+        problems += [problem for fact in facts for problem in fact.problems]
+        problems += _duplicates(facts[: len(train)], facts[len(train) :])
+        problems += _strays(samples)
+        if text := data.count_difference(category, train, test):
+            problems.append(Problem(data.folder_of(category), text, is_error=False))
+    return rows, sorted(problems, key=lambda p: (not p.is_error, str(p.path)))
+
+
+@dataclass
+class _Facts:
+    """What one sample's files are."""
+
+    sample: Sample
+    digest: str = ""
+    size: tuple[int, int] | None = None
+    mode: str = ""
+    has_mask: bool = False
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> _Facts:
+        facts, problems = cls(sample), []
+        try:
+            facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
+            read_image(sample.image_path, intensity_range)
+            facts.size = image_size(sample.image_path)
+            with Image.open(sample.image_path) as image:
+                facts.mode = image.mode
+        except (OSError, ValueError) as error:
+            problems.append(Problem(sample.image_path, str(error)))
+        if sample.mask_path is not None:
+            facts.has_mask = sample.mask_path.is_file()
+            problems += _mask_problems(sample, sample.mask_path, facts.size)
+        elif sample.label:
+            problems.append(Problem(sample.image_path, "no mask: pixel metrics are undefined", is_error=False))
+        facts.problems = tuple(problems)
+        return facts
+
+
+def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> Iterable[Problem]:
+    if not path.is_file():
+        yield Problem(path, f"no such mask; image {sample.image_path} needs one")
+        return
+    try:
+        mask = read_mask(path)
+        with Image.open(path) as image:
+            values, form = len(np.unique(np.asarray(image))), image.format
+    except OSError as error:
+        yield Problem(path, str(error))
+        return
+    if size is not None and tuple(mask.shape) != size:
+        here, there = (f"{height}x{width}" for height, width in (mask.shape, size))
+        yield Problem(path, f"{here} pixels (height x width), its image {sample.image_path} {there}")
+    if sample.label and not mask.any():
+        yield Problem(path, f"all black, but image {sample.image_path} is anomalous")
+    if form == "JPEG" or values > _MASK_VALUES:
+        yield Problem(
+            path,
+            f"{values} distinct values{', a JPEG' if form == 'JPEG' else ''}: interpolated or compressed, so that its "
+            f"regions are too large; any non-zero pixel counts as anomalous",
+        )
+
+
+def _duplicates(train: Sequence[_Facts], test: Sequence[_Facts]) -> Iterable[Problem]:
+    """Test images that the model has been trained on."""
+    known = {fact.digest: fact.sample.image_path for fact in train if fact.digest}
+    for fact in test:
+        if fact.digest in known:
+            yield Problem(fact.sample.image_path, f"the same file as training image {known[fact.digest]}")
+
+
+def _strays(samples: Sequence[Sample]) -> Iterable[Problem]:
+    """Files in the folders of images and masks that belong to no sample."""
+    masks = {sample.mask_path for sample in samples if sample.mask_path is not None}
+    images = {sample.image_path for sample in samples}
+    image_folders = {path.parent for path in images}
+    for folder in sorted(image_folders | {path.parent for path in masks}):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path in images or path in masks or path.is_dir():
+                continue
+            if path.name.startswith(".") or path.name.lower() == "thumbs.db":
+                yield Problem(path, "a hidden file, left out", is_error=False)
+            elif path.suffix.lower() not in IMAGE_EXTENSIONS:
+                yield Problem(path, "not an image, left out", is_error=False)
+            elif folder in image_folders:
+                yield Problem(path, "belongs to no image of the benchmark, left out", is_error=False)
+            else:
+                yield Problem(path, "a mask without an image")
+
+
+def _row(category: str, train: Sequence[Sample], test: Sequence[Sample], facts: Sequence[_Facts]) -> dict[str, Any]:
+    kinds = sorted({sample.defect for sample in test} - {NORMAL})
+    row: dict[str, Any] = {"category": category, "train": len(train)}
+    row |= {f"test {kind}": sum(sample.defect == kind for sample in test) for kind in (NORMAL, *kinds)}
+    sizes = sorted({fact.size for fact in facts if fact.size})
+    shown = [f"{h}x{w}" for h, w in (sizes if len(sizes) < 4 else (sizes[0], sizes[-1]))]
+    row["masks"] = sum(fact.has_mask for fact in facts)
+    row["sizes"] = ", ".join(shown) if len(sizes) < 4 else f"{shown[0]} to {shown[1]} ({len(sizes)} sizes)"
+    row["modes"] = ", ".join(sorted({fact.mode for fact in facts if fact.mode}))
+    return row

@@ -1,0 +1,50 @@
+"""KSDD2 (KolektorSDD2): surfaces of one kind, images and masks side by side in one folder."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.image import list_images, read_mask
+
+
+class KSDD2(AnomalyDataModule):
+    """KSDD2: 2,085 normal training images (without the 246 with defects), 894 normal and 110 anomalous test images.
+
+    Every image ``10301.png`` has a mask ``10301_GT.png``, all black if it is normal: the mask at its full size is the
+    label (the smallest defect has 23 pixels). Files whose stem is not a number, such as the ``10301 (copy).png`` that
+    the archive ships, are no images.
+
+    Reference:
+        Bozic et al., "Mixed supervision for surface-defect detection: From weakly to fully supervised learning",
+        Computers in Industry 2021.
+    """
+
+    name = "ksdd2"
+    COUNTS: ClassVar = {"ksdd2": (2085, 894, 110)}
+    CATEGORIES = tuple(COUNTS)
+    HELP = """\
+Expected: ROOT/train/NNNNN.png with ROOT/train/NNNNN_GT.png
+          ROOT/test/NNNNN.png with ROOT/test/NNNNN_GT.png
+Get KolektorSDD2 from https://www.vicos.si/resources/kolektorsdd2 and unpack it.
+Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
+
+    def folder_of(self, category: str) -> Path:
+        """The root: there is one category only."""
+        return self.root
+
+    def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+        """Normal training samples and test samples; reads all masks, a few seconds."""
+        found = {split: self._split_samples(category, self.root / split) for split in ("train", "test")}
+        return [sample for sample in found["train"] if sample.label == 0], found["test"]
+
+    def _split_samples(self, category: str, folder: Path) -> list[Sample]:
+        samples = []
+        for path in list_images(folder):
+            if not path.stem.isdecimal():
+                continue
+            mask = path.with_name(f"{path.stem}_GT.png")
+            if mask.is_file() and not read_mask(mask).any():
+                samples.append(Sample(path, category, NORMAL, 0))
+            else:
+                samples.append(Sample(path, category, "defect", 1, mask))
+        return samples

@@ -1,0 +1,66 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from squad_lit.dataset.cache import DiskCache
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"12345")
+    return path
+
+
+def test_what_was_put_is_there_for_another_process(tmp_path: Path, source: Path) -> None:
+    value = torch.rand(3, 4, 5)
+    DiskCache(tmp_path / "cache").put([source], "x", value)
+    found = DiskCache(tmp_path / "cache").get([source], "x")
+    assert found is not None
+    assert torch.equal(found, value)
+
+
+def test_other_options_files_sizes_and_times_are_other_entries(tmp_path: Path, source: Path) -> None:
+    cache, other = DiskCache(tmp_path / "cache"), tmp_path / "b.png"
+    other.write_bytes(b"12345")
+    cache.put([source], "x", torch.zeros(1))
+    assert cache.get([source], "y") is None
+    assert cache.get([other], "x") is None
+    assert cache.get([source, other], "x") is None
+    stat = source.stat()
+    source.write_bytes(b"123456")
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.get([source], "x") is None
+    source.write_bytes(b"54321")
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert cache.get([source], "x") is None
+
+
+def test_a_damaged_file_is_read_anew(tmp_path: Path, source: Path) -> None:
+    cache = DiskCache(tmp_path / "cache")
+    cache.put([source], "x", torch.ones(100))
+    (file,) = cache.folder.glob("*.npy")
+    file.write_bytes(file.read_bytes()[:150])
+    assert cache.get([source], "x") is None
+    file.write_bytes(b"")
+    assert cache.get([source], "x") is None
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = DiskCache(tmp_path / "cache")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        cache.put([source], "x", torch.ones(2))
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(source: Path) -> None:
+    with pytest.raises(OSError, match=r"dataset\.cache_folder=PATH, or dataset\.cache=off"):
+        DiskCache(source / "cache")

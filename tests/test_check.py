@@ -1,0 +1,62 @@
+"""The command that looks at data, as its user runs it."""
+
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from squad_lit import check, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve good images, one of which is not good."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "cap" / "good").mkdir(parents=True)
+    for i in range(12):
+        image = rng.normal(120, 8, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+        if i == 5:
+            image[20:44, 20:44] = (250, 40, 40)
+        Image.fromarray(image).save(tmp_path / "cap" / "good" / f"{i:02}.png")
+    return tmp_path / "cap"
+
+
+def compose(folder: Path, run: Path, *overrides: str) -> DictConfig:
+    base = ["trainer=smoke", "dataset=folder", f"dataset.root={folder}", "dataset.image_size=64", "logger=none"]
+    base += ["dataset.batch_size=4", "dataset.limit_train=null", "dataset.test_fraction=0", "callback.progress=null"]
+    base += [f"callback.checkpoint.folder={run}", f"callback.panels.folder={run}"]
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        return hydra.compose("train", [*base, *overrides])
+
+
+def test_check_says_what_there_is_and_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(folder, folder.parent)
+    assert check.check(config)
+    output = capsys.readouterr().out
+    assert "cap: train 12, test good 0, masks 0, sizes 64x64, modes RGB" in output
+    assert "errors: 0, warnings: 0" in output
+    (folder / "good" / "03.png").write_bytes(b"")
+    assert not check.check(config)
+    output = capsys.readouterr().out
+    assert "03.png: cannot read image" in output
+    assert "errors: 1, warnings: 0" in output
+
+
+def test_a_bad_part_among_the_good_ranks_first(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    train.run(compose(folder, run, "model.steps=6", "model.pool.refresh_every=6"), run)
+    config = compose(folder, run, "fit=false", f"checkpoint={run / 'last.ckpt'}")
+    rows = check.rank(config, run)
+    assert len(rows) == 12
+    assert Path(rows[0]["image_path"]).name == "05.png"
+    assert (run / "suspects.csv").read_text().splitlines()[1].split(",")[0] == rows[0]["image_path"]
+    assert Image.open(run / "suspects.png").height > 2 * check.SHOWN * 64
+    assert "05.png" in capsys.readouterr().out
