@@ -58,5 +58,6 @@ def test_a_bad_part_among_the_good_ranks_first(
     assert len(rows) == 12
     assert Path(rows[0]["image_path"]).name == "05.png"
     assert (run / "suspects.csv").read_text().splitlines()[1].split(",")[0] == rows[0]["image_path"]
-    assert Image.open(run / "suspects.png").height > 2 * check.SHOWN * 64
+    with Image.open(run / "suspects.png") as picture:
+        assert picture.height > 2 * check.SHOWN * 64
     assert "05.png" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -109,19 +110,23 @@ class LastCheckpoint(Callback):
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
             print(f"stopped outside of the training; {where}")
             return
-        if trainer.world_size == 1:  # the maps are to fit the weights; alone, because the others may be gone
-            pl_module.eval()
-            with torch.inference_mode():
-                pl_module.on_validation_epoch_start()
-                for number, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
-                    batch["image"] = batch["image"].to(pl_module.device)
-                    pl_module.validation_step(batch, number)
-                pl_module.finish_validation()
-            pl_module.train()
-        else:
-            pl_module.anomaly.calibrated.fill_(False)  # the calibration is of older weights
+        pl_module.anomaly.calibrated.fill_(False)  # what there is is of older weights
+        if trainer.world_size == 1:  # alone, because the others may be gone
+            with contextlib.suppress(OSError, ValueError):  # a validation image that cannot be read may be the error
+                self._calibrate(trainer, pl_module)
         trainer.save_checkpoint(self.path, weights_only=False)
         print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
+
+    @staticmethod
+    def _calibrate(trainer: L.Trainer, module: Squad) -> None:
+        module.eval()
+        with torch.inference_mode():
+            module.on_validation_epoch_start()
+            for number, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
+                batch["image"] = batch["image"].to(module.device)
+                module.validation_step(batch, number)
+            module.finish_validation()
+        module.train()
 
 
 class Timer(Callback):

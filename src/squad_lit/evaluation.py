@@ -26,8 +26,8 @@ class Evaluation:
     index).
 
     Args:
-        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]; the first of several is that of
-            ``pixel_aupro``, another one has a key of its own, such as ``pixel_aupro_0.05``.
+        fpr_limit: Right ends of the per-region-overlap curve, in (0, 1], besides 0.3, which is that of
+            ``pixel_aupro``; another one has a key of its own, such as ``pixel_aupro_0.05``.
         resolution: ``map``: pixel metrics at the size of the maps (``dataset.image_size``; what the literature does at
             256), masks reduced by nearest neighbour. ``original``: at the size of each image file, masks as they
             are, maps resized bilinearly.
@@ -47,9 +47,11 @@ class Evaluation:
         seed: int = 0,
     ) -> None:
         try:
-            check_limits(fpr_limit)
+            limits = list(check_limits(fpr_limit).values())
         except ValueError as error:
             raise ValueError(f"metric.{error}") from None
+        # One key never means two things: pixel_aupro is at 0.3, as in the benchmark, whatever else is measured.
+        fpr_limit = [0.3, *(limit for limit in limits if limit != 0.3)]
         if resolution not in RESOLUTIONS:
             raise ValueError(f"metric.resolution: expected one of {', '.join(RESOLUTIONS)}, got {resolution}")
         if type(bootstrap) is not int or bootstrap < 0:

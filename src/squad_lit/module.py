@@ -199,6 +199,7 @@ class Squad(L.LightningModule):
             self.step = step + 1
         log |= {"loss": total.detach(), "lr": torch.tensor(optimizers[0].param_groups[0]["lr"])}
         self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
+        self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
         if self.step == self.steps:
             self.trainer.should_stop = True
 

@@ -34,7 +34,7 @@ def table(figures: Mapping[str, Any]) -> str:
     width = 2 + max(len(text) for line in [list(COLUMNS), *cells.values()] for text in line)
     lines = [
         name.ljust(first) + "".join(text.rjust(width) for text in line)
-        for name, line in {"": list(COLUMNS), **cells}.items()
+        for name, line in {"%": list(COLUMNS), **cells}.items()
     ]
     rest = [key for key, value in figures.items() if key.split("/")[0] in REST and isinstance(value, float)]
     return "\n".join([*(lines if rows else []), "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])

@@ -12,6 +12,7 @@ import platform
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,12 +25,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from squad_lit.command import OF_THE_MODEL, check_options, check_overrides, exit_with_sentence, instantiate
+from squad_lit.command import OF_THE_MODEL, USER_ERRORS, check_options, check_overrides, exit_with_sentence, instantiate
 from squad_lit.output import write_json, write_rows, write_text
 from squad_lit.table import table
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
 
     from squad_lit.module import Squad
 
@@ -80,6 +82,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     module.evaluation = evaluation
     module.check_data(data.categories, data.image_size)
     _write_config(folder, config, module)
+    _remove_results(folder)
     data.prepare_data()
     data.setup()
     for logger in loggers:
@@ -89,18 +92,24 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             resume = hydra.utils.to_absolute_path(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
-            trainer.test(module, datamodule=data, verbose=False)
+            _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
             module.figures = dict(module.measured)
     except SystemExit:
         if trainer.interrupted:  # Lightning exits with 1, like an error
             raise KeyboardInterrupt from None
+        if trainer.received_sigterm:  # and here with 0, like a success
+            raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
         _finish_wandb()
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
-    figures = module.figures | timed | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started)}
+    figures = (
+        module.figures
+        | timed
+        | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started, trainer.strategy.root_device)}
+    )
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -108,6 +117,23 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         print(table(figures))
         print(f"\nrun folder: {folder}")
     return figures
+
+
+def _test(trainer: L.Trainer, module: Squad, data: Any, folder: Path) -> None:
+    try:
+        trainer.test(module, datamodule=data, verbose=False)
+    except USER_ERRORS:
+        if (folder / "last.ckpt").exists():
+            print(f"the model is trained; test it with fit=false checkpoint={folder / 'last.ckpt'}", file=sys.stderr)
+        raise
+
+
+def _remove_results(folder: Path) -> None:
+    """Leave no figures and pictures of an earlier run beside the configuration of this one."""
+    for name in ("metrics.json", "predictions.csv"):
+        (folder / name).unlink(missing_ok=True)
+    for picture in (folder / "panels").glob("*.png"):
+        picture.unlink()
 
 
 def _make_module(config: DictConfig) -> Squad:
@@ -149,6 +175,8 @@ def _write_config(folder: Path, config: DictConfig, module: Squad) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
         plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
+    # Their folders are those of the run that reads the file, not of this one.
+    plain |= {key: OmegaConf.to_container(config[key], resolve=False) for key in ("callback", "logger")}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
@@ -166,19 +194,19 @@ def _differences(a: Any, b: Any, name: str = "model") -> list[str]:
     return [] if a == b else [name]
 
 
-def _about(config: DictConfig, started: float) -> dict[str, Any]:
+def _about(config: DictConfig, started: float, device: torch.device) -> dict[str, Any]:
     """Seed, versions, commit, device: what one must know to repeat the run."""
     import torch
 
     packages = ("squad_lit", "torch", "lightning", "timm", "hydra-core", "numpy")
-    device = f"cpu, {torch.get_num_threads()} threads"
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
     return {
         "seed": config.seed,
         "seconds": time.perf_counter() - started,
         "commit": _commit(),
         "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else device,
-        "command": shlex.join(["python", "-m", "squad_lit.train", *sys.argv[1:]]),
+        "device": f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(),
+        "command": shlex.join(["python", "-m", "squad_lit.train", *overrides]),
     }
 
 

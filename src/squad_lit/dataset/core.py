@@ -1,7 +1,8 @@
 """What every benchmark shares: the sample, the dataset item and the Lightning data module.
 
 A benchmark is one short file beside this one: a subclass of :class:`AnomalyDataModule` with a name, its categories, a
-help text and ``scan``. Everything a user can get wrong is checked here, once, when the object is made.
+help text and ``scan``. Options, files and their headers are checked here, once, when the object is made; whether every
+file can be read to its end is checked by ``squad_lit.check``.
 """
 
 import difflib
@@ -321,8 +322,8 @@ class AnomalyDataModule(L.LightningDataModule):
                 self._compare_counts(category, train, test)
             if self.validation_fraction > 0 and len(train) < 2:
                 raise ValueError(
-                    f"{self.name}: category {category} has only one normal training image, none is left for "
-                    f"validation; set dataset.validation_fraction=0"
+                    f"{self.name}: category {category} has only one normal training image; two are the least, because "
+                    f"one is held out to calibrate the maps (dataset.validation_fraction)"
                 )
             scans[category] = train, test
         return scans
