@@ -97,10 +97,10 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             log.warning("there are no test images: nothing is measured")
             module.figures = dict(module.measured)
     except SystemExit:
-        if trainer.interrupted:  # Lightning exits with 1, like an error
-            raise KeyboardInterrupt from None
-        if trainer.received_sigterm:  # and here with 0, like a success
+        if trainer.received_sigterm:  # Lightning exits with 0, like a success
             raise SystemExit(128 + signal.SIGTERM) from None
+        if trainer.interrupted:  # and here with 1, like an error
+            raise KeyboardInterrupt from None
         raise
     finally:
         _finish_wandb()
