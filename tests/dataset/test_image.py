@@ -190,3 +190,16 @@ def test_size_of_a_broken_file_is_an_error_that_names_it(tmp_path):
     path.write_bytes(b"no image")
     with pytest.raises(OSError, match=r"cannot read image .*broken\.png"):
         image_size(path)
+
+
+def test_intensity_range_scales_grey_of_more_than_eight_bits(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 1000, 2048, 4095, 5000]], np.uint16)).save(path)
+    grey = read_image(path, intensity_range=[1000, 4095])[0, 0]
+    torch.testing.assert_close(grey, torch.tensor([0.0, 0.0, 1048 / 3095, 1.0, 1.0]))
+    torch.testing.assert_close(read_image(path)[0, 0, 3], torch.tensor(4095 / 65535))
+    floats = tmp_path / "a.tif"
+    Image.fromarray(np.array([[-1.0, 0.5, 2.0]], np.float32)).save(floats)
+    with pytest.raises(ValueError, match=r"dataset\.intensity_range=\[LOW,HIGH\]"):
+        read_image(floats)
+    torch.testing.assert_close(read_image(floats, [-1, 1])[1, 0], torch.tensor([0.0, 0.75, 1.0]))
