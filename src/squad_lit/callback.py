@@ -104,7 +104,7 @@ class LastCheckpoint(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Squad)
-        if isinstance(exception, FloatingPointError) or (not trainer.is_global_zero and trainer.world_size == 1):
+        if isinstance(exception, FloatingPointError):
             return
         if trainer.state.fn != "fit" or pl_module.step == 0:
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"

@@ -7,7 +7,6 @@ anomaly score, because a folder of "good" parts often holds a few bad ones, into
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from omegaconf import DictConfig
 from squad_lit.command import exit_with_sentence, instantiate
 from squad_lit.output import write_picture, write_rows
 from squad_lit.train import CONF
-
-log = logging.getLogger(__name__)
 
 # Suspects in the picture: the highest scores, and for comparison as many in the middle.
 SHOWN = 6

@@ -13,7 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +23,6 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 # Options that a checkpoint brings with it: with fit=false another value would have no effect.
 OF_THE_MODEL = ("model", "quantizer", "discriminator", "backbone", "anomaly", "augmentation", "synthesis")
 
-_WHOLE_NUMBERS = {
-    "model.steps": 1,
-    "model.pool.views": 1,
-    "model.pool.clean_limit": 1,
-    "model.pool.synthetic": 1,
-    "model.pool.refresh_every": 1,
-    "dataset.batch_size": 1,
-}
-
 
 def check_options(config: DictConfig) -> None:
     """Refuse what is wrong whatever the data are, naming the option as it is typed.
@@ -39,8 +30,6 @@ def check_options(config: DictConfig) -> None:
     Raises:
         ValueError: An option of the wrong kind or range, or options that do not go together.
     """
-    from omegaconf import OmegaConf
-
     if config.fit and config.checkpoint:
         raise ValueError("checkpoint=PATH tests a trained model: add fit=false; to go on training it, use resume=PATH")
     if not config.fit and not config.checkpoint:
@@ -49,14 +38,6 @@ def check_options(config: DictConfig) -> None:
         raise ValueError(f"seed: expected a whole number in [0, 2^32), got {config.seed}")
     if config.threads is not None and (type(config.threads) is not int or config.threads < 1):
         raise ValueError(f"threads: expected a whole number of at least 1, or null, got {config.threads}")
-    for name, least in _WHOLE_NUMBERS.items():
-        value = OmegaConf.select(config, name)
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}: expected a whole number of at least {least}, got {value}")
-    if config.fit and config.dataset.batch_size < 2:
-        raise ValueError(
-            "dataset.batch_size: expected at least 2 for training: a batch holds clean and synthetic images"
-        )
     rate = OmegaConf.select(config, "model.optimizer.lr")
     if type(rate) not in (int, float) or rate <= 0:
         raise ValueError(f"model.optimizer.lr: expected a number above 0, got {rate}")

@@ -130,9 +130,10 @@ class Evaluation:
         each, draws = {}, {}
         for name in names:
             own = [row for row in rows if row["category"] == name]
-            each[name] = self._category(own, name)
+            maps, masks = self._maps(own)
+            each[name] = self._category(name, own, maps, masks)
             if self.resamples:
-                draws[name] = self._resampled(own)
+                draws[name] = self._resampled(own, maps, masks)
                 each[name]["interval"] = interval(draws[name])
         if len(each) == 1:
             return each[names[0]]
@@ -146,8 +147,7 @@ class Evaluation:
             out["interval"] = interval(drawn)
         return out | {"per_category": each}
 
-    def _category(self, rows: Rows, name: str) -> dict[str, Any]:
-        maps, masks = self._maps(rows)
+    def _category(self, name: str, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             figures = self._metrics(rows, maps, masks)
@@ -184,13 +184,13 @@ class Evaluation:
             out[kind] = figures | {"images": sum(row["label"] != 0 for row in chosen)}
         return out
 
-    def _resampled(self, rows: Rows) -> dict[str, Tensor]:
+    def _resampled(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Tensor]:
         score, label = _scores(rows)
         times = resample(label, self.resamples, seed=self.seed)
         found = image_bootstrap(score, label, times)
         if _without_mask(rows):
             return found
-        return found | pixel_bootstrap(*self._maps(rows), times, fpr_limit=self.fpr_limit)
+        return found | pixel_bootstrap(maps, masks, times, fpr_limit=self.fpr_limit)
 
     def _maps(self, rows: Rows) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Maps and masks ``(H, W)`` at the resolution asked for."""

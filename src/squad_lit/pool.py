@@ -40,7 +40,7 @@ class FeaturePool:
         synthesis: Makes the anomalies.
 
     Raises:
-        ValueError: A number below 1.
+        ValueError: A number that is not whole, or below 1.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class FeaturePool:
     ) -> None:
         sizes = {"views": views, "clean_limit": clean_limit, "synthetic": synthetic, "refresh_every": refresh_every}
         for name, value in sizes.items():
+            if type(value) is not int:
+                raise ValueError(f"model.pool.{name}: expected a whole number, got {value}")
             if value < 1:
                 raise ValueError(f"model.pool.{name}: expected at least 1, got {value}")
         self.views, self.clean_limit = views, clean_limit

@@ -78,6 +78,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
             "images the maps cannot be calibrated"
         )
+    if config.fit and data.batch_size < 2:
+        raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
     module = _make_module(config)
     module.evaluation = evaluation
     module.check_data(data.categories, data.image_size)

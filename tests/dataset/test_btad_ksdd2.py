@@ -49,7 +49,7 @@ def btad(tmp_path: Path) -> Path:
 def test_btad_pairs_inside_ko_whatever_the_extension(btad: Path) -> None:
     data = BTAD(root=btad, **SETTINGS)
     assert data.categories == ["01", "02", "03"]
-    for category, (train, test) in data.scans().items():
+    for category, (train, test) in data.scans.items():
         assert len(train) == 3
         assert [(s.defect, s.label) for s in test] == [("good", 0)] * 2 + [("ko", 1)] * 2
         suffix = ".bmp" if category == "03" else ".png"
@@ -87,7 +87,7 @@ def ksdd2(tmp_path: Path) -> Path:
 
 
 def test_ksdd2_label_comes_from_the_mask_and_copies_are_left_out(ksdd2: Path) -> None:
-    train, test = KSDD2(root=ksdd2, **SETTINGS).scans()["ksdd2"]
+    train, test = KSDD2(root=ksdd2, **SETTINGS).scans["ksdd2"]
     assert [s.image_path.name for s in train] == ["10001.png", "10003.png", "10004.png"]
     assert {s.label for s in train} == {0}
     assert [s.label for s in test] == [1, 0, 1, 0]

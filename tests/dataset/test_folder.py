@@ -54,7 +54,7 @@ def kinds(samples: Any) -> list[str]:
 def test_good_and_anything_else(root: Path) -> None:
     data = make(root)
     assert data.categories == ["cap"]
-    train, test = data.scans()["cap"]
+    train, test = data.scans["cap"]
     assert len(train) == 8
     assert kinds(test) == ["good"] * 2 + ["dent"] * 2 + ["scratch"] * 2
     assert all(sample.mask_path is None for sample in test)
@@ -62,12 +62,12 @@ def test_good_and_anything_else(root: Path) -> None:
 
 
 def test_held_out_test_images_do_not_depend_on_the_seed(root: Path) -> None:
-    assert make(root, seed=0).scans() == make(root, seed=7).scans()
+    assert make(root, seed=0).scans == make(root, seed=7).scans
 
 
 def test_masks_pair_by_stem_in_the_folder_of_the_kind(root: Path) -> None:
     save(root / "masks" / "dent" / "1_mask.png", root / "masks" / "scratch" / "0.png")
-    _, test = make(root).scans()["cap"]
+    _, test = make(root).scans["cap"]
     found = {f"{s.defect}/{s.image_path.stem}": s.mask_path for s in test if s.mask_path}
     assert found == {"dent/1": root / "masks/dent/1_mask.png", "scratch/0": root / "masks/scratch/0.png"}
     assert "masks" not in kinds(test)
@@ -75,7 +75,7 @@ def test_masks_pair_by_stem_in_the_folder_of_the_kind(root: Path) -> None:
 
 def test_a_stem_that_is_part_of_another_is_no_match(root: Path) -> None:
     save(root / "masks" / "dent" / "11.png", root / "masks" / "dent" / "01_mask.png")
-    _, test = make(root).scans()["cap"]
+    _, test = make(root).scans["cap"]
     assert not [s for s in test if s.mask_path]
 
 
@@ -100,7 +100,7 @@ def test_folders_named_one_by_one(root: Path, tmp_path: Path) -> None:
         anomalous_test_dir=str(tmp_path / "bad"),
         mask_dir=str(tmp_path / "labels"),
     )
-    train, test = data.scans()["cap"]
+    train, test = data.scans["cap"]
     assert len(train) == 10
     assert kinds(test) == ["good", "anomaly"]
     assert test[1].mask_path == tmp_path / "labels" / "a.png"
@@ -110,7 +110,7 @@ def test_layout_of_mvtec_is_recognised(tmp_path: Path) -> None:
     root = tmp_path / "part"
     save(*(root / "train" / "good" / f"{i}.png" for i in range(3)))
     save(root / "test" / "good" / "0.png", root / "test" / "cut" / "0.png", root / "ground_truth/cut/0_mask.png")
-    train, test = make(root).scans()["part"]
+    train, test = make(root).scans["part"]
     assert len(train) == 3
     assert kinds(test) == ["good", "cut"]
     assert test[1].mask_path == root / "ground_truth" / "cut" / "0_mask.png"

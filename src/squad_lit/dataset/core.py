@@ -241,7 +241,7 @@ class AnomalyDataModule(L.LightningDataModule):
             raise FileNotFoundError(
                 f"{self.name}: no folder for category {', '.join(missing)} in {self.root}\n{choice}{self._help()}"
             )
-        _ = self._scans
+        _ = self.scans
 
     def setup(self, stage: str | None = None) -> None:
         """Make the three datasets; a second call keeps those of the first, and so their caches."""
@@ -250,7 +250,7 @@ class AnomalyDataModule(L.LightningDataModule):
         train: list[Sample] = []
         val: list[Sample] = []
         test: list[Sample] = []
-        for category, (normals, tests) in self._scans.items():
+        for category, (normals, tests) in self.scans.items():
             kept, held_out = self._split(category, normals)
             train += kept
             val += held_out
@@ -306,8 +306,8 @@ class AnomalyDataModule(L.LightningDataModule):
         )
 
     @cached_property
-    def _scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
-        """What :meth:`scan` finds, by category, checked."""
+    def scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
+        """Normal training samples and test samples by category, checked, before anything is held out."""
         scans = {}
         for category in self.categories:
             train, test = self.scan(category)
@@ -319,7 +319,8 @@ class AnomalyDataModule(L.LightningDataModule):
                     )
             if self.strict:
                 _check_headers([*train, *test])
-                self._compare_counts(category, train, test)
+                if text := self.count_difference(category, train, test):
+                    warnings.warn(text, stacklevel=2)
             if self.validation_fraction > 0 and len(train) < 2:
                 raise ValueError(
                     f"{self.name}: category {category} has only one normal training image; two are the least, because "
@@ -327,10 +328,6 @@ class AnomalyDataModule(L.LightningDataModule):
                 )
             scans[category] = train, test
         return scans
-
-    def _compare_counts(self, category: str, train: list[Sample], test: list[Sample]) -> None:
-        if text := self.count_difference(category, train, test):
-            warnings.warn(text, stacklevel=2)
 
     def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
         """In words, how a category differs in size from the published one; empty if it does not."""
@@ -343,10 +340,6 @@ class AnomalyDataModule(L.LightningDataModule):
             f"{self.name}: category {category} has (train, test normal, test anomalous) {found} images, officially "
             f"{expected}; results on it do not compare with published ones"
         )
-
-    def scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
-        """Normal training samples and test samples by category, before anything is held out."""
-        return self._scans
 
     def _split(self, category: str, normals: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Training and validation samples of a category, each in the order of ``normals``."""

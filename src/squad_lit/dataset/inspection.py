@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
-from squad_lit.dataset.image import IMAGE_EXTENSIONS, image_size, read_image, read_mask
+from squad_lit.dataset.image import IMAGE_EXTENSIONS, read_image, read_mask
 
 # More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
 _MASK_VALUES = 16
@@ -51,7 +51,7 @@ def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[s
     """
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for category, (train, test) in data.scans().items():
+    for category, (train, test) in data.scans.items():
         samples = [*train, *test]
         with ThreadPoolExecutor() as threads, tqdm(total=len(samples), desc=category, disable=not show) as bar:
             facts = []
@@ -83,8 +83,8 @@ class _Facts:
         facts, problems = cls(sample), []
         try:
             facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
-            read_image(sample.image_path, intensity_range)
-            facts.size = image_size(sample.image_path)
+            _, height, width = read_image(sample.image_path, intensity_range).shape
+            facts.size = height, width
             with Image.open(sample.image_path) as image:
                 facts.mode = image.mode
         except (OSError, ValueError) as error:

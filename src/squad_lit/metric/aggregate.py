@@ -11,7 +11,7 @@ from squad_lit.metric import ranking
 
 
 class _PerImage(Metric):
-    """Keeps what it is given and forgets repetitions; the truth of a subclass is in ``_values``."""
+    """Keeps scores and truth of images, each image once."""
 
     is_differentiable = False
     higher_is_better = True

@@ -108,11 +108,7 @@ def image_metrics(score: Tensor, label: Tensor) -> dict[str, Tensor]:
     ranking = _rank([score], [check(score, label)])
     if ranking is None:
         return {f"image_{name}": _undefined([score]) for name in ("auroc", "ap", "f1_max")}
-    return {
-        "image_auroc": _area(ranking),
-        "image_ap": _mean_precision(ranking),
-        "image_f1_max": _best_f1(ranking),
-    }
+    return _sample_metrics(ranking, "image")
 
 
 def aupro(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> Tensor:
@@ -324,11 +320,15 @@ def _part(ranking: _Ranking, chosen: Tensor) -> _Ranking:
 
 
 def _pixel_metrics(ranking: _Ranking, weight: Tensor, limits: Mapping[str, float]) -> dict[str, Tensor]:
+    aupros = {key: _area(ranking, limit, weight) for key, limit in limits.items()}
+    return _sample_metrics(ranking, "pixel") | aupros
+
+
+def _sample_metrics(ranking: _Ranking, kind: str) -> dict[str, Tensor]:
     return {
-        "pixel_auroc": _area(ranking),
-        "pixel_ap": _mean_precision(ranking),
-        "pixel_f1_max": _best_f1(ranking),
-        **{key: _area(ranking, limit, weight) for key, limit in limits.items()},
+        f"{kind}_auroc": _area(ranking),
+        f"{kind}_ap": _mean_precision(ranking),
+        f"{kind}_f1_max": _best_f1(ranking),
     }
 
 
