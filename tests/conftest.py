@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 ROOT = Path(__file__).parents[1]
@@ -35,3 +36,24 @@ def draw_texture() -> Callable[..., NDArray[np.float32]]:
         return np.clip(0.5 + 0.2 * smooth / smooth.std(), 0, 1).astype(np.float32)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two MVTec categories of 64 px: grey noise, defects are bright squares."""
+    root = tmp_path_factory.mktemp("mvtec")
+    rng = np.random.default_rng(0)
+    for category in ("bottle", "screw"):
+        for folder, count in (("train/good", 8), ("test/good", 2), ("test/broken", 3)):
+            (root / category / folder).mkdir(parents=True)
+            for i in range(count):
+                image = rng.normal(120, 12, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+                mask = np.zeros((64, 64), np.uint8)
+                if "broken" in folder:
+                    mask[8 * i : 8 * i + 16, 20:40] = 255
+                    image[mask > 0] = 250
+                    truth = root / category / "ground_truth" / "broken"
+                    truth.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
+                Image.fromarray(image).save(root / category / folder / f"{i:03}.png")
+    return root

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from squad_lit.augmentation import Augmentation
 from squad_lit.backbone import Backbone
-from squad_lit.pool import FeaturePool
+from squad_lit.pool import FeaturePool, chunks_ahead
 from squad_lit.synthesis import Synthesis
 
 SIDE = 64
@@ -209,7 +209,24 @@ def test_anomalies_take_parts_from_their_own_category_only(data):
     assert len(seen) >= 20
 
 
-@pytest.mark.parametrize("views", [1, 3])
+def test_more_images_than_pass_at_once_keep_their_order():
+    images = torch.rand(37, 3, 2, 2)
+    chunks = list(chunks_ahead(lambda i: images[i], 37))
+    assert [len(chunk) for chunk in chunks] == [16, 16, 5]
+    assert torch.equal(torch.cat(chunks), images)
+
+
+def test_an_image_that_cannot_be_read_ahead_is_an_error_of_the_caller():
+    def read(index: int) -> Tensor:
+        if index == 20:
+            raise OSError("cannot read image 20")
+        return torch.zeros(3, 2, 2)
+
+    with pytest.raises(OSError, match="cannot read image 20"):
+        list(chunks_ahead(read, 37))
+
+
+@pytest.mark.parametrize("views", [1, 4])
 def test_targets_are_the_backbones_features_of_the_views(data, views):
     torch.manual_seed(0)
     backbone = Backbone("tf_efficientnet_lite0", {"low": [4, 8], "high": [16]}, weights=None)
@@ -217,8 +234,9 @@ def test_targets_are_the_backbones_features_of_the_views(data, views):
     made = list(data.images)
 
     def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
-        made.append(torch.rot90(image, int(rng.integers(1, 4)), (1, 2)).mul(rng.uniform(0.9, 1)))
-        return made[-1]
+        turned = torch.rot90(image, int(rng.integers(1, 4)), (1, 2)).mul(rng.uniform(0.9, 1))
+        made.append(turned)
+        return turned
 
     pool = attached(data, backbone=backbone, views=views, augmentation=turn)
     batch = take(pool, 0, clean=5 * views, synthetic=4)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import hydra
-import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -26,27 +25,6 @@ from squad_lit.module import _uninterrupted
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 
 SMALL = ["trainer=smoke", "dataset.image_size=64", "logger=none", "callback.progress=null", "dataset.batch_size=4"]
-
-
-@pytest.fixture(scope="module")
-def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two MVTec categories of 64 px: grey noise, defects are bright squares."""
-    root = tmp_path_factory.mktemp("mvtec")
-    rng = np.random.default_rng(0)
-    for category in ("bottle", "screw"):
-        for folder, count in (("train/good", 8), ("test/good", 2), ("test/broken", 3)):
-            (root / category / folder).mkdir(parents=True)
-            for i in range(count):
-                image = rng.normal(120, 12, (64, 64, 3)).clip(0, 255).astype(np.uint8)
-                mask = np.zeros((64, 64), np.uint8)
-                if "broken" in folder:
-                    mask[8 * i : 8 * i + 16, 20:40] = 255
-                    image[mask > 0] = 250
-                    truth = root / category / "ground_truth" / "broken"
-                    truth.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
-                Image.fromarray(image).save(root / category / folder / f"{i:03}.png")
-    return root
 
 
 def compose(folder: Path, *overrides: str) -> DictConfig:

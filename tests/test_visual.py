@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from squad_lit.visual import colour_map, outline, panel, stack, to_picture
+from squad_lit.visual import colour_map, histogram, outline, panel, stack, to_picture
+
+
+def test_histogram_marks_the_highest_values():
+    picture = histogram([0.0] * 50 + [10.0], 1, "score", width=400, height=200)
+    assert picture.shape == (200, 400, 3)
+    red = (picture[..., 0] > 180) & (picture[..., 1] < 80)
+    grey = (np.ptp(picture.astype(int), axis=2) == 0) & (picture[..., 0] > 100) & (picture[..., 0] < 200)
+    assert np.flatnonzero(red.sum(0) > 50).min() > 300  # the line stands at the right end
+    assert grey[:, :200].sum(0).max() > 1.5 * grey[:, 200:].sum(0).max() > 30  # 50 values at the left, one at the right
 
 
 def test_colour_map_is_dark_at_the_low_and_bright_at_the_high_end():

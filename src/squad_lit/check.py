@@ -50,7 +50,7 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
 
     Args:
         config: With ``checkpoint``.
-        folder: Gets ``suspects.csv`` and ``suspects.png``.
+        folder: Gets ``suspects.csv`` and ``suspects.png``: a histogram of the scores and the first suspects.
 
     Returns:
         A row an image, highest score first: ``image_path``, ``category``, ``anomaly_score``.
@@ -60,7 +60,7 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
     from squad_lit import checkpoint
-    from squad_lit.visual import colour_map, panel, stack, to_picture
+    from squad_lit.visual import colour_map, histogram, panel, stack, to_picture
 
     data = instantiate(config.dataset)
     data.prepare_data()
@@ -76,7 +76,8 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
             rows += [{"image_path": p, "category": c, "anomaly_score": s} for p, c, s in pairs]
         order = sorted(range(len(rows)), key=lambda i: -rows[i]["anomaly_score"])
         middle = max(0, len(order) // 2 - SHOWN // 2)
-        strips = []
+        scores = [row["anomaly_score"] for row in rows]
+        strips = [histogram(scores, SHOWN, f"anomaly score of the training images; red: the {SHOWN} below")]
         for i in (*order[:SHOWN], *order[middle : middle + SHOWN]):
             image = images[i]["image"]
             heat, _ = module.anomaly(module.raw_maps(image[None])[0])

@@ -22,7 +22,7 @@ from squad_lit.checkpoint import KEY, VERSION
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.evaluation import Evaluation
 from squad_lit.generator import Generator, Reconstruction
-from squad_lit.pool import FeaturePool
+from squad_lit.pool import FeaturePool, chunks_ahead
 from squad_lit.quantizer import FSQ, codebook_statistics
 from squad_lit.synthesis import CodeLevel
 
@@ -164,8 +164,7 @@ class Squad(L.LightningModule):
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         self.pool.attach(data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, show=show)
         if self.step == 0:
-            chunks = torch.arange(len(data.train_set)).split(16)
-            images = (torch.stack([data.train_set[i]["image"] for i in chunk.tolist()]) for chunk in chunks)
+            images = chunks_ahead(lambda index: data.train_set[index]["image"], len(data.train_set))
             self.backbone.fit(chunk.to(self.device) for chunk in images)
 
     def training_step(self, step: int) -> None:

@@ -7,8 +7,9 @@ fixed step numbers. Every batch is a function of (seed, step) alone: a resumed r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -130,44 +131,43 @@ class FeaturePool:
         return [slots[i] for i in sorted(draw)]
 
     def _fill_clean(self) -> None:
-        def views() -> Iterator[Tensor]:
-            for number, (index, view) in enumerate(self._slots):
-                item = self._dataset[index]
-                image: Tensor = item["image"]
-                if view > 0:
-                    image = self.augmentation(image, np.random.default_rng([self._seed, 2, index, view]))
-                self._image[number] = (image * 255).round().to(torch.uint8)
-                self._category.append(item["category"])
-                yield image
+        def view_of(number: int) -> Tensor:
+            index, view = self._slots[number]
+            item = self._dataset[index]
+            image: Tensor = item["image"]
+            if view > 0:
+                image = self.augmentation(image, np.random.default_rng([self._seed, 2, index, view]))
+            self._image[number] = (image * 255).round().to(torch.uint8)
+            self._category[number] = item["category"]
+            return image
 
         size = self._dataset[0]["image"].shape
         self._image = torch.empty(len(self._slots), *size, dtype=torch.uint8)
-        self._category: list[str] = []
-        self._clean = self._compute("clean views", views(), len(self._slots))
+        self._category = [""] * len(self._slots)
+        self._clean = self._compute("clean views", view_of, len(self._slots))
         self._kin = {name: np.flatnonzero(np.array(self._category) == name) for name in set(self._category)}
 
     def _fill_synthetic(self, period: int) -> None:
         self._source = self._order(2, period * self.synthetic, self.synthetic, len(self._slots))
         self._mask = torch.empty(self.synthetic, 1, *self._image.shape[-2:], dtype=torch.bool)
 
-        def corrupted() -> Iterator[Tensor]:
-            for number, slot in enumerate(self._source.tolist()):
-                rng = np.random.default_rng([self._seed, 3, period, number])
-                kin = self._kin[self._category[slot]]
-                image, *others = (_to_array(self._image[i]) for i in [slot, *rng.choice(kin, _OTHERS)])
-                changed, mask = self.synthesis(image, others, rng)
-                self._mask[number, 0] = torch.from_numpy(mask)
-                yield torch.from_numpy(changed).permute(2, 0, 1)
+        def corrupted(number: int) -> Tensor:
+            slot = int(self._source[number])
+            rng = np.random.default_rng([self._seed, 3, period, number])
+            kin = self._kin[self._category[slot]]
+            image, *others = (_to_array(self._image[i]) for i in [slot, *rng.choice(kin, _OTHERS)])
+            changed, mask = self.synthesis(image, others, rng)
+            self._mask[number, 0] = torch.from_numpy(mask)
+            return torch.from_numpy(changed).permute(2, 0, 1)
 
-        self._corrupted = self._compute("synthetic anomalies", corrupted(), self.synthetic)
+        self._corrupted = self._compute("synthetic anomalies", corrupted, self.synthetic)
 
-    def _compute(self, what: str, images: Iterator[Tensor], total: int) -> dict[str, Tensor]:
+    def _compute(self, what: str, make: Callable[[int], Tensor], total: int) -> dict[str, Tensor]:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
         device = self._backbone.image_mean.device
-        chunks = (torch.stack(list(islice(images, _CHUNK))) for _ in range(0, total, _CHUNK))
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
-            for start, chunk in zip(range(0, total, _CHUNK), _ahead(chunks), strict=True):
+            for start, chunk in zip(range(0, total, _CHUNK), chunks_ahead(make, total), strict=True):
                 for group, f in self._backbone(chunk.to(device)).items():
                     if group not in out:
                         out[group] = torch.empty(total, *f.shape[1:], dtype=torch.float16)
@@ -191,10 +191,19 @@ def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
 
 
-def _ahead(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same chunks, each made in a thread while the backbone is busy with the one before."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = thread.submit(next, chunks, None)
-            yield chunk
+def chunks_ahead(make: Callable[[int], Tensor], total: int) -> Iterator[Tensor]:
+    """``make(0)`` to ``make(total - 1)``, in order, made in threads while the caller is busy with those before.
+
+    Reading, decoding and resizing release Python's lock. They get half of the threads of torch and the backbone the
+    rest; at most two chunks are in memory.
+
+    Returns:
+        The images ``(3, H, W)``, stacked by 16 and a last rest.
+    """
+    count = max(1, torch.get_num_threads() // 2)
+    with ThreadPoolExecutor(count) as threads:
+        coming: deque[Future[Tensor]] = deque()
+        numbers = iter(range(total))
+        for size in (min(_CHUNK, total - start) for start in range(0, total, _CHUNK)):
+            coming.extend(threads.submit(make, number) for number in islice(numbers, 2 * _CHUNK - len(coming)))
+            yield torch.stack([coming.popleft().result() for _ in range(size)])

@@ -56,6 +56,35 @@ def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 
     return drawn
 
 
+def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 640, height: int = 240) -> Picture:
+    """How many values lie where, the highest ones marked by a line each.
+
+    Args:
+        values: At least one.
+        marked: How many of the highest get a line.
+        label: What the values are.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+
+    Returns:
+        ``(height, width, 3)`` uint8.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(values, bins=min(60, 10 + len(values) // 5), color="0.6")
+    for value in sorted(values)[-marked:]:
+        axes.axvline(value, color="C3", linewidth=1)
+    axes.set_yscale("symlog", linthresh=1)  # one image at the far end has to be seen beside hundreds
+    axes.set_xlabel(label)
+    axes.set_ylabel("images")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def panel(tiles: Mapping[str, Picture]) -> Picture:
     """Pictures of one height side by side, each under its caption."""
     columns = []

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -49,16 +51,46 @@ def test_a_damaged_file_is_read_anew(tmp_path: Path, source: Path) -> None:
     assert cache.get([source], "x") is None
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_warning_and_leaves_nothing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = DiskCache(tmp_path / "cache")
+    cache.put([source], "before", torch.ones(2))
 
-    def full(*_: object) -> None:
+    def full(file: BinaryIO, _: object) -> None:
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    for _ in range(2):
         cache.put([source], "x", torch.ones(2))
-    assert list(cache.folder.iterdir()) == []
+    assert len(list(cache.folder.iterdir())) == 1
+    assert cache.get([source], "before") is not None
+    assert cache.get([source], "x") is None
+    assert [record.getMessage().split(". ")[0] for record in caplog.records] == [
+        f"cannot write to the cache folder {cache.folder}: No space left on device"
+    ]
+
+
+def put_all(folder: Path, source: Path) -> None:
+    for i in range(50):
+        DiskCache(folder).put([source], str(i), torch.full((3, 16, 16), float(i)))
+
+
+def test_processes_that_write_the_same_at_once_leave_whole_files(tmp_path: Path, source: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=put_all, args=(tmp_path / "cache", source)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    cache = DiskCache(tmp_path / "cache")
+    while any(process.is_alive() for process in processes):
+        seen = [cache.get([source], str(i)) for i in range(50)]
+        assert all(v is None or torch.equal(v, torch.full((3, 16, 16), float(i))) for i, v in enumerate(seen))
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert all(cache.get([source], str(i)) is not None for i in range(50))
+    assert len(list(cache.folder.iterdir())) == 50
 
 
 def test_a_folder_that_cannot_be_made_says_what_to_do(source: Path) -> None:

@@ -81,6 +81,10 @@ def damage(root: Path, fault: str) -> None:
         Image.new("L", (10, 12)).save(mask)
     elif fault == "interpolated":
         Image.fromarray(np.arange(120, dtype=np.uint8).reshape(12, 10)).save(mask)
+    elif fault == "jpeg":
+        with Image.open(mask) as picture:
+            picture.save(mask.with_suffix(".jpg"), quality=100)
+        mask.with_suffix(".jpg").rename(mask)  # as people do: the content is a JPEG, whatever the name says
     elif fault == "duplicate":
         shutil.copy(folder / "train/good/001.png", folder / "test/good/000.png")
 
@@ -95,6 +99,7 @@ def damage(root: Path, fault: str) -> None:
         ("size", "bottle/ground_truth/cut/000_mask.png: 11x10 pixels (height x width), its image"),
         ("empty", "bottle/ground_truth/cut/000_mask.png: all black, but image"),
         ("interpolated", "bottle/ground_truth/cut/000_mask.png: 120 distinct values: interpolated"),
+        ("jpeg", "bottle/ground_truth/cut/000_mask.png: "),
         ("duplicate", "bottle/test/good/000.png: the same file as training image"),
     ],
 )
@@ -103,6 +108,26 @@ def test_a_fault_is_found_with_its_file(root: Path, fault: str, message: str) ->
     _, errors, _ = found(root)
     assert len(errors) == 1
     assert errors[0].startswith(message)
+    assert ("a JPEG" in errors[0]) == (fault == "jpeg")
+
+
+def test_images_of_any_kind_are_read(root: Path) -> None:
+    folder = root / "bottle" / "train" / "good"
+    for path in folder.iterdir():
+        path.unlink()
+    grey = np.arange(120, dtype=np.uint8).reshape(12, 10)
+    Image.fromarray(grey).save(folder / "grey.bmp")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.tif")
+    Image.fromarray(np.stack([grey] * 4, -1)).save(folder / "alpha.webp", lossless=True)
+    Image.fromarray(grey).convert("RGB").quantize(8).save(folder / "palette.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(grey).save(folder / "turned.JPG", exif=exif)
+    row, errors, warnings = found(root)
+    assert errors == warnings == []
+    assert row["train"] == 5
+    assert row["modes"] == "I;16, L, P, RGB, RGBA"
+    assert row["sizes"] == "10x12, 12x10"
 
 
 def test_hidden_and_foreign_files_are_warnings(root: Path) -> None:

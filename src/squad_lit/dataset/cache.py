@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 # Part of the key: raise it when reading or resizing changes, so that no run meets the numbers of an older one.
 _VERSION = 1
@@ -28,7 +31,11 @@ class Cache(Protocol):
 
 
 class MemoryCache:
-    """Keeps tensors in the process; a worker process has its own, and files that change meanwhile are not noticed."""
+    """Keeps tensors in the process; files that change meanwhile are not noticed.
+
+    A worker process has its own, which loses nothing: the training images are read in the main process, by threads, and
+    a loader gives each worker the same validation images every time.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[tuple[Path, ...], str], Tensor] = {}
@@ -46,7 +53,8 @@ class DiskCache:
     """Keeps one ``.npy`` file a tensor, mapped into memory when read, for all workers and runs together.
 
     A file's name is a hash of the paths, sizes and modification times of its sources and of the options: a changed
-    image is read anew. Files appear whole or not at all, and two processes that write the same one write the same.
+    image is read anew. Files appear whole or not at all, and two processes that write the same one write the same. When
+    the disk is full, a warning says so once, and what found no place is decoded each time.
 
     Args:
         folder: Made if need be. It may be deleted at any time.
@@ -64,6 +72,7 @@ class DiskCache:
                 f"dataset.cache=off"
             ) from error
         self.folder = folder
+        self._is_full = False
 
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
         """See :class:`Cache`."""
@@ -75,15 +84,25 @@ class DiskCache:
 
     def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
         """See :class:`Cache`."""
-        path = self._file(paths, options)
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".part-", delete=False) as part:
-            try:
-                np.save(part, value.numpy())
-                part.close()
-                os.replace(part.name, path)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        if self._is_full:
+            return
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".part-", delete=False) as part:
+                try:
+                    np.save(part, value.numpy())
+                    part.close()
+                    os.replace(part.name, self._file(paths, options))
+                except BaseException:
+                    Path(part.name).unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            self._is_full = True
+            log.warning(
+                "cannot write to the cache folder %s: %s. Images that are not in it are decoded each time; make room, "
+                "or choose another with dataset.cache_folder=PATH",
+                self.folder,
+                error,
+            )
 
     def _file(self, paths: Sequence[Path], options: str) -> Path:
         text = [f"{_VERSION} {options}"]
