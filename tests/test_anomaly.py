@@ -9,16 +9,19 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from squad_lit.anomaly import Anomaly, resize_map, smooth, top_mean
+from squad_lit.anomaly import Anomaly, residual_maps, resize_map, smooth, top_mean
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make(groups: tuple[str, ...] = ("low", "high"), **changed: Any) -> Anomaly:
-    setting = {"sigma": 0.0, "top": 0.1, "discriminator_weight": 0.5, "has_discriminator": True} | changed
-    return Anomaly(groups, **setting).double()
+NAMES = ("residual_low", "residual_high", "discriminator")
+
+
+def make(names: tuple[str, ...] = NAMES, **changed: Any) -> Anomaly:
+    setting = {"sigma": 0.0, "top": 0.1, "weight": {"residual": 0.5, "discriminator": 0.5}} | changed
+    return Anomaly(names, **setting).double()
 
 
 # Smoothing and resizing
@@ -79,35 +82,21 @@ def test_top_mean_of_a_constant_map_is_the_constant():
 
 
 def test_residual_map_by_hand():
-    features = {"low": torch.tensor([[[[3.0, 0.0]], [[4.0, 1.0]]]], dtype=torch.float64)}
-    recon = {"low": torch.tensor([[[[0.0, 0.0]], [[0.0, 0.0]]]], dtype=torch.float64)}
-    maps = make(("low",), has_discriminator=False).maps(features, recon, None, (1, 2))
+    features = {"low": torch.tensor([[[[3.0, 0.0]], [[4.0, 1.0]]]])}
+    maps = residual_maps(features, {"low": torch.zeros(1, 2, 1, 2)})
     assert list(maps) == ["residual_low"]
-    torch.testing.assert_close(
-        maps["residual_low"], torch.tensor([[[math.sqrt(12.5), math.sqrt(0.5)]]], dtype=torch.float64)
-    )
-
-
-def test_maps_have_the_size_asked_for_and_the_logit_is_one_of_them():
-    features = {"low": rand(2, 3, 8, 6), "high": rand(2, 5, 4, 3)}
-    recon = {"low": rand(2, 3, 8, 6, seed=1), "high": rand(2, 5, 4, 3, seed=1)}
-    logit = rand(2, 1, 16, 12) - 0.5
-    anomaly = make()
-    maps = anomaly.maps(features, recon, logit, (32, 24))
-    assert sorted(maps) == sorted(anomaly.names) == ["discriminator", "residual_high", "residual_low"]
-    assert all(m.shape == (2, 32, 24) for m in maps.values())
-    torch.testing.assert_close(maps["discriminator"], resize_map(logit, (32, 24))[:, 0])
+    torch.testing.assert_close(maps["residual_low"], torch.tensor([[[[math.sqrt(12.5), math.sqrt(0.5)]]]]))
 
 
 def test_maps_are_smoothed_at_the_resolution_of_the_image():
-    logit = rand(1, 1, 16, 16)
-    features = {"g": rand(1, 2, 8, 8)}
-    found = make(("g",), sigma=3.0).maps(features, features, logit, (64, 64))
-    enlarged = resize_map(logit, (64, 64))[0, 0].numpy()
+    logit = rand(2, 1, 16, 12) - 0.5
+    found = make(sigma=3.0).prepare({"discriminator": logit, "residual_low": torch.zeros(2, 1, 8, 6)}, (64, 48))
+    enlarged = resize_map(logit, (64, 48))[1, 0].numpy()
     np.testing.assert_allclose(
-        found["discriminator"][0], gaussian_filter(enlarged, 3, mode="mirror", truncate=4), atol=1e-12
+        found["discriminator"][1], gaussian_filter(enlarged, 3, mode="mirror", truncate=4), atol=1e-12
     )
-    assert (found["residual_g"] == 0).all()
+    assert found["residual_low"].shape == (2, 64, 48)
+    assert (found["residual_low"] == 0).all()
 
 
 # Calibration and fusion
@@ -134,7 +123,7 @@ def test_z_scores_of_the_maps_that_calibrated_have_mean_0_and_deviation_1():
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_fused_map_and_score_by_hand(weight):
-    anomaly, maps = make(discriminator_weight=weight, top=0.2), draw_maps()
+    anomaly, maps = make(weight={"residual": 1 - weight, "discriminator": weight}, top=0.2), draw_maps()
     numbers = {"residual_low": (0.4, 0.2), "residual_high": (5.0, 3.0), "discriminator": (-2.0, 2.0)}
     anomaly.calibrate(
         *(torch.tensor([numbers[name][i] for name in anomaly.names], dtype=torch.float64) for i in (0, 1))
@@ -146,24 +135,19 @@ def test_fused_map_and_score_by_hand(weight):
     np.testing.assert_allclose(anomaly_score, [np.sort(m.ravel())[-6:].mean() for m in expected])
 
 
-def test_without_a_discriminator_the_residuals_have_all_the_weight():
-    anomaly = make(("a", "b", "c"), has_discriminator=False, discriminator_weight=0.7)
-    maps = {
-        f"residual_{g}": torch.full((1, 4, 4), float(v), dtype=torch.float64) for g, v in (("a", 1), ("b", 2), ("c", 6))
-    }
-    anomaly_map, _ = anomaly(maps)
-    torch.testing.assert_close(anomaly_map, torch.full((1, 4, 4), 3.0, dtype=torch.float64))
+def test_kinds_that_a_model_lacks_leave_their_weight_to_the_others():
+    anomaly = make(("residual_a", "residual_b", "residual_c"), weight={"residual": 0.3, "discriminator": 0.7})
+    maps = {f"residual_{g}": torch.full((1, 4, 4), v).double() for g, v in (("a", 1.0), ("b", 2.0), ("c", 6.0))}
+    torch.testing.assert_close(anomaly(maps)[0], torch.full((1, 4, 4), 3.0, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    ("groups", "has"), [(("a",), True), (("a",), False), (("a", "b", "c"), True), (("a", "b"), False)]
-)
-def test_weights_sum_to_one(groups, has):
-    assert sum(make(groups, has_discriminator=has, discriminator_weight=0.4).weights.values()) == pytest.approx(1)
+def test_the_maps_of_a_kind_share_its_weight():
+    weights = make(weight={"residual": 3, "discriminator": 1, "memory": 5}).weights
+    assert weights == {"residual_low": 0.375, "residual_high": 0.375, "discriminator": 0.25}
 
 
 def test_a_map_that_is_constant_on_normal_images_is_only_shifted():
-    anomaly = make(("g",))
+    anomaly = make(("residual_g", "discriminator"))
     anomaly.calibrate(torch.tensor([2.0, 5.0]), torch.tensor([0.0, 2.0]))
     z = anomaly.z_scores({"residual_g": torch.tensor([[[2.0, 3.5]]]), "discriminator": torch.tensor([[[5.0, 9.0]]])})
     torch.testing.assert_close(z["residual_g"], torch.tensor([[[0.0, 1.5]]]))
@@ -184,8 +168,9 @@ def test_calibration_is_part_of_the_state():
         ({"sigma": -1.0}, "anomaly.sigma: expected a deviation of at least 0 px, got -1.0"),
         ({"top": 0.0}, "anomaly.top"),
         ({"top": 1.5}, "anomaly.top"),
-        ({"discriminator_weight": -0.1}, "anomaly.discriminator_weight"),
-        ({"discriminator_weight": 1.1}, "anomaly.discriminator_weight"),
+        ({"weight": {"residual": -0.1, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
+        ({"weight": {"residual": 1}}, "anomaly.weight: expected a weight for discriminator"),
+        ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
     ],
 )
 def test_anomaly_refuses_in_words(wrong, words):

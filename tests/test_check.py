@@ -1,5 +1,9 @@
 """The command that looks at data, as its user runs it."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -61,3 +65,50 @@ def test_a_bad_part_among_the_good_ranks_first(
     with Image.open(run / "suspects.png") as picture:
         assert picture.height > 2 * check.SHOWN * 64
     assert "05.png" in capsys.readouterr().out
+
+
+def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "squad_lit.check", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_refuses_what_has_no_effect(folder: Path, tmp_path: Path) -> None:
+    base = ["dataset=folder", f"dataset.root={folder}", f"hydra.run.dir={tmp_path / 'run'}"]
+    for options, words in (
+        (["fit=false"], "error: fit=false needs checkpoint=PATH"),
+        (["fit=false", "checkpoint=x.ckpt", "callback.panels=null"], "error: callback.panels=null"),
+        (["fit=false", "checkpoint=x.ckpt", "quantizer=vq"], "quantizer=vq would have no effect"),
+    ):
+        done = run(*base, *options)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_file_name_that_is_no_text_is_ranked_and_written(folder: Path, tmp_path: Path) -> None:
+    (folder / "good" / "00.png").rename(os.fsdecode(os.fsencode(folder / "good") + b"/sch\xf6n.png"))
+    train.run(compose(folder, tmp_path, "model=memory", "model.patches=50"), tmp_path)
+    rows = check.rank(compose(folder, tmp_path, "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}"), tmp_path)
+    assert len(rows) == 12
+    assert b"/sch\xf6n.png" in (tmp_path / "suspects.csv").read_bytes()
+
+
+def test_in_a_sweep_the_other_categories_are_checked_too(mvtec: Path, tmp_path: Path) -> None:
+    shutil.copytree(mvtec, tmp_path / "data")
+    (tmp_path / "data" / "bottle" / "ground_truth" / "broken" / "000_mask.png").unlink()
+    sweep = ["experiment=mvtec", "dataset.category=bottle,screw", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = run(*sweep, f"dataset.root={tmp_path / 'data'}")
+    assert done.returncode == 1
+    assert "bottle/ground_truth/broken/000_mask.png: no such mask" in done.stdout
+    assert "screw: train 8, test good 2, test broken 3" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*undefined")  # there are no anomalous test images
+def test_images_that_were_held_out_are_ranked_too(folder: Path, tmp_path: Path) -> None:
+    options = ["dataset.test_fraction=0.3", "dataset.limit_train=6", "model=memory", "model.patches=50"]
+    train.run(compose(folder, tmp_path, *options), tmp_path)
+    config = compose(folder, tmp_path, *options[:2], "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}")
+    rows = check.rank(config, tmp_path)
+    assert len(rows) == 12
+    assert [row["anomaly_score"] for row in rows] == sorted((row["anomaly_score"] for row in rows), reverse=True)

@@ -36,11 +36,11 @@ def test_a_partial_is_called_later_with_the_rest():
             "_partial_": True,
             "sigma": 2.0,
             "top": 0.5,
-            "discriminator_weight": 0.5,
+            "weight": {"residual": 0.5},
         }
     )
     assert isinstance(made, functools.partial)
-    anomaly = made(groups=["g"], has_discriminator=False)
+    anomaly = made(names=["residual_g"])
     assert type(anomaly) is Anomaly
     assert anomaly.sigma == 2.0
     optimizer = build({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.125})(
@@ -183,11 +183,12 @@ def test_foreign_file_is_refused(tmp_path, content):
         read(write(tmp_path / "foreign.ckpt", content))
 
 
-def test_newer_version_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=rf"has checkpoint version {VERSION + 1}; this squad_lit reads up to {VERSION}"
-    ):
-        read(write(tmp_path / "new.ckpt", {KEY: {"version": VERSION + 1}}))
+@pytest.mark.parametrize(
+    ("version", "todo"), [(VERSION + 1, "update squad_lit"), (VERSION - 1, "train the model anew")]
+)
+def test_another_version_is_refused(tmp_path, version, todo):
+    with pytest.raises(ValueError, match=rf"has checkpoint version {version}; this squad_lit reads {VERSION}: {todo}"):
+        read(write(tmp_path / "new.ckpt", {KEY: {"version": version}}))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint at all"])

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
 MATHS |= {"augmentation", "table"}
-WIRING = {"dataset", "module", "callback", "backbone", "evaluation"}
+WIRING = {"dataset", "detector", "module", "memory", "callback", "backbone", "evaluation"}
 ENTRY = {"command", "train", "check", "predict", "export", "report", "view"}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from squad_lit import checkpoint, train
-from squad_lit.command import USER_ERRORS, check_overrides
+from squad_lit.command import USER_ERRORS, check_overrides, model_options
 from squad_lit.module import _uninterrupted
 
 # The categories below are no MVTec categories, and are told so.
@@ -54,6 +54,9 @@ def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
         assert 0 <= figures[key] <= 1
     for key in ("copy_ratio/low", "codebook_usage/high", "perplexity/low", "psnr", "ssim", "seconds/train"):
         assert isinstance(figures[key], float)
+    for key in ("synthetic_ap", "synthetic_auroc", "normal_score"):
+        assert isinstance(figures[key], float)
+    assert [len(levels) for levels in figures["level_histogram/low"]] == [8, 5, 5, 5]
     assert figures["run"]["seed"] == 0
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
     assert {p.name for p in (tmp_path / "panels").iterdir()} == {
@@ -134,6 +137,17 @@ def test_every_quantizer_with_every_discriminator(
     assert ("discriminator" in names) == (discriminator in ("segmentation", "both"))
 
 
+@pytest.mark.parametrize("selection", ["random", "coreset"])
+def test_memory_is_filled_tested_and_reloaded(tmp_path: Path, mvtec: Path, selection: str) -> None:
+    figures = run(tmp_path / "a", mvtec, "model=memory", "model.patches=40", f"model.selection={selection}")
+    assert figures["pixel_auroc"] > 0.7  # bright squares on grey noise
+    assert figures["synthetic_ap"] > 0
+    assert checkpoint.load(tmp_path / "a" / "last.ckpt").memory.shape[0] == 40
+    again = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'a' / 'last.ckpt'}")
+    assert again["pixel_ap"] == figures["pixel_ap"]
+    assert list((tmp_path / "a" / "panels").glob("*.png"))
+
+
 def groups() -> list[str]:
     return sorted(
         f"{folder.name}={file.stem}"
@@ -148,8 +162,8 @@ def groups() -> list[str]:
 def test_every_yaml_composes_and_its_model_builds(tmp_path: Path, choice: str) -> None:
     config = compose(tmp_path, choice, "backbone.weights=null")
     plain = OmegaConf.to_container(config.model, resolve=True)
-    del plain[config.quantizer]
-    assert checkpoint.build(plain).steps == config.model.steps
+    options = model_options(config)
+    assert checkpoint.build({k: v for k, v in plain.items() if k in options or k == "_target_"}).steps >= 1
     for node in (config.callback, config.logger):
         for part in node.values():
             assert part._target_
@@ -235,12 +249,61 @@ def test_a_gpu_that_is_not_there_is_told_in_words(tmp_path: Path, mvtec: Path) -
 
 
 def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> None:
-    config = OmegaConf.create({"fit": False})
+    squad = {"model": {"_target_": "squad_lit.module.Squad"}, "quantizer": "fsq"}
+    config = OmegaConf.create({"fit": False, **squad})
     check_overrides(config, ["dataset=mvtec", "metric.bootstrap=10", "fit=false", "checkpoint=x", "seed=1"])
     for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.image.kinds.rust=1"):
         with pytest.raises(ValueError, match="would have no effect"):
             check_overrides(config, ["fit=false", given])
-    check_overrides(OmegaConf.create({"fit": True}), ["model.fsq.levels=[3,3]"])
+    check_overrides(OmegaConf.create({"fit": True, **squad}), ["model.fsq.levels=[3,3]", "model.steps=3"])
+
+
+@pytest.mark.parametrize("given", ["model.steps=3", "model.fsq.levels=[3,3]", "quantizer=vq", "discriminator=none"])
+def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
+    model = {"_target_": "squad_lit.memory.Memory", "patches": 1}
+    config = OmegaConf.create({"fit": True, "model": model, "quantizer": "fsq"})
+    check_overrides(config, ["model=memory", "model.patches=5", "backbone.weights=null", "anomaly.sigma=1"])
+    with pytest.raises(ValueError, match="would have no effect: Memory has no such option"):
+        check_overrides(config, ["model=memory", given])
+
+
+def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path) -> None:
+    shutil.copytree(mvtec / "bottle", tmp_path / "data" / "bottle")
+    broken = tmp_path / "data" / "bottle" / "train" / "good" / "003.png"
+    broken.with_suffix(".jpg").write_bytes(b"")
+    Image.open(broken).convert("RGB").save(broken.with_suffix(".jpg"), quality=95)
+    broken.unlink()
+    content = broken.with_suffix(".jpg").read_bytes()
+    broken.with_suffix(".jpg").write_bytes(content[:-200])  # the header is whole
+    done = subprocess.run(
+        command(tmp_path / "run", tmp_path / "data", "dataset.num_workers=1", "dataset.validation_fraction=0.8"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "error: cannot read image" in done.stderr
+    assert "003.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failed_job_of_a_sweep_is_named_and_the_others_run(tmp_path: Path, mvtec: Path) -> None:
+    given = [*SMALL, "model.steps=2", f"dataset.root={mvtec}", f"hydra.sweep.dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "squad_lit.train", "experiment=mvtec", "dataset.category=cable,screw", *given],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "error: job 0 (" in done.stderr
+    assert "no folder for category cable" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "1" / "metrics.json").exists()
 
 
 def test_broken_test_data_are_found_before_the_training(tmp_path: Path, mvtec: Path) -> None:

@@ -14,67 +14,47 @@ class Anomaly(nn.Module):
     """Brings the maps of a model to one scale, fuses them, and scores the image.
 
     Each map is brought to the image's resolution and smoothed. Its mean and deviation over the pixels of *normal
-    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the mean residual z-score and of
-    the discriminator's. The score of an image is the mean of the highest share of its pixels. No test image and no
-    label has a part in any of this.
+    hold-out images* then turn it into z-scores. The fused map is their weighted mean. The score of an image is the mean
+    of the highest share of its pixels. No test image and no label has a part in any of this.
 
     Args:
-        groups: Names of the groups of features; each has a residual map ``residual_<group>``.
+        names: Of the maps, each a kind (``residual``, ``discriminator``, ``memory``), or a kind and a group
+            (``residual_low``).
         sigma: Of the Gaussian that smooths the maps, in pixels of the map; 0 smooths nothing.
         top: Share of the pixels whose mean is the score, in (0, 1].
-        discriminator_weight: Weight of the discriminator's map in [0, 1]; the residuals have the rest. Without a
-            segmentation discriminator the residuals have all.
-        has_discriminator: Whether there is a discriminator map.
+        weight: Of each kind of map; the maps of a kind share it, and the weights of the kinds that there are are
+            brought to a sum of 1.
 
     Raises:
-        ValueError: A number out of range.
+        ValueError: A number out of range, or a kind of map without a weight.
     """
 
     mean: Tensor
     std: Tensor
     calibrated: Tensor
 
-    def __init__(
-        self, groups: Sequence[str], *, sigma: float, top: float, discriminator_weight: float, has_discriminator: bool
-    ) -> None:
+    def __init__(self, names: Sequence[str], *, sigma: float, top: float, weight: Mapping[str, float]) -> None:
         super().__init__()
         if sigma < 0:
             raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
         if not 0 < top <= 1:
             raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
-        if not 0 <= discriminator_weight <= 1:
-            raise ValueError(f"anomaly.discriminator_weight: expected a weight in [0, 1], got {discriminator_weight}")
-        self.sigma, self.top = sigma, top
-        self.names = [f"residual_{group}" for group in groups] + ["discriminator"] * has_discriminator
-        share = discriminator_weight if has_discriminator else 0.0
-        self.weights = {n: share if n == "discriminator" else (1 - share) / len(groups) for n in self.names}
+        kinds = [name.split("_")[0] for name in names]
+        if missing := sorted(set(kinds) - set(weight)):
+            raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
+        if min(weight.values()) < 0:
+            raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
+        total = sum(weight[kind] for kind in set(kinds))
+        if total == 0:
+            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of 0: {dict(weight)}")
+        self.sigma, self.top, self.names = sigma, top, list(names)
+        self.weights = {name: weight[kind] / total / kinds.count(kind) for name, kind in zip(names, kinds, strict=True)}
         self.register_buffer("mean", torch.zeros(len(self.names)))
         self.register_buffer("std", torch.ones(len(self.names)))
         self.register_buffer("calibrated", torch.tensor(False))
 
-    def maps(
-        self,
-        features: Mapping[str, Tensor],
-        feature_recon: Mapping[str, Tensor],
-        logit: Tensor | None,
-        size: Sequence[int],
-    ) -> dict[str, Tensor]:
-        """The raw maps, smoothed, at the resolution of the image.
-
-        Args:
-            features: ``{group: (N, C, H, W)}``.
-            feature_recon: Their reconstruction.
-            logit: ``(N, 1, H', W')`` of the discriminator, or None.
-            size: ``(H, W)`` of the maps.
-
-        Returns:
-            ``{name: (N, H, W)}``; a residual is the root of the mean squared difference over channels.
-        """
-        raw = {
-            f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()
-        }
-        if logit is not None:
-            raw["discriminator"] = logit
+    def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
+        """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``."""
         return {name: smooth(resize_map(m, size), self.sigma)[:, 0] for name, m in raw.items()}
 
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
@@ -92,7 +72,7 @@ class Anomaly(nn.Module):
         """Fuse and score.
 
         Args:
-            maps: As :meth:`maps` returns them.
+            maps: As :meth:`prepare` returns them.
 
         Returns:
             ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, in deviations from normal; higher is more
@@ -101,6 +81,19 @@ class Anomaly(nn.Module):
         z = self.z_scores(maps)
         anomaly_map = torch.stack([self.weights[name] * z[name] for name in self.names]).sum(0)
         return anomaly_map, top_mean(anomaly_map, self.top)
+
+
+def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The root of the mean squared difference over channels of each group.
+
+    Args:
+        features: ``{group: (N, C, h, w)}``.
+        feature_recon: Their reconstruction.
+
+    Returns:
+        ``{"residual_<group>": (N, 1, h, w)}``.
+    """
+    return {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
 
 
 def top_mean(anomaly_map: Tensor, share: float) -> Tensor:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from PIL import Image
 from tqdm import tqdm
 
-from squad_lit.module import Squad
+from squad_lit.detector import Detector
 from squad_lit.visual import colour_map, outline, panel, to_picture
 
 
@@ -43,11 +43,11 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Squad)
+        assert isinstance(pl_module, Detector)
         self._open("train", pl_module.steps, pl_module.step, "step")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        assert isinstance(pl_module, Squad)
+        assert isinstance(pl_module, Detector)
         if self._bar is None:
             return
         self._bar.update(pl_module.step - self._bar.n)
@@ -103,7 +103,7 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        assert isinstance(pl_module, Squad)
+        assert isinstance(pl_module, Detector)
         if isinstance(exception, FloatingPointError):
             return
         if trainer.state.fn != "fit" or pl_module.step == 0:
@@ -118,7 +118,7 @@ class LastCheckpoint(Callback):
         print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
 
     @staticmethod
-    def _calibrate(trainer: L.Trainer, module: Squad) -> None:
+    def _calibrate(trainer: L.Trainer, module: Detector) -> None:
         module.eval()
         with torch.inference_mode():
             module.on_validation_epoch_start()
@@ -136,11 +136,11 @@ class Timer(Callback):
         self.figures: dict[str, float] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Squad)
+        assert isinstance(pl_module, Detector)
         self._start, self._first = time.perf_counter(), pl_module.step
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Squad)
+        assert isinstance(pl_module, Detector)
         seconds = time.perf_counter() - self._start
         images = (pl_module.step - self._first) * pl_module.local_batch * trainer.world_size
         self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
@@ -182,12 +182,8 @@ class Panels(Callback):
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()
         heat = {k: colour_map(v[i].cpu().numpy(), 0, self.scale) for k, v in outputs.items() if v[i].ndim == 2}
         fused = outline(heat.pop("anomaly_map"), mask)
-        return panel(
-            {
-                "image": to_picture(image),
-                "mask": to_picture(mask[None].repeat(3, 0)),
-                **heat,
-                f"fused, score {float(outputs['anomaly_score'][i]):.1f}": fused,
-                "reconstruction": to_picture(outputs["image_recon"][i].cpu().numpy()),
-            }
-        )
+        tiles = {"image": to_picture(image), "mask": to_picture(mask[None].repeat(3, 0)), **heat}
+        tiles[f"fused, score {float(outputs['anomaly_score'][i]):.1f}"] = fused
+        if "image_recon" in outputs:
+            tiles["reconstruction"] = to_picture(outputs["image_recon"][i].cpu().numpy())
+        return panel(tiles)

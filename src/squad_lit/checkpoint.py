@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from squad_lit.module import Squad
+    from squad_lit.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 1
+VERSION = 2
 # Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
 _ALLOWED = (
     "squad_lit.module",
+    "squad_lit.memory",
     "squad_lit.backbone",
     "squad_lit.generator",
     "squad_lit.discriminator",
@@ -71,7 +72,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A file that is damaged, foreign, or of a newer version.
+        ValueError: A file that is damaged, foreign, or of another version.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,14 +86,13 @@ def read(path: str | Path) -> dict[str, Any]:
     own = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(own, dict) or "version" not in own:
         raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
-    if own["version"] > VERSION:
-        raise ValueError(
-            f"{path} has checkpoint version {own['version']}; this squad_lit reads up to {VERSION}: update it"
-        )
+    if own["version"] != VERSION:
+        todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
+        raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
     return content
 
 
-def load(path: str | Path) -> Squad:
+def load(path: str | Path) -> Detector:
     """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
 
     Args:
@@ -103,12 +103,12 @@ def load(path: str | Path) -> Squad:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged, foreign or newer file, or one whose maps are not calibrated.
+        ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
     """
     content = read(path)
     config = content[KEY]["config"]
     backbone = {**config["backbone"], "weights": None}  # the weights are in the checkpoint
-    module: Squad = build({**config, "backbone": backbone})
+    module: Detector = build({**config, "backbone": backbone})
     module.config = config
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])

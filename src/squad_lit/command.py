@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,7 +41,7 @@ def check_options(config: DictConfig) -> None:
         raise ValueError(f"seed: expected a whole number in [0, 2^32), got {config.seed}")
     if config.threads is not None and (type(config.threads) is not int or config.threads < 1):
         raise ValueError(f"threads: expected a whole number of at least 1, or null, got {config.threads}")
-    rate = OmegaConf.select(config, "model.optimizer.lr")
+    rate = OmegaConf.select(config, "model.optimizer.lr", default=1.0)  # model=memory has none
     if type(rate) not in (int, float) or rate <= 0:
         raise ValueError(f"model.optimizer.lr: expected a number above 0, got {rate}")
     if "_target_" not in config.dataset:
@@ -46,17 +49,32 @@ def check_options(config: DictConfig) -> None:
 
 
 def check_overrides(config: DictConfig, overrides: list[str]) -> None:
-    """Refuse options of the model where a trained one is tested.
+    """Refuse options of the model where they have no effect: where a trained one is tested, and of another model.
 
     Raises:
         ValueError: Names them.
     """
-    given = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] in OF_THE_MODEL]
+    keys = {o: o.lstrip("+~").split("=")[0].split("@")[0].split(".") for o in overrides}
+    given = [o for o, key in keys.items() if key[0] in OF_THE_MODEL]
     if not config.fit and given:
         raise ValueError(
             f"fit=false tests the checkpoint as it is, so {' '.join(given)} would have no effect: leave it out, or "
             f"train a model with it"
         )
+    taken = {*model_options(config), "_target_"}
+    if "generator" in taken:
+        taken.add(config.quantizer)  # model.fsq
+    unused = [o for o, key in keys.items() if key[0] == "model" and len(key) > 1 and key[1] not in taken]
+    if "generator" not in taken:
+        unused += [o for o, key in keys.items() if key[0] in ("quantizer", "discriminator", "augmentation")]
+    if unused:
+        name = config.model._target_.rpartition(".")[2]
+        raise ValueError(f"{' '.join(unused)} would have no effect: {name} has no such option")
+
+
+def model_options(config: DictConfig) -> Collection[str]:
+    """Names of the options under ``model`` that its class takes."""
+    return inspect.signature(hydra.utils.get_class(config.model._target_)).parameters
 
 
 def instantiate(node: DictConfig, **more: Any) -> Any:
@@ -67,6 +85,8 @@ def instantiate(node: DictConfig, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
             raise cause from None
+        if isinstance(cause, AttributeError | LookupError):  # a value of a kind that the constructor did not expect
+            raise ValueError(f"{node.get('_target_')}: {cause}; is one of its options of the wrong kind?") from cause
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's, which would have to be imported for it
             raise ValueError(f"trainer: {cause} On a machine without a GPU use trainer=cpu") from None
         raise
@@ -74,18 +94,47 @@ def instantiate(node: DictConfig, **more: Any) -> Any:
 
 @contextlib.contextmanager
 def exit_with_sentence() -> Iterator[None]:
-    """Turn what a user can mend into a sentence and exit status 1, Ctrl-C into 130.
+    """Turn what a user can mend into a sentence and exit status 1, Ctrl-C into 130, warnings into a line.
 
-    In a sweep an error goes on to Hydra, which counts the job as failed; with HYDRA_FULL_ERROR=1 all goes on.
+    In a sweep the sentence names the job, and the error goes on to Hydra, which runs the other jobs and fails at the
+    end; with HYDRA_FULL_ERROR=1 all goes on.
     """
+    warnings.formatwarning = _format_warning
+    for stream in (sys.stdout, sys.stderr):  # a file name that is no text must not end a run when it is printed
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("stack trace", exc_info=True)
-        print(f"error: {error}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {_sentence(error)}"
+            print(f"error: {text}", file=sys.stderr)
+            raise CompactHydraException(text) from error
+        print(f"error: {_sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def _sentence(error: BaseException) -> str:
+    """What an error says; of one that a process for reading has passed on, without the stack trace inside."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.strip().splitlines()[-1].partition(": ")[2]
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if category is UserWarning:  # ours, and others' that are meant for the user
+        return f"warning: {message}\n"
+    return _FORMAT_WARNING(message, category, filename, lineno, line)
+
+
+_FORMAT_WARNING = warnings.formatwarning

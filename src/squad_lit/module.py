@@ -9,25 +9,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from squad_lit import loss as losses
-from squad_lit.anomaly import Anomaly
+from squad_lit.anomaly import Anomaly, residual_maps
 from squad_lit.backbone import Backbone
-from squad_lit.checkpoint import KEY, VERSION
+from squad_lit.detector import Detector, Seen
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
-from squad_lit.evaluation import Evaluation
-from squad_lit.generator import Generator, Reconstruction
+from squad_lit.generator import Generator
 from squad_lit.pool import FeaturePool, chunks_ahead
 from squad_lit.quantizer import FSQ, codebook_statistics
 from squad_lit.synthesis import CodeLevel
 
 
-class Squad(L.LightningModule):
+class Squad(Detector):
     """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
 
     A training step takes clean and synthetically corrupted features from the pool, makes one forward pass, one backward
@@ -76,10 +74,6 @@ class Squad(L.LightningModule):
         gradient_clip: float,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        if type(steps) is not int or steps < 1:
-            raise ValueError(f"model.steps: expected a whole number of at least 1, got {steps}")
         if not 0 <= synthetic_fraction <= 1:
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
@@ -87,57 +81,42 @@ class Squad(L.LightningModule):
             raise ValueError(
                 f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
             )
-        self.backbone = backbone(groups=groups)
+        super().__init__(
+            backbone=backbone,
+            groups=groups,
+            anomaly=anomaly,
+            maps=[*(f"residual_{group}" for group in groups), *(["discriminator"] if segmentation else [])],
+            synthesis=pool.synthesis,
+            steps=steps,
+            seed=seed,
+        )
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
         self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
         self.patch = patch
         for part in (self.generator, self.segmentation):
             if part is not None:  # a tenth faster on a CPU
                 part.to(memory_format=torch.channels_last)
-        self.anomaly = anomaly(groups=list(groups), has_discriminator=segmentation is not None)
         self.pool = pool
-        self.steps, self.synthetic_fraction, self.code_level = steps, synthetic_fraction, code_level
+        self.synthetic_fraction, self.code_level = synthetic_fraction, code_level
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
-        self.seed = seed
-        self.step = 0
-        # Set by whoever builds the module, and part of the checkpoint: plain values only.
-        self.config: dict[str, Any] = {}
-        self.data: dict[str, Any] = {}
-        self.categories: list[str] = []
-        self.image_size: list[int] = []
-        self.measured: dict[str, float] = {}
-        self.figures: dict[str, Any] = {}
-        self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
         for group, size in self.generator.codebook_sizes.items():
             if size:
                 self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
         if self._fsq is not None:
             code_level.check(self._fsq.levels)
 
-    def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
-        """Check that a data set fits, before anything is computed.
+    def look(self, image: Tensor) -> Seen:
+        features = self.backbone(image)
+        recon = self.generator(features)
+        maps = residual_maps(features, recon.feature_recon)
+        if self.segmentation is not None:
+            maps["discriminator"] = self.segmentation(features, recon.feature_recon)
+        return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
 
-        Raises:
-            ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
-        """
-        stride = max(self.backbone.stride.values())
-        if any(side % stride for side in image_size):
-            raise ValueError(
-                f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, "
-                f"got {list(image_size)}"
-            )
-        if self.step == 0:
-            return
-        if list(image_size) != self.image_size:
-            raise ValueError(
-                f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it "
-                f"(got {list(image_size)})"
-            )
-        if unknown := sorted(set(categories) - set(self.categories)):
-            raise ValueError(
-                f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category"
-            )
+    def image_recon(self, seen: Seen) -> Tensor:
+        assert seen.recon is not None
+        return self.generator.image_decoder(seen.recon.codes)
 
     # Training
 
@@ -152,14 +131,8 @@ class Squad(L.LightningModule):
         return _Steps(self)  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if len(data.val_set) == 0:
-            raise ValueError(
-                "there is no normal hold-out image, so the maps cannot be calibrated; "
-                "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
-            )
-        self.categories = list(data.categories)
-        self.image_size = list(data.image_size)
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         self.pool.attach(data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, show=show)
@@ -261,42 +234,29 @@ class Squad(L.LightningModule):
         quantizer = next(iter(self.generator.quantizer.values()))
         return quantizer if isinstance(quantizer, FSQ) else None
 
-    # Validation: normal hold-out images; calibration and label-free measures
+    # Validation
 
     def on_validation_epoch_start(self) -> None:
-        self._sums: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in self.anomaly.names}
+        super().on_validation_epoch_start()
         self._copy: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        image = batch["image"]
-        maps = self.raw_maps(image)[0]
-        for name, m in maps.items():
-            sums, m = self._sums[name], m.double()
-            sums[0] += m.numel()
-            sums[1] += float(m.sum())
-            sums[2] += float(m.square().sum())
-        self._measure_copying(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self.finish_validation()
-        self.log_dict({f"val/{name}": value for name, value in self.measured.items()}, sync_dist=True)
+    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+        assert corrupted.recon is not None
+        for group, features in corrupted.features.items():
+            inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
+            recon = corrupted.recon.feature_recon[group]
+            self._copy[group].append(losses.copy_ratio(features, clean[group], recon, inside))
 
     def finish_validation(self) -> None:
-        """Calibrate the maps and set ``measured`` from what the validation steps have seen."""
-        moments = torch.tensor([self._sums[n] for n in self.anomaly.names], dtype=torch.float64, device=self.device)
-        if self._trainer is not None and self.trainer.world_size > 1:
-            gathered = self.all_gather(moments)
-            assert isinstance(gathered, Tensor)
-            moments = gathered.sum(0)
-        count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
-        std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
-        self.anomaly.calibrate(mean, std)
-        self.measured = {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
+        super().finish_validation()
+        self.measured |= {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
         self._count_codes()
         for group, size in self.generator.codebook_sizes.items():
             if size:
                 usage, perplexity = codebook_statistics(self._code_count(group))
                 self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
+            if self._fsq is not None:
+                self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
 
     def _count_codes(self) -> None:
         """How often each code occurs on the normal training images that the pool holds."""
@@ -312,72 +272,6 @@ class Squad(L.LightningModule):
 
     def _code_count(self, group: str) -> Tensor:
         return self.get_buffer(f"code_count_{group}")
-
-    def _measure_copying(self, batch: dict[str, Any]) -> None:
-        """Copy ratio on synthetic anomalies made from these normal images; the same ones at every call."""
-        images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
-        made = [
-            self.pool.synthesis(image, images, np.random.default_rng([self.seed, 8, int(index)]))
-            for image, index in zip(images, batch["index"].tolist(), strict=True)
-        ]
-        image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made]).to(self.device)
-        mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).to(self.device).float()
-        features, clean = self.backbone(image), self.backbone(batch["image"])
-        recon = self.generator(features).feature_recon
-        for group in features:
-            inside = F.adaptive_max_pool2d(mask, features[group].shape[-2:])
-            self._copy[group].append(losses.copy_ratio(features[group], clean[group], recon[group], inside))
-
-    # Test
-
-    def raw_maps(self, image: Tensor) -> tuple[dict[str, Tensor], Reconstruction]:
-        """The uncalibrated maps of images ``(N, 3, H, W)``, and the reconstruction that they come from."""
-        features = self.backbone(image)
-        recon = self.generator(features)
-        logit = None if self.segmentation is None else self.segmentation(features, recon.feature_recon)
-        return self.anomaly.maps(features, recon.feature_recon, logit, image.shape[-2:]), recon
-
-    def on_test_epoch_start(self) -> None:
-        self.evaluation.reset()
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
-        image = batch["image"]
-        maps, recon = self.raw_maps(image)
-        anomaly_map, anomaly_score = self.anomaly(maps)
-        image_recon = self.generator.image_decoder(recon.codes)
-        quality = {"psnr": losses.psnr(image_recon, image), "ssim": losses.ssim(image_recon, image)}
-        self.evaluation.update(batch, anomaly_map, anomaly_score, **{k: v.tolist() for k, v in quality.items()})
-        return {
-            "anomaly_map": anomaly_map,
-            "anomaly_score": anomaly_score,
-            "image_recon": image_recon,
-            **self.anomaly.z_scores(maps),
-        }
-
-    def on_test_epoch_end(self) -> None:
-        self.figures = (self.evaluation.compute() if self.evaluation.gather() else {}) | self.measured
-        single = {k: v for k, v in self.figures.items() if isinstance(v, float)}
-        self.log_dict({f"test/{k}": v for k, v in single.items()}, rank_zero_only=True)
-
-    # Checkpoint
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {
-            "version": VERSION,
-            "config": self.config,
-            "data": self.data,
-            "categories": self.categories,
-            "image_size": self.image_size,
-            "step": self.step,
-            "measured": self.measured,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = checkpoint[KEY]
-        self.step, self.measured = own["step"], own["measured"]
-        self.categories, self.image_size = own["categories"], own["image_size"]
-        self.config, self.data = own["config"], own["data"]
 
 
 class _Steps:

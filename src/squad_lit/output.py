@@ -36,8 +36,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file; the keys of the first row are the header."""
-    with _whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    """Write a CSV file; the keys of the first row are the header. File names that are no text keep their bytes."""
+    with _whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -114,6 +114,24 @@ class FSQ(nn.Module):
         """
         return self._clip((codes.detach() * self._half).round() + change) / self._half
 
+    def level_histogram(self, count: Tensor) -> list[list[float]]:
+        """How often each level of each scalar occurs.
+
+        Args:
+            count: ``(codebook_size,)`` occurrences of each code, not all zero.
+
+        Returns:
+            A list for each scalar: a share for each of its levels, from the lowest on.
+
+        Example:
+            >>> FSQ([3, 4]).level_histogram(torch.tensor([2, 0, 1] + [0] * 8 + [1]))
+            [[0.5, 0.0, 0.5], [0.75, 0.0, 0.0, 0.25]]
+        """
+        # The first scalar's index runs fastest.
+        grid = (count.double() / count.sum()).reshape(self.levels[::-1])
+        axes = range(len(self.levels))
+        return [grid.sum([a for a in axes if a != len(axes) - 1 - i]).tolist() for i in axes]
+
     def _clip(self, rounded: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(rounded, -self._half), self._levels - 1 - self._half)
 

@@ -26,7 +26,7 @@ def table(figures: Mapping[str, Any]) -> str:
         rows[f"mean of {len(rows)}"] = figures
     else:
         rows = {name: row for name, row in figures.get("per_defect", {}).items() if len(figures["per_defect"]) > 1}
-        rows["all"] = figures
+        rows["all kinds" if "all" in rows else "all"] = figures
     if not any(key in row for row in rows.values() for key in COLUMNS.values()):
         rows = {}  # nothing was tested
     cells = {name: [_cell(row, key) for key in COLUMNS.values()] for name, row in rows.items()}

@@ -25,7 +25,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from squad_lit.command import OF_THE_MODEL, USER_ERRORS, check_options, check_overrides, exit_with_sentence, instantiate
+from squad_lit.command import (
+    OF_THE_MODEL,
+    USER_ERRORS,
+    check_options,
+    check_overrides,
+    exit_with_sentence,
+    instantiate,
+    model_options,
+)
 from squad_lit.output import write_json, write_rows, write_text
 from squad_lit.table import table
 
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     import lightning as L
     import torch
 
-    from squad_lit.module import Squad
+    from squad_lit.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +129,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def _test(trainer: L.Trainer, module: Squad, data: Any, folder: Path) -> None:
+def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:
     try:
         trainer.test(module, datamodule=data, verbose=False)
     except USER_ERRORS:
@@ -138,14 +146,15 @@ def _remove_results(folder: Path) -> None:
         picture.unlink()
 
 
-def _make_module(config: DictConfig) -> Squad:
+def _make_module(config: DictConfig) -> Detector:
     """The model of the configuration, or of the checkpoint that is to be tested or continued."""
     from squad_lit import checkpoint
 
-    plain: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
-    del plain[config.quantizer]  # model.fsq is where the command line finds it; the generator has its copy
     if config.checkpoint:
         return checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
+    content: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    # model.fsq is where the command line finds it; the generator has its copy. The memory takes no part of a training.
+    plain = {key: value for key, value in content.items() if key in model_options(config) or key == "_target_"}
     if config.resume:
         path = hydra.utils.to_absolute_path(config.resume)
         content = checkpoint.read(path)
@@ -156,7 +165,7 @@ def _make_module(config: DictConfig) -> Squad:
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
-    module: Squad = checkpoint.build(plain)
+    module: Detector = checkpoint.build(plain)
     module.config, module.data = plain, _data_options(config)
     if config.resume:
         module.on_load_checkpoint(content)
@@ -172,7 +181,7 @@ def _data_options(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
 
 
-def _write_config(folder: Path, config: DictConfig, module: Squad) -> None:
+def _write_config(folder: Path, config: DictConfig, module: Detector) -> None:
     """The resolved configuration; of a test that of the model is the checkpoint's, not the command line's."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:

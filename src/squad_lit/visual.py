@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 
 Picture = NDArray[np.uint8]
@@ -88,15 +89,26 @@ def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 
 def panel(tiles: Mapping[str, Picture]) -> Picture:
     """Pictures of one height side by side, each under its caption."""
     columns = []
+    font = _font()
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for caption, tile in tiles.items():
-        lacking = max(0, round(ruler.textlength(caption)) + 6 - tile.shape[1])  # a caption that is cut is a wrong one
+        lacking = max(
+            0, round(ruler.textlength(caption, font=font)) + 6 - tile.shape[1]
+        )  # a caption that is cut is a wrong one
         tile = np.pad(tile, ((0, 0), (0, lacking), (0, 0)))
         strip = Image.new("RGB", (tile.shape[1], _CAPTION), "black")
-        ImageDraw.Draw(strip).text((3, 1), caption, fill="white")
+        ImageDraw.Draw(strip).text((3, 0), caption, fill="white", font=font)
         columns.append(np.concatenate([np.asarray(strip), tile]))
         columns.append(np.zeros((columns[-1].shape[0], 2, 3), np.uint8))
     return np.concatenate(columns[:-1], axis=1)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """One that has the letters of most languages, because captions hold file names; Pillow's own has few."""
+    from matplotlib import font_manager
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 10)
 
 
 def stack(pictures: Sequence[Picture]) -> Picture:

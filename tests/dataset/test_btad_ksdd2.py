@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from squad_lit.dataset.btad import BTAD
+from squad_lit.dataset.inspection import inspect
 from squad_lit.dataset.ksdd2 import KSDD2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
@@ -112,3 +113,49 @@ def test_absent_benchmarks_say_where_to_get_them(tmp_path: Path) -> None:
     for kind, words in ((BTAD, "VT-ADL"), (KSDD2, "vicos")):
         with pytest.raises(FileNotFoundError, match=f"(?s)no folder .*nowhere.*{words}.*dataset.root=PATH"):
             kind(root=tmp_path / "nowhere", **SETTINGS)
+
+
+def problems(data: Any, root: Path) -> list[str]:
+    _, found = inspect(data)
+    return [f"{p.path.relative_to(root)}: {p.text}" for p in found if "officially" not in p.text]
+
+
+def paint(root: Path) -> None:
+    """Make all images of a tree differ, so that none is a duplicate; masks stay."""
+    for number, path in enumerate(sorted(p for p in root.rglob("*.png") if "_GT" not in p.name)):
+        save(path, 1 + number)
+
+
+def test_check_of_a_sound_ksdd2_names_only_the_copies(ksdd2: Path) -> None:
+    paint(ksdd2)
+    assert problems(KSDD2(root=ksdd2, **SETTINGS, strict=False), ksdd2) == [
+        "train/10001 (copy).png: belongs to no image of the data set, left out",
+        "train/10001_GT (copy).png: belongs to no image of the data set, left out",
+    ]
+
+
+def test_check_of_ksdd2_reads_the_masks_of_all_images(ksdd2: Path) -> None:
+    paint(ksdd2)
+    (ksdd2 / "train" / "10003_GT.png").unlink()
+    (ksdd2 / "test" / "20001_GT.png").write_bytes(b"no image")
+    Image.new("L", (5, 5)).save(ksdd2 / "test" / "20002_GT.png")
+    found = [text for text in problems(KSDD2(root=ksdd2, **SETTINGS, strict=False), ksdd2) if "copy" not in text]
+    assert len(found) == 3
+    assert found[0].startswith(f"test/20001_GT.png: cannot read image {ksdd2}/test/20001_GT.png")
+    assert found[1].startswith("test/20002_GT.png: 5x5 pixels (height x width), its image")
+    assert found[2].startswith("train/10003_GT.png: no such mask; image")
+    with pytest.raises((OSError, ValueError)):
+        KSDD2(root=ksdd2, **SETTINGS)
+
+
+def test_check_goes_on_after_a_category_that_cannot_be_used(btad: Path) -> None:
+    for stem in ("0000", "0001"):
+        save(btad / "01" / "ground_truth" / "ko" / f"{stem}.bmp", 255)
+    (btad / "02" / "ground_truth" / "ko" / "0001.png").unlink()
+    data = BTAD(root=btad, **SETTINGS, strict=False)
+    rows, found = inspect(data)
+    texts = [f"{p.path.relative_to(btad)}: {p.text}" for p in found if p.is_error]
+    assert [row["category"] for row in rows] == ["02", "03"]
+    (ambiguous,) = (t for t in texts if t.startswith("01: "))
+    assert ambiguous.count("several masks for") == 2
+    assert any(t.startswith("02/ground_truth/ko/0001.png: no such mask") for t in texts)

@@ -47,8 +47,9 @@ def test_a_damaged_file_is_read_anew(tmp_path: Path, source: Path) -> None:
     (file,) = cache.folder.glob("*.npy")
     file.write_bytes(file.read_bytes()[:150])
     assert cache.get([source], "x") is None
-    file.write_bytes(b"")
-    assert cache.get([source], "x") is None
+    for content in (b"", b"PK\x03\x04 what numpy takes for an archive"):
+        file.write_bytes(content)
+        assert cache.get([source], "x") is None
 
 
 def test_a_full_disk_is_a_warning_and_leaves_nothing(
@@ -96,3 +97,28 @@ def test_processes_that_write_the_same_at_once_leave_whole_files(tmp_path: Path,
 def test_a_folder_that_cannot_be_made_says_what_to_do(source: Path) -> None:
     with pytest.raises(OSError, match=r"dataset\.cache_folder=PATH, or dataset\.cache=off"):
         DiskCache(source / "cache")
+
+
+def test_files_may_be_read_by_whoever_the_umask_allows(tmp_path: Path, source: Path) -> None:
+    cache = DiskCache(tmp_path / "cache")
+    before = os.umask(0o027)
+    try:
+        cache.put([source], "x", torch.ones(2))
+    finally:
+        os.umask(before)
+    (file,) = cache.folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_may_not_be_read_is_a_warning(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", deny)
+    cache = DiskCache(tmp_path / "cache")
+    assert cache.get([source], "x") is None
+    assert cache.get([source], "x") is None
+    assert len(caplog.records) == 1
+    assert "cannot read from the cache folder" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from squad_lit.dataset.folder import Folder
+from squad_lit.dataset.inspection import inspect
 
 SETTINGS: dict[str, Any] = {
     "category": "all",
@@ -87,7 +88,7 @@ def test_two_masks_for_an_image_are_listed(root: Path) -> None:
 
 def test_a_mask_that_fits_images_of_two_kinds_is_refused(root: Path) -> None:
     save(root / "masks" / "1.png")
-    with pytest.raises(ValueError, match=r"mask .*masks/1\.png fits two images: .*dent/1\.jpg and .*scratch/1\.jpg"):
+    with pytest.raises(ValueError, match=r"masks/1\.png fits several images: .*dent/1\.jpg and .*scratch/1\.jpg"):
         make(root)
 
 
@@ -131,9 +132,99 @@ def test_good_images_alone_are_enough(tmp_path: Path) -> None:
         ({"anomalous_test_dir": "dent"}, ValueError, "need train_dir"),
         ({"test_fraction": 1}, ValueError, "test_fraction must be in"),
         ({"category": "bottle"}, ValueError, "known: cap"),
-        ({"train_dir": "."}, FileNotFoundError, "no normal training images"),
+        ({"train_dir": "."}, FileNotFoundError, r"no images in .*cap; its sub-folders dent, .* are not read"),
     ],
 )
 def test_mistakes_are_told_in_words(root: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(root, **options)
+
+
+def problems(data: Folder) -> tuple[list[str], list[str]]:
+    """Errors and warnings of the check, with paths relative to the root's parent."""
+    _, found = inspect(data)
+    texts = [(p.is_error, f"{p.path.relative_to(data.root)}: {p.text}") for p in found]
+    return [t for is_error, t in texts if is_error], [t for is_error, t in texts if not is_error]
+
+
+def paint(*paths: Path) -> None:
+    """Images that all differ, so that none is a duplicate."""
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), number + 1, np.uint8)).save(path)
+
+
+@pytest.fixture
+def distinct(tmp_path: Path) -> Path:
+    place = tmp_path / "cap"
+    paint(*(place / "good" / f"{i}.png" for i in range(5)), place / "scratch" / "001.png")
+    return place
+
+
+def test_check_lists_masks_that_match_no_image(distinct: Path) -> None:
+    save(distinct / "masks/scratch/1.png", distinct / "masks/Scratch/001.png", distinct / "masks/dent/001.png")
+    errors, warnings = problems(make(distinct, strict=False))
+    names = ("Scratch/001", "dent/001", "scratch/1")
+    assert errors == [f"masks/{name}.png: a mask without an image" for name in names]
+    assert warnings == ["scratch/001.png: no mask: pixel metrics are undefined"]
+
+
+def test_check_names_images_that_lie_where_nobody_looks(distinct: Path) -> None:
+    paint(distinct / "loose.png", distinct / "good" / "sub" / "a.png")
+    paint(*(distinct / "scratch" / "sub" / f"{i}.png" for i in range(7)))
+    (distinct / "notes").mkdir()
+    (distinct / "notes" / ".DS_Store").touch()
+    errors, warnings = problems(make(distinct, strict=False))
+    assert errors == []
+    assert warnings == [
+        "good/sub/a.png: belongs to no image of the data set, left out",
+        "loose.png: belongs to no image of the data set, left out",
+        "notes/.DS_Store: a hidden file, left out",
+        "scratch/001.png: no mask: pixel metrics are undefined",
+        "scratch/sub: 7 images that belong to no sample, left out: 0.png, 1.png, 2.png, ...",
+    ]
+
+
+def test_two_folders_of_masks_are_a_choice_and_never_a_kind(root: Path) -> None:
+    save(root / "masks" / "dent" / "0.png", root / "ground_truth" / "dent" / "1.png")
+    with pytest.raises(ValueError, match=r"several folders of masks: .*ground_truth and .*masks; choose with"):
+        make(root)
+    for given in ("masks", f"../{root.name}/masks"):
+        _, test = make(root, mask_dir=given).scans["cap"]
+        assert set(kinds(test)) == {"good", "dent", "scratch"}
+        assert [s.mask_path for s in test if s.mask_path] == [root / "masks" / "dent" / "0.png"]
+
+
+def test_a_folder_that_is_named_otherwise_is_no_kind(root: Path) -> None:
+    _, test = make(root, train_dir="good", anomalous_test_dir=".").scans["cap"]
+    assert set(kinds(test)) == {"good", "dent", "scratch"}
+    paths = {s.image_path for s in make(root, train_dir="dent", anomalous_test_dir=".").scans["cap"][1] if s.label}
+    assert {path.parent.name for path in paths} == {"scratch"}
+
+
+def test_absolute_folders_need_no_root(root: Path) -> None:
+    data = make(root / "nowhere", train_dir=str(root / "good"), anomalous_test_dir=str(root / "dent"))
+    assert data.categories == ["cap"]
+    assert len(data.scans["cap"][0]) == 8
+
+
+def test_a_folder_of_another_case_is_suggested(tmp_path: Path) -> None:
+    save(tmp_path / "cap" / "Good" / "0.png")
+    with pytest.raises(FileNotFoundError, match=r"no images in .*good; did you mean dataset\.train_dir=.*Good\?"):
+        make(tmp_path / "cap")
+
+
+def test_of_two_good_images_none_is_held_out_for_the_test(tmp_path: Path) -> None:
+    save(*(tmp_path / "cap" / "good" / f"{i}.png" for i in range(2)))
+    data = make(tmp_path / "cap")
+    data.setup()
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (1, 1, 0)
+
+
+def test_masks_of_good_images_are_no_strays_and_have_to_be_black(distinct: Path) -> None:
+    save(distinct / "masks" / "001.png", distinct / "masks" / "0.png", distinct / "masks" / "good" / "1.png")
+    errors, _ = problems(make(distinct, strict=False))
+    assert [e.split(":")[0] for e in errors] == ["masks/001.png"]  # black, of an anomalous image
+    paint(distinct / "masks" / "0.png")
+    errors, _ = problems(make(distinct, strict=False))
+    assert errors[0].startswith("masks/0.png: marks a defect, but image")

@@ -1,5 +1,7 @@
 """Listing, reading and resizing image files; pixel values are worked out by hand."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from squad_lit.dataset.image import image_size, list_images, read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.image import image_size, is_deep_colour, list_images, read_image, read_mask, resize, resize_mask
 
 
 def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:
@@ -203,3 +205,33 @@ def test_intensity_range_scales_grey_of_more_than_eight_bits(tmp_path):
     with pytest.raises(ValueError, match=r"dataset\.intensity_range=\[LOW,HIGH\]"):
         read_image(floats)
     torch.testing.assert_close(read_image(floats, [-1, 1])[1, 0], torch.tensor([0.0, 0.75, 1.0]))
+
+
+def test_the_size_of_a_png_is_read_from_its_header_alone(tmp_path):
+    Image.fromarray(np.zeros((30, 20), np.uint8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: content.index(b"IDAT") + 8])  # no pixel is there
+    assert image_size(tmp_path / "a.png") == (30, 20)
+
+
+def write_deep_png(path, pixels):
+    """A PNG of 16-bit colour, by its definition (RFC 2083): Pillow writes none."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def test_16_bit_colour_is_read_to_8_bits_and_takes_no_range(tmp_path):
+    write_deep_png(tmp_path / "a.png", np.array([[[65535, 256 * 51 + 17, 0]]]))
+    torch.testing.assert_close(read_image(tmp_path / "a.png").flatten(), torch.tensor([1.0, 0.2, 0.0]))
+    assert is_deep_colour(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"image .*a\.png has 16-bit colours.*intensity_range cannot apply"):
+        read_image(tmp_path / "a.png", [0, 4095])
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "b.png")
+    assert not is_deep_colour(tmp_path / "b.png")

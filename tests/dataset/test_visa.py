@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from squad_lit.dataset.core import Sample
+from squad_lit.dataset.inspection import inspect
 from squad_lit.dataset.visa import VisA
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -137,12 +138,28 @@ def test_missing_image_and_mask_are_named(root):
         ("object,split,label", "object,split,kind", r"line 2: no column label"),
         ("candle,test,normal,", "candle,val,normal,", r"line 4: split 'val' with label 'normal'"),
         (",candle/Data/Masks/Anomaly/000.png", "", r"line 5: no column mask"),
+        ("candle/Data/Masks/Anomaly/000.png", "", r"line 5: an anomalous image without the name of a mask"),
+        ("object,split,label,image,mask", "object;split", r"line 2: no column object.*separated by commas"),
     ],
 )
 def test_damaged_split_file_names_the_line(root, old, new, message):
     (root / "split_csv/1cls.csv").write_text(SPLIT.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         visa(root)
+
+
+def test_a_split_file_of_another_encoding_is_named(root):
+    (root / "split_csv/1cls.csv").write_bytes(SPLIT.encode() + b"candle,test,normal,\xf6.JPG,\n")
+    with pytest.raises(ValueError, match=r"1cls\.csv is no UTF-8 text"):
+        visa(root)
+
+
+def test_check_lists_every_missing_image(root):
+    for name in ("0000", "0002"):
+        (root / f"candle/Data/Images/Normal/{name}.JPG").unlink()
+    data = VisA(**(SETTINGS | {"root": root, "category": "candle", "strict": False}))
+    found = [p.path.name for p in inspect(data)[1] if p.text.startswith("no such image")]
+    assert found == ["0000.JPG", "0002.JPG"]
 
 
 def test_yaml(root):

@@ -54,7 +54,7 @@ class DiskCache:
 
     A file's name is a hash of the paths, sizes and modification times of its sources and of the options: a changed
     image is read anew. Files appear whole or not at all, and two processes that write the same one write the same. When
-    the disk is full, a warning says so once, and what found no place is decoded each time.
+    the disk is full or not accessible, a warning says so once, and what is not there is decoded each time.
 
     Args:
         folder: Made if need be. It may be deleted at any time.
@@ -72,37 +72,47 @@ class DiskCache:
                 f"dataset.cache=off"
             ) from error
         self.folder = folder
-        self._is_full = False
+        self._is_unusable = False
 
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
         """See :class:`Cache`."""
         try:
-            array = np.load(self._file(paths, options), mmap_mode="c")  # copy on write: torch wants a writable array
+            # Copy on write: torch wants a writable array. Not np.load, which would take some damaged files for others.
+            array = np.lib.format.open_memmap(self._file(paths, options), mode="c")
         except (FileNotFoundError, ValueError, EOFError):  # not there, or damaged by hand: read anew
+            return None
+        except OSError as error:
+            self._warn("read from", error)
             return None
         return torch.from_numpy(array)
 
     def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
         """See :class:`Cache`."""
-        if self._is_full:
+        if self._is_unusable:
             return
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".part-", delete=False) as part:
                 try:
                     np.save(part, value.numpy())
                     part.close()
+                    os.chmod(part.name, 0o666 & ~_umask())  # a temporary file is its maker's alone, a cache is shared
                     os.replace(part.name, self._file(paths, options))
                 except BaseException:
                     Path(part.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
-            self._is_full = True
+            self._warn("write to", error)
+
+    def _warn(self, what: str, error: OSError) -> None:
+        if not self._is_unusable:
             log.warning(
-                "cannot write to the cache folder %s: %s. Images that are not in it are decoded each time; make room, "
-                "or choose another with dataset.cache_folder=PATH",
+                "cannot %s the cache folder %s: %s. Images that are not in it are decoded each time; make room or give "
+                "access, or choose another with dataset.cache_folder=PATH, or dataset.cache=off",
+                what,
                 self.folder,
                 error,
             )
+        self._is_unusable = True
 
     def _file(self, paths: Sequence[Path], options: str) -> Path:
         text = [f"{_VERSION} {options}"]
@@ -110,6 +120,13 @@ class DiskCache:
             state = path.stat()
             text.append(f"{path.absolute()} {state.st_size} {state.st_mtime_ns}")
         return self.folder / f"{hashlib.sha256(chr(10).join(text).encode()).hexdigest()[:32]}.npy"
+
+
+def _umask() -> int:
+    """The process's mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def free_memory() -> int | None:

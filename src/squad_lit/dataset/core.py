@@ -7,6 +7,7 @@ file can be read to its end is checked by ``squad_lit.check``.
 
 import difflib
 import logging
+import math
 import warnings
 import zlib
 from abc import abstractmethod
@@ -157,7 +158,7 @@ class AnomalyDataModule(L.LightningDataModule):
             their type.
         seed: Of the draws. Each category has its own stream, so its split is the same alone and among others.
         strict: Refuse data with a missing mask or a file that is no image, at the first one; ``squad_lit.check`` lists
-            them all instead.
+            them all instead, and what made a category unusable is in ``faults``.
 
     Raises:
         FileNotFoundError: The root, a category or its images are missing; says where to get them.
@@ -196,6 +197,7 @@ class AnomalyDataModule(L.LightningDataModule):
         strict: bool = True,
     ) -> None:
         super().__init__()
+        check_paths(root=root, cache_folder=cache_folder)
         self.root = Path(root).expanduser().absolute()
         self.categories = self._check_category(category)
         self.image_size = self._check_image_size(image_size)
@@ -206,7 +208,8 @@ class AnomalyDataModule(L.LightningDataModule):
             raise ValueError(f"dataset.validation_fraction must be in [0, 1); got {validation_fraction!r}")
         if limit_train is not None:
             # With a validation share, one image must remain on either side.
-            self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1)
+            why = "; one of them is held out to calibrate the maps" if validation_fraction > 0 else ""
+            self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1, why=why)
         if cache not in CACHE_MODES:
             raise ValueError(f"dataset.cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
         if intensity_range is not None and not _is_range(intensity_range):
@@ -230,6 +233,18 @@ class AnomalyDataModule(L.LightningDataModule):
         """The folder that holds the images of a category."""
         return self.root / category
 
+    def places(self, category: str) -> list[Path]:
+        """Folders in which no file should lie that belongs to no sample."""
+        return [self.folder_of(category)]
+
+    def mask_folders(self, category: str) -> list[Path]:
+        """Folders that hold nothing but masks."""
+        return [self.folder_of(category) / "ground_truth"]
+
+    def companions(self, category: str) -> list[Sample]:
+        """What the archive has beyond the samples: images that are not used, or masks that are not needed."""
+        return []
+
     def check_files(self) -> None:
         """Fail at construction if data is missing; a benchmark that makes its own data overrides this."""
         if not self.root.is_dir():
@@ -238,6 +253,8 @@ class AnomalyDataModule(L.LightningDataModule):
         if missing:
             there = [category for category in self.CATEGORIES if self.folder_of(category).is_dir()]
             choice = f"Use only what is there with dataset.category=[{','.join(there)}]\n" if there else ""
+            if self.root.name in self.CATEGORIES:
+                choice = f"Did you mean dataset.root={self.root.parent}?\n"
             raise FileNotFoundError(
                 f"{self.name}: no folder for category {', '.join(missing)} in {self.root}\n{choice}{self._help()}"
             )
@@ -308,26 +325,39 @@ class AnomalyDataModule(L.LightningDataModule):
     @cached_property
     def scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
         """Normal training samples and test samples by category, checked, before anything is held out."""
+        self.faults: dict[str, str] = {}
         scans = {}
         for category in self.categories:
-            train, test = self.scan(category)
-            for kind, samples in (("normal training", train), ("test", test)):
-                if not samples and not (kind == "test" and self.TEST_OPTIONAL):
-                    raise FileNotFoundError(
-                        f"{self.name}: no {kind} images of category {category} in {self.folder_of(category)}\n"
-                        f"{self._help()}"
-                    )
-            if self.strict:
-                _check_headers([*train, *test])
-                if text := self.count_difference(category, train, test):
-                    warnings.warn(text, stacklevel=2)
-            if self.validation_fraction > 0 and len(train) < 2:
-                raise ValueError(
-                    f"{self.name}: category {category} has only one normal training image; two are the least, because "
-                    f"one is held out to calibrate the maps (dataset.validation_fraction)"
-                )
-            scans[category] = train, test
+            try:
+                scans[category] = self._checked_scan(category)
+            except (OSError, ValueError) as error:
+                if self.strict:
+                    raise
+                self.faults[category] = str(error)
         return scans
+
+    def _checked_scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+        train, test = self.scan(category)
+        for kind, samples in (("normal training", train), ("test", test)):
+            if not samples and not (kind == "test" and self.TEST_OPTIONAL):
+                place = self.folder_of(category)
+                raise FileNotFoundError(
+                    f"{self.name}: no {kind} images of category {category} in {place}\n{self._help()}"
+                )
+        if self.strict:
+            if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
+                raise ValueError(
+                    f"{self.name}: {len(both)} images are both for the training and for the test, such as {min(both)}"
+                )
+            _check_headers([*train, *test])
+            if text := self.count_difference(category, train, test):
+                warnings.warn(text, stacklevel=2)
+        if self.validation_fraction > 0 and len(train) < 2:
+            raise ValueError(
+                f"{self.name}: category {category} has only one normal training image; two are the least, because "
+                f"one is held out to calibrate the maps (dataset.validation_fraction)"
+            )
+        return train, test
 
     def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
         """In words, how a category differs in size from the published one; empty if it does not."""
@@ -356,20 +386,20 @@ class AnomalyDataModule(L.LightningDataModule):
             return list(self.CATEGORIES)
         given = list(category) if isinstance(category, Sequence) and not isinstance(category, str) else [category]
         if not given:
-            raise ValueError(f"category is empty; give a name, a list of names, or all. {self._known()}")
+            raise ValueError(f"dataset.category is empty; give a name, a list of names, or all. {self._known()}")
         names: list[str] = []
         for name in given:
             if not isinstance(name, str):
+                hint = " yaml reads an unquoted 01 as a number: quote it." if isinstance(name, int) else ""
                 raise ValueError(
-                    f"category must be text; got {name!r} ({type(name).__name__}). yaml reads an unquoted 01 as a "
-                    f"number: quote it. {self._known()}"
+                    f"dataset.category must be text; got {name!r} ({type(name).__name__}).{hint} {self._known()}"
                 )
             if name not in self.CATEGORIES:
                 close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else "."
-                raise ValueError(f"unknown category '{name}' for {self.name}{hint} {self._known()}")
+                raise ValueError(f"dataset.category: unknown '{name}' for {self.name}{hint} {self._known()}")
             if name in names:
-                raise ValueError(f"category '{name}' is named twice in {given}")
+                raise ValueError(f"dataset.category: '{name}' is named twice in {given}")
             names.append(name)
         return names
 
@@ -381,9 +411,9 @@ class AnomalyDataModule(L.LightningDataModule):
         return sides[0], sides[1]
 
     @staticmethod
-    def _check_int(name: str, value: object, *, least: int) -> None:
+    def _check_int(name: str, value: object, *, least: int, why: str = "") -> None:
         if type(value) is not int or value < least:
-            raise ValueError(f"dataset.{name} must be an integer of at least {least}; got {value!r}")
+            raise ValueError(f"dataset.{name} must be an integer of at least {least}{why}; got {value!r}")
 
     def _known(self) -> str:
         return f"known: {', '.join(self.CATEGORIES)}"
@@ -408,6 +438,17 @@ def _check_headers(samples: Sequence[Sample]) -> None:
             )
 
 
+def check_paths(**options: object) -> None:
+    """Refuse options that are no path.
+
+    Raises:
+        ValueError: Names the option.
+    """
+    for name, value in options.items():
+        if not isinstance(value, str | Path):
+            raise ValueError(f"dataset.{name}: expected a path, got {value!r}")
+
+
 def _is_range(value: Sequence[float]) -> bool:
-    numbers = isinstance(value, Sequence) and all(type(v) in (int, float) for v in value)
+    numbers = isinstance(value, Sequence) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
     return numbers and len(value) == 2 and value[0] < value[1]

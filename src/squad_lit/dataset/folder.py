@@ -1,12 +1,13 @@
 """A user's own images: a folder of good parts and, if there are any, folders of bad ones and masks."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample, check_paths
 from squad_lit.dataset.image import list_folders, list_images, pair_masks
 
 # Folders that are taken for the masks unless mask_dir names another.
@@ -25,7 +26,8 @@ class Folder(AnomalyDataModule):
     of the kind's name, in that. Anomalous images are optional too: training and prediction do not need them.
 
     Args:
-        root: The folder; its name is the category's.
+        root: The folder; its name is the category's. Where it does not exist and ``train_dir`` is absolute, the folder
+            that holds that one.
         train_dir: Folder of normal images to train on.
         normal_test_dir: Folder of normal test images; ``None``: ``test_fraction`` of the normal images.
         anomalous_test_dir: Folder of anomalous test images, or of a folder for each kind (``good`` left out); ``None``
@@ -59,23 +61,28 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         test_fraction: float,
         **options: Any,
     ) -> None:
-        place = Path(root).expanduser().absolute()
+        given = {
+            "train_dir": train_dir,
+            "normal_test_dir": normal_test_dir,
+            "anomalous_test_dir": anomalous_test_dir,
+            "mask_dir": mask_dir,
+        }
+        check_paths(root=root, **{key: value for key, value in given.items() if value is not None})
+        place = Path(os.path.abspath(Path(root).expanduser()))
+        if train_dir is not None and Path(train_dir).is_absolute() and not place.is_dir():
+            place = Path(train_dir).parent
         self.CATEGORIES = (place.name,)
         if type(test_fraction) not in (int, float) or not 0 <= test_fraction < 1:
-            raise ValueError(f"test_fraction must be in [0, 1); got {test_fraction!r}")
+            raise ValueError(f"dataset.test_fraction must be in [0, 1); got {test_fraction!r}")
         if train_dir is None and (normal_test_dir or anomalous_test_dir):
             raise ValueError(
                 "normal_test_dir and anomalous_test_dir need train_dir: name the folder to train on as well"
             )
         self.test_fraction = test_fraction
         self._places: dict[str, Path | None] = {
-            key: None if value is None else place / value
-            for key, value in {
-                "train_dir": train_dir,
-                "normal_test_dir": normal_test_dir,
-                "anomalous_test_dir": anomalous_test_dir,
-                "mask_dir": mask_dir,
-            }.items()
+            # Without "..", so that one folder is one path however it was written.
+            key: None if value is None else Path(os.path.normpath(place / value))
+            for key, value in given.items()
         }
         for key, folder in self._places.items():
             if folder is not None and not folder.is_dir():
@@ -86,10 +93,33 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         """The root: its name is the category."""
         return self.root
 
+    def places(self, category: str) -> list[Path]:
+        """The root, or the folders that were named."""
+        named = [folder for folder in self._places.values() if folder is not None]
+        return named if self._places["train_dir"] is not None else [self.root, *named]
+
+    def mask_folders(self, category: str) -> list[Path]:
+        """The folder of masks, if there is one."""
+        folder = self._mask_dir()
+        return [] if folder is None else [folder]
+
+    def companions(self, category: str) -> list[Sample]:
+        """Good images that have a mask, which has to be black."""
+        folder = self._mask_dir()
+        if folder is None:
+            return []
+        train, test = self.scans[category]
+        used = {sample.mask_path for sample in test}
+        good = [sample.image_path for sample in (*train, *test) if sample.label == 0]
+        found = pair_masks(good, folder) | pair_masks(good, folder / NORMAL)
+        return [Sample(image, category, NORMAL, 0, mask) for image, mask in found.items() if mask not in used]
+
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         """Normal training samples, and normal and anomalous test samples."""
         train_dir, normal_dir, kinds = self._layout()
         normal = list_images(train_dir)
+        if not normal:
+            raise FileNotFoundError(f"{self.name}: no images in {train_dir}{self._near(train_dir)}\n{self._help()}")
         if normal_dir is None:
             normal, held_out = self._hold_out(normal)
         else:
@@ -111,18 +141,32 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         if not (self.root / NORMAL).is_dir() and (self.root / "train" / NORMAL).is_dir():
             test = self.root / "test"
             return self.root / "train" / NORMAL, test / NORMAL, self._kinds(test)
-        masks = self._mask_dir()
-        kinds = {f.name: f for f in list_folders(self.root) if f.name != NORMAL and f != masks}
-        return self.root / NORMAL, None, kinds
+        return self.root / NORMAL, None, {f.name: f for f in self._folders_of_kinds(self.root)}
+
+    def _kinds(self, folder: Path) -> dict[str, Path]:
+        kinds = {f.name: f for f in self._folders_of_kinds(folder)}
+        return ({"anomaly": folder} if list_images(folder) else {}) | kinds
+
+    def _folders_of_kinds(self, folder: Path) -> list[Path]:
+        """The folders in a folder, without those that are known to hold something else than a kind of defect."""
+        other = [*self._places.values(), *(self.root / name for name in MASK_FOLDERS)]
+        return [f for f in list_folders(folder) if f.name != NORMAL and f not in other]
 
     @staticmethod
-    def _kinds(folder: Path) -> dict[str, Path]:
-        kinds = {f.name: f for f in list_folders(folder) if f.name != NORMAL}
-        return ({"anomaly": folder} if list_images(folder) else {}) | kinds
+    def _near(folder: Path) -> str:
+        """What a user may have meant by a folder that holds no image."""
+        alike = [f for f in list_folders(folder.parent) if f.name.lower() == folder.name.lower() and f != folder]
+        inside = [f for f in list_folders(folder) if list_images(f)]
+        hint = f"; its sub-folders {', '.join(f.name for f in inside)} are not read" if inside else ""
+        if list_images(folder.parent):
+            return f"; there are some in {folder.parent}: did you mean dataset.train_dir=. with that root?"
+        return hint + "".join(f"; did you mean dataset.train_dir={f}?" for f in alike)
 
     def _mask_dir(self) -> Path | None:
         given = self._places["mask_dir"]
         there = [self.root / name for name in MASK_FOLDERS if (self.root / name).is_dir()]
+        if given is None and len(there) > 1:
+            raise ValueError(f"several folders of masks: {there[0]} and {there[1]}; choose with dataset.mask_dir=PATH")
         return given or (there[0] if there else None)
 
     @staticmethod
@@ -137,7 +181,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
 
     def _hold_out(self, normal: list[Path]) -> tuple[list[Path], list[Path]]:
         count = round(self.test_fraction * len(normal))
-        if self.test_fraction > 0 and len(normal) > 1:
-            count = min(max(count, 1), len(normal) - 1)
+        if self.test_fraction > 0:  # of very few, two remain: one to train on, one to calibrate the maps
+            count = max(0, min(max(count, 1), len(normal) - 2))
         chosen = set(np.random.default_rng(0).permutation(len(normal))[:count].tolist())
         return [p for i, p in enumerate(normal) if i not in chosen], [p for i, p in enumerate(normal) if i in chosen]

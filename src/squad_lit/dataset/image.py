@@ -9,7 +9,13 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
+Image.MAX_IMAGE_PIXELS = None
+
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# Where a PNG may say how it is to be turned.
+_ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 # What may stand between the stem of an image and the extension of its mask.
 _MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
@@ -54,17 +60,21 @@ def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     for path in list_images(folder):
         masks.setdefault(path.stem, []).append(path)
     found: dict[Path, Path] = {}
+    owners: dict[Path, list[Path]] = {}
+    faults = []
     for image in images:
         candidates = [mask for suffix in _MASK_SUFFIXES for mask in masks.get(image.stem + suffix, [])]
         if len(candidates) > 1:
-            raise ValueError(f"several masks for {image}: {', '.join(map(str, candidates))}; keep one of them")
-        if candidates:
+            faults.append(f"several masks for {image}: {', '.join(map(str, candidates))}; keep one of them")
+        elif candidates:
             found[image] = candidates[0]
-    owner: dict[Path, Path] = {}
-    for image, mask in found.items():
-        if mask in owner:
-            raise ValueError(f"mask {mask} fits two images: {owner[mask]} and {image}; put masks into a folder by kind")
-        owner[mask] = image
+            owners.setdefault(candidates[0], []).append(image)
+    for mask, several in owners.items():
+        if len(several) > 1:
+            names = " and ".join(map(str, several))
+            faults.append(f"mask {mask} fits several images: {names}; put masks into a folder by kind")
+    if faults:
+        raise ValueError("\n".join(faults))
     return found
 
 
@@ -89,7 +99,9 @@ def image_size(path: Path | str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            lies = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8: turned by a quarter
+            # Of a PNG without such a note Pillow would decode all pixels, to look for one behind them.
+            noted = image.format != "PNG" or not image.info.keys().isdisjoint(_ORIENTATION_NOTES)
+            lies = noted and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8: turned by a quarter
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
     return (width, height) if lies else (height, width)
@@ -112,8 +124,14 @@ def read_image(path: Path | str, intensity_range: Sequence[float] | None = None)
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``.
+        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``; or such
+            a range for 16-bit colour.
     """
+    if intensity_range is not None and is_deep_colour(path):
+        raise ValueError(
+            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
+            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
+        )
     image = _open(Path(path))
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if intensity_range is None and image.mode in ("I", "F"):
@@ -127,6 +145,15 @@ def read_image(path: Path | str, intensity_range: Sequence[float] | None = None)
         return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
     array = np.array(image.convert("RGB"))  # (H, W, 3) uint8
     return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255.0)
+
+
+def is_deep_colour(path: Path | str) -> bool:
+    """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
+    except Exception:  # whoever reads it says so
+        return False
 
 
 def read_mask(path: Path | str) -> Tensor:

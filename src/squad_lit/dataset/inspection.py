@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
-from squad_lit.dataset.image import IMAGE_EXTENSIONS, read_image, read_mask
+from squad_lit.dataset.image import IMAGE_EXTENSIONS, image_size, is_deep_colour, read_image, read_mask
 
 # More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
 _MASK_VALUES = 16
+# Images of one folder that are named one by one where none belongs to the data set.
+_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,15 @@ def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[s
         rows.append(_row(category, train, test, facts))
         problems += [problem for fact in facts for problem in fact.problems]
         problems += _duplicates(facts[: len(train)], facts[len(train) :])
-        problems += _strays(samples)
+        companions = data.companions(category)
+        for extra in companions:
+            assert extra.mask_path is not None
+            problems += _mask_problems(extra, extra.mask_path, _size(extra.image_path))
+        problems += _strays(data, category, [*samples, *companions])
         if text := data.count_difference(category, train, test):
             problems.append(Problem(data.folder_of(category), text, is_error=False))
-    return rows, sorted(problems, key=lambda p: (not p.is_error, str(p.path)))
+    problems += [Problem(data.folder_of(category), text) for category, text in data.faults.items()]
+    return rows, sorted(set(problems), key=lambda p: (not p.is_error, str(p.path)))
 
 
 @dataclass
@@ -82,11 +90,15 @@ class _Facts:
     def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> _Facts:
         facts, problems = cls(sample), []
         try:
+            if not sample.image_path.is_file():
+                raise FileNotFoundError("no such image, but the data set names it")
             facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
             _, height, width = read_image(sample.image_path, intensity_range).shape
             facts.size = height, width
             with Image.open(sample.image_path) as image:
                 facts.mode = image.mode
+            if is_deep_colour(sample.image_path):
+                facts.mode += " of 16 bits (the upper 8 are read)"
         except (OSError, ValueError) as error:
             problems.append(Problem(sample.image_path, str(error)))
         if sample.mask_path is not None:
@@ -114,6 +126,8 @@ def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> 
         yield Problem(path, f"{here} pixels (height x width), its image {sample.image_path} {there}")
     if sample.label and not mask.any():
         yield Problem(path, f"all black, but image {sample.image_path} is anomalous")
+    if not sample.label and mask.any():
+        yield Problem(path, f"marks a defect, but image {sample.image_path} is good")
     if form == "JPEG" or values > _MASK_VALUES:
         yield Problem(
             path,
@@ -130,23 +144,38 @@ def _duplicates(train: Sequence[_Facts], test: Sequence[_Facts]) -> Iterable[Pro
             yield Problem(fact.sample.image_path, f"the same file as training image {known[fact.digest]}")
 
 
-def _strays(samples: Sequence[Sample]) -> Iterable[Problem]:
-    """Files in the folders of images and masks that belong to no sample."""
-    masks = {sample.mask_path for sample in samples if sample.mask_path is not None}
-    images = {sample.image_path for sample in samples}
-    image_folders = {path.parent for path in images}
-    for folder in sorted(image_folders | {path.parent for path in masks}):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path in images or path in masks or path.is_dir():
-                continue
-            if path.name.startswith(".") or path.name.lower() == "thumbs.db":
-                yield Problem(path, "a hidden file, left out", is_error=False)
-            elif path.suffix.lower() not in IMAGE_EXTENSIONS:
-                yield Problem(path, "not an image, left out", is_error=False)
-            elif folder in image_folders:
-                yield Problem(path, "belongs to no image of the benchmark, left out", is_error=False)
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        return image_size(path)
+    except OSError:  # a sample that is listed as such
+        return None
+
+
+def _strays(data: AnomalyDataModule, category: str, samples: Sequence[Sample]) -> Iterable[Problem]:
+    """Files that belong to no sample."""
+    known = {sample.image_path for sample in samples} | {s.mask_path for s in samples if s.mask_path is not None}
+    beside = {path.parent for path in known}
+    masks = data.mask_folders(category)
+    for place in data.places(category):
+        for name, folders, files in os.walk(place):
+            folder = Path(name)
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            foreign = []
+            for path in (folder / file for file in sorted(files) if folder / file not in known):
+                if path.name.startswith(".") or path.name.lower() == "thumbs.db":
+                    yield Problem(path, "a hidden file, left out", is_error=False)
+                elif path.suffix.lower() not in IMAGE_EXTENSIONS:
+                    if folder in beside:
+                        yield Problem(path, "not an image, left out", is_error=False)
+                elif any(path.is_relative_to(mask_folder) for mask_folder in masks):
+                    yield Problem(path, "a mask without an image")
+                else:
+                    foreign.append(path)
+            if len(foreign) <= _LISTED:
+                yield from (Problem(path, "belongs to no image of the data set, left out", False) for path in foreign)
             else:
-                yield Problem(path, "a mask without an image")
+                some = ", ".join(path.name for path in foreign[:_LISTED])
+                yield Problem(folder, f"{len(foreign)} images that belong to no sample, left out: {some}, ...", False)
 
 
 def _row(category: str, train: Sequence[Sample], test: Sequence[Sample], facts: Sequence[_Facts]) -> dict[str, Any]:

@@ -32,6 +32,19 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
         """The root: there is one category only."""
         return self.root
 
+    def mask_folders(self, category: str) -> list[Path]:
+        """None: masks lie beside the images."""
+        return []
+
+    def companions(self, category: str) -> list[Sample]:
+        """The black masks of normal images, and the training images with defects."""
+        return [
+            Sample(sample.image_path, category, sample.defect, sample.label, self._mask_of(sample.image_path))
+            for split in ("train", "test")
+            for sample in self._split_samples(category, self.root / split)
+            if sample.label == 0 or split == "train"
+        ]
+
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         """Normal training samples and test samples; reads all masks, a few seconds."""
         found = {split: self._split_samples(category, self.root / split) for split in ("train", "test")}
@@ -42,9 +55,23 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
         for path in list_images(folder):
             if not path.stem.isdecimal():
                 continue
-            mask = path.with_name(f"{path.stem}_GT.png")
-            if mask.is_file() and not read_mask(mask).any():
-                samples.append(Sample(path, category, NORMAL, 0))
-            else:
+            mask = self._mask_of(path)
+            if not mask.is_file():  # normal or not, nobody knows; the missing file is named as that of any sample
+                samples.append(Sample(path, category, NORMAL, 0, mask))
+            elif self._has_defect(mask):
                 samples.append(Sample(path, category, "defect", 1, mask))
+            else:
+                samples.append(Sample(path, category, NORMAL, 0))
         return samples
+
+    def _has_defect(self, mask: Path) -> bool:
+        try:
+            return bool(read_mask(mask).any())
+        except OSError:
+            if self.strict:
+                raise
+            return True  # so that the mask is read again, and listed, with all others
+
+    @staticmethod
+    def _mask_of(path: Path) -> Path:
+        return path.with_name(f"{path.stem}_GT.png")

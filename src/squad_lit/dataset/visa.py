@@ -44,6 +44,10 @@ Expected: ROOT/split_csv/1cls.csv
 Get VisA by the link in https://github.com/amazon-science/spot-diff and unpack it.
 Licence: CC BY 4.0."""
 
+    def mask_folders(self, category: str) -> list[Path]:
+        """Where the archive has them."""
+        return [self.root / category / "Data" / "Masks"]
+
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         """The samples of a category in the one-class split, sorted by label and file name."""
         split_file = self.root / "split_csv" / "1cls.csv"
@@ -60,11 +64,13 @@ Licence: CC BY 4.0."""
                     f"{split_file}, line {line}: split {split!r} with label {label!r}; expected train with normal, or "
                     f"test with normal or anomaly"
                 )
-            if not image.is_file():
+            if self.strict and not image.is_file():
                 raise FileNotFoundError(f"{split_file}, line {line}: no image {image}")
             if label == "normal":
                 samples[split].append(Sample(image, category, NORMAL, 0))
                 continue
+            if not row["mask"]:
+                raise ValueError(f"{split_file}, line {line}: an anomalous image without the name of a mask")
             kind = kinds.get(row["image"], "anomaly")
             samples[split].append(Sample(image, category, kind, 1, self.root / row["mask"]))
         for found in samples.values():
@@ -83,12 +89,17 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     """The rows of a CSV file with their line numbers, spaces around values trimmed.
 
     Raises:
-        ValueError: A column is missing, from the header or from a row.
+        ValueError: A column is missing, from the header or from a row, or the file is no UTF-8 text.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+        try:
+            reader = csv.DictReader(file.read().splitlines())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no UTF-8 text ({error}); unpack it anew from the archive") from error
         for row in reader:
             missing = [column for column in columns if row.get(column) is None]
             if missing:
-                raise ValueError(f"{path}, line {reader.line_num}: no column {', '.join(missing)}")
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: no column {', '.join(missing)}; columns are separated by commas"
+                )
             yield reader.line_num, {column: row[column].strip() for column in columns}

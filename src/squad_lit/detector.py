@@ -1,0 +1,246 @@
+"""What every model shares: calibrated maps, label-free measures on validation images, the test, the checkpoint."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from squad_lit import loss as losses
+from squad_lit.anomaly import Anomaly
+from squad_lit.backbone import Backbone
+from squad_lit.checkpoint import KEY, VERSION
+from squad_lit.evaluation import Evaluation
+from squad_lit.generator import Reconstruction
+from squad_lit.metric import auroc, average_precision
+from squad_lit.synthesis import Synthesis
+
+# Validation images, at most, that are looked at a second time with a synthetic anomaly on them.
+_SYNTHETIC = 64
+
+
+class Seen(NamedTuple):
+    """What a model sees in images: raw maps ``{name: (N, H, W)}``, features, and their reconstruction if it has one."""
+
+    maps: dict[str, Tensor]
+    features: dict[str, Tensor]
+    recon: Reconstruction | None = None
+
+
+class Detector(L.LightningModule):
+    """A frozen backbone, maps on one scale, and their measures. A model adds :meth:`look` and its training.
+
+    Validation images are normal and were not trained on. They calibrate the maps, and with synthetic anomalies on some
+    of them they tell, without a label of the test set, how well the model finds what it should: ``synthetic_ap`` (Pixel
+    AP on synthetic anomalies), ``synthetic_auroc`` (of the image score, plain against corrupted) and ``normal_score``
+    (mean score of the plain ones, in deviations).
+
+    Args:
+        backbone: Makes the frozen feature pyramid from ``groups``.
+        groups: For each group of features the strides of its layers, in pixels.
+        anomaly: Makes the calibrated map from the names of the raw maps.
+        maps: These names.
+        synthesis: Makes the synthetic anomalies of the validation.
+        steps: Length of the training, in batches.
+        seed: Of everything random.
+
+    Raises:
+        ValueError: ``steps`` is no whole number of at least 1.
+    """
+
+    local_batch: int
+    """Images that a training step looks at, in this process; set when the training starts."""
+
+    def __init__(
+        self,
+        *,
+        backbone: Callable[..., Backbone],
+        groups: Mapping[str, Sequence[int]],
+        anomaly: Callable[..., Anomaly],
+        maps: Sequence[str],
+        synthesis: Synthesis,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"model.steps: expected a whole number of at least 1, got {steps}")
+        self.backbone = backbone(groups=groups)
+        self.anomaly = anomaly(names=maps)
+        self.synthesis, self.steps, self.seed = synthesis, steps, seed
+        self.step = 0
+        # Set by whoever builds the module, and part of the checkpoint: plain values only.
+        self.config: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.categories: list[str] = []
+        self.image_size: list[int] = []
+        self.measured: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
+        self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
+
+    @abstractmethod
+    def look(self, image: Tensor) -> Seen:
+        """Raw maps of images ``(N, 3, H, W)`` in [0, 1], and what they come from."""
+
+    def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
+        return self.anomaly(self.look(image).maps)
+
+    def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
+        """Check that a data set fits, before anything is computed.
+
+        Raises:
+            ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
+        """
+        stride = max(self.backbone.stride.values())
+        if any(side % stride for side in image_size):
+            raise ValueError(
+                f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, "
+                f"got {list(image_size)}"
+            )
+        if self.step == 0:
+            return
+        if list(image_size) != self.image_size:
+            raise ValueError(
+                f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it "
+                f"(got {list(image_size)})"
+            )
+        if unknown := sorted(set(categories) - set(self.categories)):
+            raise ValueError(
+                f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category"
+            )
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if len(data.val_set) == 0:
+            raise ValueError(
+                "there is no normal hold-out image, so the maps cannot be calibrated; "
+                "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
+            )
+        self.categories, self.image_size = list(data.categories), list(data.image_size)
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._every = math.ceil(len(self.trainer.datamodule.val_set) / _SYNTHETIC)  # type: ignore[attr-defined]
+        self._sums = torch.zeros(len(self.anomaly.names), 3, dtype=torch.float64)
+        self._plain: list[dict[str, Tensor]] = []
+        self._corrupted: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        seen = self.look(batch["image"])
+        for sums, name in zip(self._sums, self.anomaly.names, strict=True):
+            m = seen.maps[name].double()
+            sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
+        chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % self._every == 0]
+        if not chosen:
+            return
+        image, mask = self._corrupt(batch, chosen)
+        corrupted = self.look(image)
+        self._plain.append({name: m[chosen].cpu() for name, m in seen.maps.items()})
+        self._corrupted.append(({name: m.cpu() for name, m in corrupted.maps.items()}, mask.cpu()))
+        self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
+
+    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+        """For models that measure more: synthetic anomalies, the features without them, and where they are."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.finish_validation()
+        single = {f"val/{name}": value for name, value in self.measured.items() if isinstance(value, float)}
+        self.log_dict(single, sync_dist=True)
+
+    def finish_validation(self) -> None:
+        """Calibrate the maps and set ``measured`` from what the validation steps have seen."""
+        moments = self._sums.to(self.device)
+        if self._trainer is not None and self.trainer.world_size > 1:
+            gathered = self.all_gather(moments)
+            assert isinstance(gathered, Tensor)
+            moments = gathered.sum(0)
+        count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
+        std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
+        self.anomaly.calibrate(mean, std)
+        self.measured = self._measure_synthetic()
+
+    def _corrupt(self, batch: dict[str, Any], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Some of these normal images with a synthetic anomaly, the same ones at every call, and the masks."""
+        images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
+        kin = [[j for j, name in enumerate(batch["category"]) if name == batch["category"][i]] for i in chosen]
+        made = [
+            self.synthesis(
+                images[i], [images[j] for j in others], np.random.default_rng([self.seed, 8, int(batch["index"][i])])
+            )
+            for i, others in zip(chosen, kin, strict=True)
+        ]
+        image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made])
+        mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).float()
+        return image.to(self.device), mask.to(self.device)
+
+    def _measure_synthetic(self) -> dict[str, Any]:
+        if not self._corrupted:  # a process of several may have no validation image
+            return {}
+        plain = [self._fuse(maps) for maps in self._plain]
+        corrupted = [self._fuse(maps) for maps, _ in self._corrupted]
+        mask = torch.cat([mask for _, mask in self._corrupted])[:, 0] > 0
+        score = torch.cat([score for _, score in plain + corrupted])
+        label = torch.arange(len(score)) >= len(score) // 2
+        return {
+            "synthetic_ap": float(average_precision(torch.cat([m for m, _ in corrupted]).flatten(), mask.flatten())),
+            "synthetic_auroc": float(auroc(score, label)),
+            "normal_score": float(score[~label].mean()),
+        }
+
+    def _fuse(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        anomaly_map, score = self.anomaly({name: m.to(self.device) for name, m in maps.items()})
+        return anomaly_map.cpu(), score.cpu()
+
+    # Test
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation.reset()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
+        seen = self.look(batch["image"])
+        anomaly_map, anomaly_score = self.anomaly(seen.maps)
+        shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
+        quality: dict[str, list[float]] = {}
+        if (image_recon := self.image_recon(seen)) is not None:
+            shown["image_recon"] = image_recon
+            quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
+        self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)
+        return shown
+
+    def image_recon(self, seen: Seen) -> Tensor | None:
+        """The reconstructed image ``(N, 3, H, W)`` in [0, 1], of a model that makes one."""
+        return None
+
+    def on_test_epoch_end(self) -> None:
+        self.figures = (self.evaluation.compute() if self.evaluation.gather() else {}) | self.measured
+        single = {k: v for k, v in self.figures.items() if isinstance(v, float)}
+        self.log_dict({f"test/{k}": v for k, v in single.items()}, rank_zero_only=True)
+
+    # Checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = {
+            "version": VERSION,
+            "config": self.config,
+            "data": self.data,
+            "categories": self.categories,
+            "image_size": self.image_size,
+            "step": self.step,
+            "measured": self.measured,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = checkpoint[KEY]
+        self.step, self.measured = own["step"], own["measured"]
+        self.categories, self.image_size = own["categories"], own["image_size"]
+        self.config, self.data = own["config"], own["data"]

@@ -1,0 +1,114 @@
+"""The truths: scikit-learn and NumPy on maps that are known."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+
+from squad_lit.anomaly import Anomaly
+from squad_lit.detector import Detector, Seen
+
+SIDE = 16
+
+
+class Brightness(Detector):
+    """Its map is the image's brightness."""
+
+    def look(self, image: Tensor) -> Seen:
+        return Seen({"residual_a": image.mean(1), "residual_b": 2 * image[:, 0] - 1}, {"a": image})
+
+
+def paint(image: np.ndarray, others: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Make a random half of the pixels brighter."""
+    mask = rng.random(image.shape[:2]) < 0.5
+    return (image + 0.3 * mask[..., None]).astype(np.float32), mask
+
+
+def make(images: Tensor, synthesis: Any = paint) -> Brightness:
+    class Backbone(nn.Module):
+        groups, stride = {"a": [1]}, {"a": 1}
+
+    model = Brightness(
+        backbone=lambda groups: Backbone(),
+        groups={"a": [1]},
+        anomaly=lambda names: Anomaly(names, sigma=0.0, top=0.1, weight={"residual": 1.0}),
+        maps=["residual_a", "residual_b"],
+        synthesis=synthesis,
+        steps=1,
+        seed=0,
+    )
+    model._trainer = SimpleNamespace(datamodule=SimpleNamespace(val_set=images), world_size=1)
+    return model
+
+
+def validate(model: Brightness, images: Tensor, size: int = 7) -> None:
+    model.on_validation_epoch_start()
+    for index in torch.arange(len(images)).split(size):
+        batch = {"image": images[index], "index": index, "category": ["x"] * len(index)}
+        model.validation_step(batch, 0)
+    model.finish_validation()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(20, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def test_maps_are_calibrated_on_all_validation_pixels(images):
+    model = make(images)
+    validate(model, images)
+    raw = [images.mean(1).double().numpy(), (2 * images[:, 0] - 1).double().numpy()]
+    np.testing.assert_allclose(model.anomaly.mean, [m.mean() for m in raw], rtol=1e-5)
+    np.testing.assert_allclose(model.anomaly.std, [m.std() for m in raw], rtol=1e-5)
+
+
+def test_label_free_measures_are_those_of_scikit_learn(images):
+    model = make(images)
+    validate(model, images)
+    made = [paint(i.permute(1, 2, 0).numpy(), [], np.random.default_rng([0, 8, n])) for n, i in enumerate(images)]
+    corrupted = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _ in made])
+    (plain_map, plain_score), (bad_map, bad_score) = model.predict(images), model.predict(corrupted)
+    mask = np.stack([mask for _, mask in made])
+    score, label = np.r_[plain_score, bad_score], np.r_[np.zeros(20), np.ones(20)]
+    assert model.measured["synthetic_ap"] == pytest.approx(
+        average_precision_score(mask.ravel(), bad_map.ravel()), abs=1e-6
+    )
+    assert model.measured["synthetic_auroc"] == pytest.approx(roc_auc_score(label, score))
+    assert model.measured["normal_score"] == pytest.approx(float(plain_score.mean()), abs=1e-5)
+    del plain_map
+
+
+def test_the_measures_do_not_depend_on_the_batches(images):
+    one, other = make(images), make(images)
+    validate(one, images, size=20)
+    validate(other, images, size=3)
+    assert one.measured == pytest.approx(other.measured)
+
+
+def test_of_many_validation_images_a_spread_of_64_is_corrupted():
+    images = torch.rand(130, 3, 4, 4)
+    seen: list[float] = []
+
+    def note(image: np.ndarray, others: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(float(image[0, 0, 0]))
+        return paint(image, others, rng)
+
+    validate(make(images, note), images)
+    assert seen == images[::3, 0, 0, 0].tolist()
+
+
+def test_parts_of_another_category_are_not_pasted(images):
+    shown: list[int] = []
+
+    def note(image: np.ndarray, others: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        shown.append(len(others))
+        return paint(image, others, rng)
+
+    model = make(images, note)
+    model.on_validation_epoch_start()
+    model.validation_step({"image": images[:5], "index": torch.arange(5), "category": list("aabaa")}, 0)
+    assert shown == [4, 4, 1, 4, 4]
