@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
+from scipy.stats import entropy, kstest
 from torch import Tensor
 
 from squad_lit.quantizer import FSQ, VQ, NoQuantizer, codebook_statistics
@@ -309,3 +309,29 @@ def test_no_quantizer_refuses_no_scalar():
 )
 def test_codebook_statistics(count, usage, perplexity):
     assert codebook_statistics(torch.tensor(count)) == pytest.approx((usage, perplexity))
+
+
+@pytest.mark.parametrize("level", [3, 4, 5, 8])
+def test_ifsq_has_its_levels_and_is_twice_a_sigmoid_minus_one(level):
+    fsq = FSQ([level], bound="ifsq")
+    z = torch.linspace(-30, 30, 4001, dtype=torch.float64).view(1, 1, -1, 1)
+    assert len(fsq(z.float()).indices.unique()) == level
+    assert fsq.double().bound(torch.zeros(1, 1, 1, 1, dtype=torch.float64)).abs().item() < 1e-12
+    if level % 2:  # an even grid is the same function, moved so that zero stays zero
+        half = (level - 1) * (1 + 1e-3) / 2
+        torch.testing.assert_close(fsq.bound(z) / half, 2 * torch.sigmoid(1.6 * z) - 1)
+
+
+def test_ifsq_makes_a_normal_scalar_nearly_uniform():
+    z = torch.randn(1, 1, 20000, 1, generator=torch.Generator().manual_seed(0))
+    distance = {
+        bound: kstest(FSQ([5], bound=bound).bound(z).flatten() / 2.002, "uniform", args=(-1, 2)).statistic
+        for bound in ("tanh", "ifsq")
+    }
+    assert distance["ifsq"] < 0.02
+    assert distance["tanh"] > 0.05
+
+
+def test_fsq_refuses_an_unknown_bound():
+    with pytest.raises(ValueError, match=r"model\.fsq\.bound: expected tanh or ifsq, got sigmoid"):
+        FSQ([5], bound="sigmoid")

@@ -139,6 +139,7 @@ class Detector(L.LightningModule):
         for sums, name in zip(self._sums, self.anomaly.names, strict=True):
             m = seen.maps[name].double()
             sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
+        self.observe(seen)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % self._every == 0]
         if not chosen:
             return
@@ -147,6 +148,9 @@ class Detector(L.LightningModule):
         self._plain.append({name: m[chosen].cpu() for name, m in seen.maps.items()})
         self._corrupted.append(({name: m.cpu() for name, m in corrupted.maps.items()}, mask.cpu()))
         self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
+
+    def observe(self, seen: Seen) -> None:
+        """For models that measure more: a batch of normal images."""
 
     def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
         """For models that measure more: synthetic anomalies, the features without them, and where they are."""

@@ -43,6 +43,8 @@ class Squad(Detector):
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
         code_level: Makes code-level anomalies; without FSQ there are none.
+        image_every: Every how many images of a batch one trains the image decoder: it is for looking, and at full
+            resolution it is the dearest part of a step.
         loss_weight: Weights ``feature, image, focal, dice, adversarial``.
         adversarial_start: Share of the steps before the adversarial term sets in.
         optimizer: Makes an optimiser from parameters.
@@ -67,6 +69,7 @@ class Squad(Detector):
         steps: int,
         synthetic_fraction: float,
         code_level: CodeLevel,
+        image_every: int,
         loss_weight: Mapping[str, float],
         adversarial_start: float,
         optimizer: Callable[..., torch.optim.Optimizer],
@@ -76,6 +79,8 @@ class Squad(Detector):
     ) -> None:
         if not 0 <= synthetic_fraction <= 1:
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
+        if type(image_every) is not int or image_every < 1:
+            raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known or min(loss_weight.values()) < 0:
             raise ValueError(
@@ -98,6 +103,7 @@ class Squad(Detector):
                 part.to(memory_format=torch.channels_last)
         self.pool = pool
         self.synthetic_fraction, self.code_level = synthetic_fraction, code_level
+        self.image_every = image_every
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         for group, size in self.generator.codebook_sizes.items():
@@ -185,8 +191,8 @@ class Squad(Detector):
     def _image_terms(
         self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]
     ) -> Tensor:
-        # Every other image: the decoder is for looking, and at full resolution it is the dearest part of a step.
-        image, recon = batch["image"][::2], self.generator.image_decoder({g: c[::2] for g, c in codes.items()})
+        every = self.image_every
+        image, recon = batch["image"][::every], self.generator.image_decoder({g: c[::every] for g, c in codes.items()})
         term = losses.image_loss(recon, image)
         log["image"] = term.detach()
         total = self.loss_weight["image"] * term
@@ -239,6 +245,12 @@ class Squad(Detector):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self._copy: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+        self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+
+    def observe(self, seen: Seen) -> None:
+        assert seen.recon is not None
+        for group, features in seen.features.items():
+            self._error[group] += (features - seen.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
 
     def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
         assert corrupted.recon is not None
@@ -250,6 +262,7 @@ class Squad(Detector):
     def finish_validation(self) -> None:
         super().finish_validation()
         self.measured |= {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
+        self.measured |= {f"feature_error/{g}": float(torch.stack(v).mean()) for g, v in self._error.items() if v}
         self._count_codes()
         for group, size in self.generator.codebook_sizes.items():
             if size:

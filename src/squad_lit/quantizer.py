@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+# Of tanh(slope z), by the name of the bound. 2 sigmoid(1.6 z) - 1 is tanh(0.8 z).
+_SLOPES = {"tanh": 1.0, "ifsq": 0.8}
+
 
 class Quantized(NamedTuple):
     """What every quantiser returns; see the module's docstring."""
@@ -34,10 +37,12 @@ class FSQ(nn.Module):
         levels: Levels of each scalar, each at least 3. Recommended: [8, 6, 5] (240 codes), [8, 5, 5, 5] (1,000),
             [7, 5, 5, 5, 5] (4,375), [8, 8, 8, 5, 5, 5] (64,000).
         jitter: Probability that a scalar moves by one level in training mode: noise in the bottleneck.
+        bound: ``tanh``, or ``ifsq``: 2 sigmoid(1.6 z) - 1, which makes a standard normal z nearly uniform before it is
+            rounded.
 
     Raises:
         ValueError: A level below 3 (for 2 levels the offset that centres an even grid is infinite), no level at all, a
-            codebook above 2^20, or a jitter outside [0, 1).
+            codebook above 2^20, a jitter outside [0, 1), or an unknown bound.
 
     Example:
         >>> fsq = FSQ([3, 3])
@@ -52,7 +57,7 @@ class FSQ(nn.Module):
     _half: Tensor
     _basis: Tensor
 
-    def __init__(self, levels: Sequence[int], *, jitter: float = 0.0) -> None:
+    def __init__(self, levels: Sequence[int], *, jitter: float = 0.0, bound: str = "tanh") -> None:
         super().__init__()
         is_list = isinstance(levels, Sequence) and not isinstance(levels, str) and len(levels) > 0
         if not is_list or any(type(level) is not int or level < 3 for level in levels):
@@ -64,7 +69,9 @@ class FSQ(nn.Module):
             raise ValueError(f"model.fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
         if not 0 <= jitter < 1:
             raise ValueError(f"fsq.jitter: expected a probability in [0, 1), got {jitter}")
-        self.levels, self.jitter = levels, jitter
+        if bound not in _SLOPES:
+            raise ValueError(f"model.fsq.bound: expected {' or '.join(_SLOPES)}, got {bound}")
+        self.levels, self.jitter, self.slope = levels, jitter, _SLOPES[bound]
         self.dim, self.codebook_size = len(levels), math.prod(levels)
         count = torch.tensor(levels, dtype=torch.float32).view(1, -1, 1, 1)
         basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]).view(1, -1, 1, 1)
@@ -76,8 +83,8 @@ class FSQ(nn.Module):
         """Map real scalars to the open interval whose rounding gives exactly L_i integers; 0 maps to 0."""
         half = (self._levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(self._levels % 2 == 0, 0.5, 0.0)
-        shift = torch.atanh(offset / half)
-        return torch.tanh(z + shift) * half - offset
+        shift = torch.atanh(offset / half) / self.slope  # the inverse of the same function
+        return torch.tanh(self.slope * (z + shift)) * half - offset
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantise ``z``; ``codes`` lie in [-1, 1], for even L_i in [-1, 1 - 2 / L_i]."""
