@@ -353,3 +353,28 @@ def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(ImportError, match=f"pip install {PACKAGE}==0.1.0"):
         Backbone(NAME, GROUPS)
+
+
+# Vision transformers
+
+
+@pytest.mark.parametrize(("name", "patch"), [("vit_tiny_patch16_224", 16), ("vit_small_patch14_reg4_dinov2", 14)])
+def test_blocks_of_a_vision_transformer(name, patch):
+    torch.manual_seed(0)
+    found = Backbone(name, {"low": [1, 3], "high": [5]}, weights=None)
+    width = found.channels["high"]
+    assert found.channels == {"low": 2 * width, "high": width}
+    assert found.stride == {"low": patch, "high": patch}
+    image = torch.rand(1, 3, 4 * patch, 6 * patch, generator=torch.Generator().manual_seed(0))
+    seen: dict[int, torch.Tensor] = {}
+    for number, block in enumerate(found.network.blocks):
+        block.register_forward_hook(lambda _, __, out, number=number: seen.update({number: out}))
+    features = found(image)
+    tokens = {n: t[:, -24:].transpose(1, 2).reshape(1, width, 4, 6) for n, t in seen.items()}  # the last are patches
+    torch.testing.assert_close(features["low"], torch.cat([tokens[1], tokens[3]], 1))
+    torch.testing.assert_close(features["high"], tokens[5])
+
+
+def test_a_block_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"all layers of vit_tiny_patch16_224 have stride 16.*blocks, 0 to 11.*\[16\]"):
+        Backbone("vit_tiny_patch16_224", {"high": [16]}, weights=None)

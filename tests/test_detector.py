@@ -112,3 +112,31 @@ def test_parts_of_another_category_are_not_pasted(images):
     model.on_validation_epoch_start()
     model.validation_step({"image": images[:5], "index": torch.arange(5), "category": list("aabaa")}, 0)
     assert shown == [4, 4, 1, 4, 4]
+
+
+class Corner(Brightness):
+    """Its map is bright in the upper left, whatever the image, and shows the image too."""
+
+    def look(self, image: Tensor) -> Seen:
+        maps = super().look(image).maps
+        fixed = torch.zeros(SIDE, SIDE)
+        fixed[0, 0] = 1
+        return Seen({name: m + fixed for name, m in maps.items()}, {"a": image})
+
+
+def test_maps_are_averaged_with_those_of_flipped_images(images):
+    model = make(images)
+    model.__class__ = Corner
+    model.anomaly.flip_sides = [-1, -2]
+    plain = Brightness.look(model, images).maps["residual_a"]
+    difference = model.see(images).maps["residual_a"] - plain
+    expected = torch.zeros(SIDE, SIDE)
+    expected[0, 0] = expected[0, -1] = expected[-1, 0] = 1 / 3
+    torch.testing.assert_close(difference, expected.expand_as(difference))
+
+
+def test_flips_have_names():
+    names = {"residual": 1.0}
+    assert Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["horizontal", "vertical"]).flip_sides == [-1, -2]
+    with pytest.raises(ValueError, match=r"anomaly\.flips: expected any of horizontal, vertical, got \['diagonal'\]"):
+        Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["diagonal"])

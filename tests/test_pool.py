@@ -66,7 +66,7 @@ def data(draw_texture) -> Textures:
 
 def attached(data: Textures, seed: int = 0, backbone: nn.Module | None = None, **changed: Any) -> FeaturePool:
     pool = make(**changed)
-    pool.attach(data, backbone or Pixels(), seed=seed)
+    pool.attach(data, backbone or Pixels(), seed=seed, steps=100)
     return pool
 
 
@@ -122,9 +122,9 @@ def test_anomalies_are_drawn_anew_at_a_refresh_and_clean_features_are_kept(data)
 def test_attaching_again_starts_anew(data, draw_texture):
     pool = attached(data)
     before = take(pool, 0)
-    pool.attach(Textures(draw_texture, 3), Pixels(), seed=0)
+    pool.attach(Textures(draw_texture, 3), Pixels(), seed=0, steps=100)
     assert not equal(take(pool, 0), before)
-    pool.attach(data, Pixels(), seed=0)
+    pool.attach(data, Pixels(), seed=0, steps=100)
     assert equal(take(pool, 0), before)
 
 
@@ -190,8 +190,9 @@ def test_mean_features_of_an_anomaly_are_those_of_its_pixels(data):
 
 def test_anomalies_take_parts_from_their_own_category_only(data):
     seen: list[bool] = []
+    shares: list[float] = []
 
-    def spy(image: Any, others: list[Any], rng: np.random.Generator) -> tuple[Any, Any]:
+    def spy(image: Any, others: list[Any], rng: np.random.Generator, *, progress: float) -> tuple[Any, Any]:
         own = [i for i, known in enumerate(data.images) if np.abs(known.permute(1, 2, 0).numpy() - image).max() < 0.01]
         kin = [
             i
@@ -202,10 +203,14 @@ def test_anomalies_take_parts_from_their_own_category_only(data):
         assert len(own) == 1
         assert len(kin) == len(others) > 0
         seen.extend(k % 2 == own[0] % 2 for k in kin)
+        shares.append(progress)
         return image, np.ones(image.shape[:2], bool)
 
-    attached(data, synthesis=spy, views=1, synthetic=20).advance(0)
+    pool = attached(data, synthesis=spy, views=1, synthetic=20)
+    pool.advance(0)
+    pool.advance(9)  # in the third period of 4 steps, of 100 in all
     assert all(seen)
+    assert shares == pytest.approx([0.0] * 20 + [0.08] * 20)
     assert len(seen) >= 20
 
 

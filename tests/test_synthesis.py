@@ -208,6 +208,25 @@ def test_opacity_limits_the_change(draw_texture):
     assert 0.025 < np.abs(changed - image).max() <= 0.2 + 1e-6  # colours differ by 1 at most
 
 
+def test_curriculum_lowers_the_weakest_opacity(draw_texture, monkeypatch):
+    seen: list[float] = []
+
+    def note(scene: Scene, area: float, opacity: float) -> Array:
+        seen.append(opacity)
+        return 1 - scene.image
+
+    monkeypatch.setitem(KINDS, "patch", note)
+    learning = make(kinds={"patch": 1.0}, gross=0, opacity=[0.2, 1.0], curriculum=0.5)
+    lowest = {}
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        seen.clear()
+        for seed in range(100):
+            learning(draw_texture(0), [], rng(seed), progress=progress)
+        lowest[progress] = min(seen)
+        assert max(seen) <= 1
+    assert lowest == pytest.approx({0.0: 1.0, 0.25: 0.6, 0.5: 0.2, 1.0: 0.2}, abs=0.02)
+
+
 def test_kinds_are_drawn_by_their_weights(monkeypatch, draw_texture):
     drawn = []
     for name, kind in KINDS.items():

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# The dimension that a flip turns around, of images and maps.
+_SIDES = {"horizontal": -1, "vertical": -2}
+
 
 class Anomaly(nn.Module):
     """Brings the maps of a model to one scale, fuses them, and scores the image.
@@ -24,6 +27,8 @@ class Anomaly(nn.Module):
         top: Share of the pixels whose mean is the score, in (0, 1].
         weight: Of each kind of map; the maps of a kind share it, and the weights of the kinds that there are are
             brought to a sum of 1.
+        flips: ``horizontal`` and ``vertical``: the maps of an image are averaged with those of its flipped copies,
+            each for the price of one more pass.
 
     Raises:
         ValueError: A number out of range, or a kind of map without a weight.
@@ -33,8 +38,19 @@ class Anomaly(nn.Module):
     std: Tensor
     calibrated: Tensor
 
-    def __init__(self, names: Sequence[str], *, sigma: float, top: float, weight: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        sigma: float,
+        top: float,
+        weight: Mapping[str, float],
+        flips: Sequence[str] = (),
+    ) -> None:
         super().__init__()
+        if unknown := sorted(set(flips) - set(_SIDES)):
+            raise ValueError(f"anomaly.flips: expected any of {', '.join(_SIDES)}, got {unknown}")
+        self.flip_sides = [_SIDES[flip] for flip in flips]
         if sigma < 0:
             raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
         if not 0 < top <= 1:

@@ -27,7 +27,9 @@ class Backbone(nn.Module):
 
     Args:
         name: A timm model that supports ``forward_intermediates`` (nearly all of them).
-        groups: For each group the strides (pixels per cell) of its layers, e.g. ``{"low": [4, 8], "high": [16]}``.
+        groups: For each group the strides (pixels per cell) of its layers, e.g. ``{"low": [4, 8], "high": [16]}``. Of a
+            network whose layers all have one stride (a vision transformer), the numbers of its blocks, from 0:
+            ``{"low": [2, 5], "high": [8, 11]}``.
         weights: ``"auto"``: the pip package for ``tf_efficientnet_lite0`` to ``lite2``, timm's hub for any other;
             a path: a local state dict (``.pth`` or ``.safetensors``) with timm's names; ``None``: random weights
             (tests, or a checkpoint that is about to be loaded).
@@ -51,17 +53,17 @@ class Backbone(nn.Module):
         if not groups or not all(groups.values()):
             raise ValueError(f"model.groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
         self.groups = {group: list(strides) for group, strides in groups.items()}
-        network: Any = timm.create_model(name, pretrained=weights == "auto" and name not in _PACKAGED)
+        network: Any = _create(name, pretrained=weights == "auto" and name not in _PACKAGED)
         if weights is not None:
             _load_weights(network, name, weights)
-        self._layer_of = _layers_by_stride(network, name, [s for strides in self.groups.values() for s in strides])
         info = network.feature_info
+        self._layer_of = _choose_layers(info, name, [s for strides in self.groups.values() for s in strides])
         layers = sorted(set(self._layer_of.values()))
         self._layers: list[int] = network.prune_intermediate_layers(layers, prune_norm=True, prune_head=True)
         self.network: Any = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         # {group: channels}, {group: pixels per cell}
         self.channels = {g: sum(info[self._layer_of[s]]["num_chs"] for s in ss) for g, ss in self.groups.items()}
-        self.stride = {g: max(strides) for g, strides in self.groups.items()}
+        self.stride = {g: max(info[self._layer_of[s]]["reduction"] for s in ss) for g, ss in self.groups.items()}
         config = network.pretrained_cfg
         self.register_buffer("image_mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("image_std", torch.tensor(config["std"]).view(1, 3, 1, 1))
@@ -118,7 +120,7 @@ class Backbone(nn.Module):
         out = {}
         for group, strides in self.groups.items():
             layers = [by_layer[self._layer_of[s]] for s in strides]
-            grid = layers[-1].shape[-2:] if strides[-1] == max(strides) else min(f.shape[-2:] for f in layers)
+            grid = min(f.shape[-2:] for f in layers)
             out[group] = torch.cat([f if f.shape[-2:] == grid else F.adaptive_avg_pool2d(f, grid) for f in layers], 1)
         return out
 
@@ -194,10 +196,24 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
         raise ValueError(f"backbone.weights={weights}: the weights do not fit {name}: {error}") from error
 
 
-def _layers_by_stride(network: Any, name: str, strides: Sequence[int]) -> dict[int, int]:
-    """For each asked stride the deepest layer that has it, as an index into timm's ``feature_info``."""
-    have = {info["reduction"]: index for index, info in enumerate(network.feature_info)}
-    missing = sorted(set(strides) - set(have))
-    if missing:
+def _create(name: str, *, pretrained: bool) -> Any:
+    """A timm network that takes images of any size, where that has to be asked for."""
+    try:
+        return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
+    except TypeError:  # a convolutional network knows no such option: it takes any size
+        return timm.create_model(name, pretrained=pretrained)
+
+
+def _choose_layers(info: Any, name: str, asked: Sequence[int]) -> dict[int, int]:
+    """For each asked stride the deepest layer that has it; of a network with one stride, the block of that number."""
+    have = {layer["reduction"]: index for index, layer in enumerate(info)}
+    if len(have) == 1 and len(info) > 1:
+        if missing := sorted(set(asked) - set(range(len(info)))):
+            raise ValueError(
+                f"model.groups: all layers of {name} have stride {next(iter(have))}, so groups name its blocks, 0 to "
+                f"{len(info) - 1}, such as {{low: [2, 5], high: [8, 11]}}; got {missing}"
+            )
+        return {block: block for block in asked}
+    if missing := sorted(set(asked) - set(have)):
         raise ValueError(f"model.groups: {name} has no layer of stride {missing}; it has {sorted(have)}")
-    return {stride: have[stride] for stride in strides}
+    return {stride: have[stride] for stride in asked}

@@ -168,6 +168,16 @@ def _tone(scene: Scene, area: float, opacity: float) -> Array:
     return blend(scene.image, fill, blob(scene, area), opacity)
 
 
+def _smear(scene: Scene, area: float, opacity: float) -> Array:
+    """Wiped in one direction and a little lighter or darker: grease, a wet cloth, a touched print."""
+    rng = scene.rng
+    angle, reach = rng.uniform(0, np.pi), rng.uniform(2, 10)
+    shifts = [(round(r * np.sin(angle)), round(r * np.cos(angle))) for r in np.linspace(-reach, reach, 7)]
+    wiped = np.mean([np.roll(scene.image, shift, (0, 1)) for shift in shifts], axis=0)
+    fill = np.clip(wiped + rng.choice([-1, 1]) * rng.uniform(0.03, 0.15), 0, 1).astype(np.float32)
+    return blend(scene.image, fill, blob(scene, max(area, 60)), opacity)
+
+
 def _stain(scene: Scene, area: float, opacity: float) -> Array:
     """A colour broken up by fine noise: rust, dirt, residue."""
     rng, size = scene.rng, scene.image.shape[:2]
@@ -231,6 +241,7 @@ KINDS: dict[str, Callable[[Scene, float, float], Array]] = {
     "patch": _patch,
     "own": _own_patch,
     "tone": _tone,
+    "smear": _smear,
     "stain": _stain,
     "dent": _dent,
     "warp": _warp,

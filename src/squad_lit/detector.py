@@ -89,9 +89,18 @@ class Detector(L.LightningModule):
     def look(self, image: Tensor) -> Seen:
         """Raw maps of images ``(N, 3, H, W)`` in [0, 1], and what they come from."""
 
+    def see(self, image: Tensor) -> Seen:
+        """As :meth:`look`, the maps averaged with those of the flipped images that ``anomaly.flips`` asks for."""
+        seen = self.look(image)
+        flipped = [(self.look(image.flip(side)).maps, side) for side in self.anomaly.flip_sides]
+        if not flipped:
+            return seen
+        maps = {n: torch.stack([m, *(o[n].flip(side) for o, side in flipped)]).mean(0) for n, m in seen.maps.items()}
+        return seen._replace(maps=maps)
+
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
-        return self.anomaly(self.look(image).maps)
+        return self.anomaly(self.see(image).maps)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -135,7 +144,7 @@ class Detector(L.LightningModule):
         self._corrupted: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        seen = self.look(batch["image"])
+        seen = self.see(batch["image"])
         for sums, name in zip(self._sums, self.anomaly.names, strict=True):
             m = seen.maps[name].double()
             sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
@@ -144,7 +153,7 @@ class Detector(L.LightningModule):
         if not chosen:
             return
         image, mask = self._corrupt(batch, chosen)
-        corrupted = self.look(image)
+        corrupted = self.see(image)
         self._plain.append({name: m[chosen].cpu() for name, m in seen.maps.items()})
         self._corrupted.append(({name: m.cpu() for name, m in corrupted.maps.items()}, mask.cpu()))
         self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
@@ -211,7 +220,7 @@ class Detector(L.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
-        seen = self.look(batch["image"])
+        seen = self.see(batch["image"])
         anomaly_map, anomaly_score = self.anomaly(seen.maps)
         shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
         quality: dict[str, list[float]] = {}

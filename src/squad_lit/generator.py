@@ -86,11 +86,9 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, dims: Mapping[str, int], strides: Mapping[str, int], width: int) -> None:
         super().__init__()
-        finest = min(strides.values())
-        if finest & (finest - 1):
-            raise ValueError(
-                f"model.groups: the image decoder needs a finest stride that is a power of 2, got {finest}"
-            )
+        self.stride = min(strides.values())
+        # To the next power of 2, and from there to the image: vision transformers have a stride of 14.
+        finest = 1 << (self.stride - 1).bit_length()
         self.stem = nn.ModuleDict({group: nn.Conv2d(dim, width, 3, padding=1) for group, dim in dims.items()})
         blocks: list[nn.Module] = [ResidualBlock(width)]
         # The last doubling is a pixel shuffle of the output itself: no convolution at full resolution.
@@ -116,7 +114,11 @@ class ImageDecoder(nn.Module):
         parts = [stem(codes[group]) for group, stem in self.stem.items()]
         grid = max(p.shape[-2:] for p in parts)
         x = torch.stack([p if p.shape[-2:] == grid else F.interpolate(p, size=grid) for p in parts]).sum(0)
-        return torch.sigmoid(self.body(x))
+        size = [side * self.stride for side in x.shape[-2:]]
+        x = self.body(x)
+        if list(x.shape[-2:]) != size:
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return torch.sigmoid(x)
 
 
 class Generator(nn.Module):

@@ -46,6 +46,9 @@ class Squad(Detector):
         image_every: Every how many images of a batch one trains the image decoder: it is for looking, and at full
             resolution it is the dearest part of a step.
         loss_weight: Weights ``feature, image, focal, dice, adversarial``.
+        focal_gamma: Of the focal loss; 0 makes it binary cross-entropy.
+        stop_gradient: Keep the loss of the segmentation discriminator from the generator, which would otherwise learn
+            to make that one's task easy.
         adversarial_start: Share of the steps before the adversarial term sets in.
         optimizer: Makes an optimiser from parameters.
         scheduler: Makes a schedule from an optimiser and ``total_steps``.
@@ -71,6 +74,8 @@ class Squad(Detector):
         code_level: CodeLevel,
         image_every: int,
         loss_weight: Mapping[str, float],
+        focal_gamma: float,
+        stop_gradient: bool,
         adversarial_start: float,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
@@ -81,6 +86,8 @@ class Squad(Detector):
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
         if type(image_every) is not int or image_every < 1:
             raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
+        if focal_gamma < 0:
+            raise ValueError(f"model.focal_gamma: expected at least 0, got {focal_gamma}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known or min(loss_weight.values()) < 0:
             raise ValueError(
@@ -103,7 +110,7 @@ class Squad(Detector):
                 part.to(memory_format=torch.channels_last)
         self.pool = pool
         self.synthetic_fraction, self.code_level = synthetic_fraction, code_level
-        self.image_every = image_every
+        self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         for group, size in self.generator.codebook_sizes.items():
@@ -141,7 +148,9 @@ class Squad(Detector):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        self.pool.attach(data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, show=show)
+        self.pool.attach(
+            data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, steps=self.steps, show=show
+        )
         if self.step == 0:
             images = chunks_ahead(lambda index: data.train_set[index]["image"], len(data.train_set))
             self.backbone.fit(chunk.to(self.device) for chunk in images)
@@ -212,10 +221,10 @@ class Squad(Detector):
 
     def _mask_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         assert self.segmentation is not None
-        # Detached: trained jointly, the generator would learn to make the discriminator's task easy.
-        logit = self.segmentation(batch["features"], {g: r.detach() for g, r in recon.items()})
+        shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
+        logit = self.segmentation(batch["features"], shown)
         target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
-        focal, dice = losses.focal_loss(logit, target), losses.dice_loss(logit, target)
+        focal, dice = losses.focal_loss(logit, target, gamma=self.focal_gamma), losses.dice_loss(logit, target)
         log |= {"focal": focal.detach(), "dice": dice.detach()}
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 

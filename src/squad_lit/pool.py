@@ -66,16 +66,18 @@ class FeaturePool:
         self._period = -1
         self._slots: list[tuple[int, int]] = []
 
-    def attach(self, dataset: Dataset[Any], backbone: Backbone, *, seed: int, show: bool = False) -> None:
+    def attach(self, dataset: Dataset[Any], backbone: Backbone, *, seed: int, steps: int, show: bool = False) -> None:
         """Say what the pool is filled from; nothing is computed yet.
 
         Args:
             dataset: Items with ``image`` (3, H, W) in [0, 1] and ``category``; normal images only.
             backbone: On the device that is to compute.
             seed: Of views, anomalies and the order of batches.
+            steps: Length of the training.
             show: Show a progress bar while the pool is filled.
         """
         self._dataset, self._backbone, self._seed, self._show = dataset, backbone, seed, show
+        self._steps = steps
         self._period, self._slots = -1, []
 
     def advance(self, step: int) -> None:
@@ -156,7 +158,8 @@ class FeaturePool:
             rng = np.random.default_rng([self._seed, 3, period, number])
             kin = self._kin[self._category[slot]]
             image, *others = (_to_array(self._image[i]) for i in [slot, *rng.choice(kin, _OTHERS)])
-            changed, mask = self.synthesis(image, others, rng)
+            progress = period * self.refresh_every / self._steps
+            changed, mask = self.synthesis(image, others, rng, progress=progress)
             self._mask[number, 0] = torch.from_numpy(mask)
             return torch.from_numpy(changed).permute(2, 0, 1)
 

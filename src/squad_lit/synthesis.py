@@ -51,12 +51,15 @@ class Synthesis:
     otherwise it is one to ``fine_count`` small defects on the estimated foreground, whose areas are log-uniform.
 
     Args:
-        kinds: Weight of each kind of small defect: any of ``patch, own, tone, stain, dent, warp, scratch, missing``.
+        kinds: Weight of each kind of small defect: any of ``patch, own, tone, smear, stain, dent, warp, scratch,
+            missing``.
         gross: Probability of a gross defect.
         gross_area: Largest share of the image that a gross defect covers.
         fine_area: Smallest area in px and largest area as a share of the image, of a small defect.
         fine_count: Most small defects in an image.
         opacity: Range of the opacity of what is pasted.
+        curriculum: Share of the training in which the lower end of the opacity falls from the upper end to its value:
+            first what is easy to see. 0: the whole range from the start.
         texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones.
 
     Raises:
@@ -73,13 +76,15 @@ class Synthesis:
         fine_area: Sequence[float],
         fine_count: int,
         opacity: Sequence[float],
+        curriculum: float = 0.0,
         texture_dir: str | None = None,
     ) -> None:
         if unknown := sorted(set(kinds) - set(KINDS)):
             raise ValueError(f"synthesis.kinds: unknown {unknown}; known: {sorted(KINDS)}")
         if min(kinds.values(), default=0) < 0 or sum(kinds.values()) <= 0:
             raise ValueError(f"synthesis.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
-        for name, value in {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1]}.items():
+        shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1], "curriculum": curriculum}
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"synthesis.{name}: expected a share in [0, 1], got {value}")
         if fine_count < 1 or fine_area[0] < 1:
@@ -90,23 +95,28 @@ class Synthesis:
         self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())
         self.gross, self.gross_area = gross, gross_area
         self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
+        self.curriculum = curriculum
         self.textures = _load_textures(texture_dir)
 
-    def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
+    def __call__(
+        self, image: Array, others: Sequence[Array], rng: np.random.Generator, *, progress: float = 1.0
+    ) -> tuple[Array, Mask]:
         """Corrupt an image.
 
         Args:
             image: ``(H, W, 3)`` float32 in [0, 1].
             others: Normal images of the same category and size, as a source of displaced parts; may be empty.
             rng: The only source of randomness.
+            progress: Share of the training that is done, for the curriculum.
 
         Returns:
             The corrupted image, and the mask ``(H, W)`` of the pixels that changed visibly; never empty.
         """
         foreground, background = estimate_foreground(image)
+        opacity = self._opacity(progress)
         scene = Scene(image, foreground, background, others, self.textures, rng)
         for _ in range(8):  # a draw may change nothing, e.g. a grey tone on grey
-            changed = (self._gross(scene) if rng.random() < self.gross else self._fine(scene)).astype(np.float32)
+            changed = (self._gross if rng.random() < self.gross else self._fine)(scene, opacity).astype(np.float32)
             mask = changed_pixels(image, changed)
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
@@ -114,23 +124,28 @@ class Synthesis:
         changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
         return changed, changed_pixels(image, changed)
 
-    def _gross(self, scene: Scene) -> Array:
+    def _opacity(self, progress: float) -> tuple[float, float]:
+        low, high = self.opacity
+        done = min(1.0, progress / self.curriculum) if self.curriculum > 0 else 1.0
+        return high - done * (high - low), high
+
+    def _gross(self, scene: Scene, opacity: tuple[float, float]) -> Array:
         rng = scene.rng
         noise = perlin(scene.image.shape[:2], 2.0 ** rng.uniform(1, 5, 2), rng)
         shape = noise > np.quantile(noise, 1 - rng.uniform(min(0.02, self.gross_area), self.gross_area))
         if not scene.foreground.all() and rng.random() < 0.7:
             shape &= scene.foreground
         fill = pasted(scene) if rng.random() < 0.7 else own(scene)
-        return blend(scene.image, fill, shape.astype(np.float32), rng.uniform(*self.opacity))
+        return blend(scene.image, fill, shape.astype(np.float32), rng.uniform(*opacity))
 
-    def _fine(self, scene: Scene) -> Array:
+    def _fine(self, scene: Scene, opacity: tuple[float, float]) -> Array:
         rng = scene.rng
         smallest = self.fine_area[0]
         low, high = np.log(smallest), np.log(max(smallest, self.fine_area[1] * scene.foreground.size))
         for _ in range(rng.integers(1, self.fine_count + 1)):
             kind = KINDS[self.names[rng.choice(len(self.names), p=self.weights)]]
             area = float(np.exp(rng.uniform(low, high)))
-            scene = scene._replace(image=kind(scene, area, rng.uniform(*self.opacity)))
+            scene = scene._replace(image=kind(scene, area, rng.uniform(*opacity)))
         return scene.image
 
 
