@@ -44,6 +44,10 @@ _TEXTURES += ["hubble_deep_field", "immunohistochemistry"]
 VISIBLE = 0.025
 
 
+# What differs from the background by less than this share of the object's difference is its shadow.
+_SHADOW = 0.4
+
+
 class Synthesis:
     """Draws synthetic anomalies that span gross to hair-thin.
 
@@ -177,8 +181,11 @@ def estimate_foreground(image: Array) -> tuple[Mask, Array]:
         return everywhere, background
     noise = float(np.median(error[keep]))
     # At half the resolution: this is done for every synthetic image.
-    found = ndimage.uniform_filter(np.abs(image - background)[::2, ::2].mean(2), 3) > max(0.06, 4 * noise)
-    found = ndimage.binary_fill_holes(ndimage.binary_closing(found))
+    away = ndimage.uniform_filter(np.abs(image - background)[::2, ::2].mean(2), 3)
+    found = away > max(0.06, 4 * noise)
+    if found.any():  # soft shadows are far nearer to the background than the object that throws them
+        found = away > max(0.06, 4 * noise, _SHADOW * float(np.quantile(away[found], 0.9)))
+    found = ndimage.binary_dilation(ndimage.binary_fill_holes(ndimage.binary_closing(found)))
     found = found.repeat(2, 0).repeat(2, 1)[:h, :w]
     return (found, background) if 0.02 < found.mean() < 0.95 else (everywhere, background)
 

@@ -1,0 +1,79 @@
+"""Does a narrow code keep the network from copying the anomaly? Runs the study, its tables and its plot.
+
+    python experiments/shortcut/run.py runs/shortcut
+
+Two jobs side by side, 300 steps each, a twelfth of the work of the final table; results.csv has the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from study import Job, markdown, run
+
+HERE = Path(__file__).parent
+CATEGORIES = ("bottle", "screw")
+# Code-level anomalies exist for FSQ only: none in any arm (they are off by default, too).
+COMMON = ["model.steps=300", "synthesis.code.fraction=0"]
+# Levels of about 2^4, 2^8, 2^10, 2^12 and 2^16 codes; VQ has as many codes as FSQ.
+LEVELS = ([4, 4], [8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 5, 5, 5])
+DISCRIMINATORS = ("none", "segmentation", "patch", "both")
+REST = {
+    "copy low": "copy_ratio/low",
+    "copy high": "copy_ratio/high",
+    "error low": "feature_error/low",
+    "error high": "feature_error/high",
+    "use low": "codebook_usage/low",
+    "perplexity low": "perplexity/low",
+    "PSNR": "psnr",
+    "SSIM": "ssim",
+}
+
+
+def jobs() -> list[Job]:
+    """Widths of the bottleneck for each quantiser, and the discriminators at one width."""
+    arms: dict[str, list[str]] = {}
+    for levels in LEVELS:
+        size = math.prod(levels)
+        arms[f"fsq {size}"] = [f"model.fsq.levels={levels}".replace(" ", "")]
+        arms[f"vq {size}"] = ["quantizer=vq", f"model.vq.codebook_size={size}"]
+    arms["none"] = ["quantizer=none"]
+    for quantizer in ("fsq", "none"):
+        for discriminator in DISCRIMINATORS:
+            if discriminator != "segmentation":  # that one is among the widths
+                arms[f"{quantizer} {discriminator}"] = [f"quantizer={quantizer}", f"discriminator={discriminator}"]
+    return [Job(category, arm, [*COMMON, *options]) for arm, options in arms.items() for category in CATEGORIES]
+
+
+def plot(rows: list[dict[str, Any]]) -> None:
+    """Copy ratio, Pixel AP and AUPRO against the number of codes."""
+    from matplotlib.figure import Figure
+
+    keys = {"copy ratio, low group": "copy_ratio/low", "Pixel AP (%)": "pixel_ap", "AUPRO (%)": "pixel_aupro"}
+    figure = Figure(figsize=(10, 3.2 * len(CATEGORIES)), layout="constrained")
+    axes = figure.subplots(len(CATEGORIES), len(keys), squeeze=False)
+    for line, category in zip(axes, CATEGORIES, strict=True):
+        found = {row["arm"]: row for row in rows if row["category"] == category}
+        for ax, (label, key) in zip(line, keys.items(), strict=True):
+            for quantizer, marker in (("fsq", "o"), ("vq", "s")):
+                points = [(math.prod(lv), found.get(f"{quantizer} {math.prod(lv)}")) for lv in LEVELS]
+                there = [(size, row[key]) for size, row in points if row is not None]
+                ax.plot(*zip(*there, strict=True), marker=marker, label=quantizer)
+            if "none" in found:
+                ax.axhline(found["none"][key], color="0.5", linestyle="--", label="none")
+            ax.set_xscale("log", base=2)
+            ax.set_xlabel("codes")
+            ax.set_title(f"{category}: {label}", fontsize=9)
+            ax.legend(fontsize=8)
+    figure.savefig(HERE / "width.png", dpi=90)
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/shortcut").absolute()
+    table = run(jobs(), where, HERE / "results.csv", workers=2)
+    print(markdown(table, REST))
+    plot(table)
