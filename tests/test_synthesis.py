@@ -272,9 +272,6 @@ def test_a_soft_shadow_is_no_foreground():
     shaded = np.where(inside[..., None], image, image - shadow[..., None]).astype(np.float32)
     found, _ = estimate_foreground(shaded)
     assert overlap(found, inside) > 0.85
-    assert (
-        shadow[~inside] > 0.1
-    ).sum() > 0.3 * inside.sum()  # without the rule it would be a good part of what is found
 
 
 def test_foreground_of_a_bright_object_on_black():

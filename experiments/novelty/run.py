@@ -4,8 +4,8 @@
 
 Each RUN is the folder of a training with FSQ on one category; the data are those of its config.yaml. Counts are of the
 training images, maps are smoothed and calibrated on the validation images like all others, and nothing is fitted to the
-test set. The two maps: the negative log frequency of a code, and of a code given each of its four neighbours, backed off to
-the former where the pair is rare.
+test set. The two maps: the negative log frequency of a code, and of a code given each of its four neighbours, backed
+off to the former where the pair is rare.
 """
 
 from __future__ import annotations
