@@ -1,6 +1,6 @@
 """Does a narrow code keep the network from copying the anomaly? Runs the study, its tables and its plot.
 
-    python experiments/shortcut/run.py runs/shortcut
+    python -m experiments.shortcut.run runs/shortcut
 
 Two jobs side by side, 300 steps each, a twelfth of the work of the final table; results.csv has the rows.
 """
@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from study import Job, markdown, run
+from experiments.study import Job, markdown, run
 
 HERE = Path(__file__).parent
 CATEGORIES = ("bottle", "screw")

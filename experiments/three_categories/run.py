@@ -1,6 +1,6 @@
 """Runs this experiment and prints its table.
 
-python experiments/three_categories/run.py runs/three_categories
+python -m experiments.three_categories.run runs/three_categories
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from study import DATASETS, Job, markdown, run
+from experiments.study import DATASETS, Job, markdown, run
 
 ARMS = {
     "memory": (["model=memory"], [0]),
