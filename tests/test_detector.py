@@ -41,14 +41,18 @@ def make(images: Tensor, synthesis: Any = paint) -> Brightness:
         steps=1,
         seed=0,
     )
-    model._trainer = SimpleNamespace(datamodule=SimpleNamespace(val_set=images), world_size=1)
     return model
 
 
-def validate(model: Brightness, images: Tensor, size: int = 7) -> None:
+def validate(model: Brightness, images: Tensor, size: int = 7, category: str | None = None) -> None:
+    batches = [
+        {"image": images[i], "index": i, "category": list(category or "x" * len(images))[i[0] : i[-1] + 1]}
+        for i in torch.arange(len(images)).split(size)
+    ]
+    data = SimpleNamespace(val_set=images, val_dataloader=lambda: batches)
+    model._trainer = SimpleNamespace(datamodule=data, world_size=1)
     model.on_validation_epoch_start()
-    for index in torch.arange(len(images)).split(size):
-        batch = {"image": images[index], "index": index, "category": ["x"] * len(index)}
+    for batch in batches:
         model.validation_step(batch, 0)
     model.finish_validation()
 
@@ -79,7 +83,8 @@ def test_label_free_measures_are_those_of_scikit_learn(images):
     )
     assert model.measured["synthetic_auroc"] == pytest.approx(roc_auc_score(label, score))
     assert model.measured["normal_score"] == pytest.approx(float(plain_score.mean()), abs=1e-5)
-    del plain_map
+    np.testing.assert_allclose(model.normal["score"], plain_score, rtol=1e-5)
+    np.testing.assert_allclose(model.normal["maximum"], plain_map.flatten(1).max(1).values, rtol=1e-5)
 
 
 def test_the_measures_do_not_depend_on_the_batches(images):
@@ -108,9 +113,7 @@ def test_parts_of_another_category_are_not_pasted(images):
         shown.append(len(others))
         return paint(image, others, rng)
 
-    model = make(images, note)
-    model.on_validation_epoch_start()
-    model.validation_step({"image": images[:5], "index": torch.arange(5), "category": list("aabaa")}, 0)
+    validate(make(images[:5], note), images[:5], category="aabaa")
     assert shown == [4, 4, 1, 4, 4]
 
 

@@ -9,7 +9,7 @@ PACKAGE = "squad_lit"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
-MATHS |= {"augmentation", "table"}
+MATHS |= {"augmentation", "table", "threshold"}
 WIRING = {"dataset", "detector", "module", "memory", "callback", "backbone", "evaluation"}
 ENTRY = {"command", "train", "check", "predict", "export", "report", "view"}
 

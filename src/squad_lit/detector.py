@@ -82,6 +82,8 @@ class Detector(L.LightningModule):
         self.categories: list[str] = []
         self.image_size: list[int] = []
         self.measured: dict[str, Any] = {}
+        # Of the validation images: anomaly scores, and the highest pixel of each map. Thresholds come from them.
+        self.normal: dict[str, list[float]] = {"score": [], "maximum": []}
         self.figures: dict[str, Any] = {}
         self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
 
@@ -138,31 +140,13 @@ class Detector(L.LightningModule):
     # Validation
 
     def on_validation_epoch_start(self) -> None:
-        self._every = math.ceil(len(self.trainer.datamodule.val_set) / _SYNTHETIC)  # type: ignore[attr-defined]
         self._sums = torch.zeros(len(self.anomaly.names), 3, dtype=torch.float64)
-        self._plain: list[dict[str, Tensor]] = []
-        self._corrupted: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         seen = self.see(batch["image"])
         for sums, name in zip(self._sums, self.anomaly.names, strict=True):
             m = seen.maps[name].double()
             sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
-        self.observe(seen)
-        chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % self._every == 0]
-        if not chosen:
-            return
-        image, mask = self._corrupt(batch, chosen)
-        corrupted = self.see(image)
-        self._plain.append({name: m[chosen].cpu() for name, m in seen.maps.items()})
-        self._corrupted.append(({name: m.cpu() for name, m in corrupted.maps.items()}, mask.cpu()))
-        self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
-
-    def observe(self, seen: Seen) -> None:
-        """For models that measure more: a batch of normal images."""
-
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
-        """For models that measure more: synthetic anomalies, the features without them, and where they are."""
 
     def on_validation_epoch_end(self) -> None:
         self.finish_validation()
@@ -170,7 +154,7 @@ class Detector(L.LightningModule):
         self.log_dict(single, sync_dist=True)
 
     def finish_validation(self) -> None:
-        """Calibrate the maps and set ``measured`` from what the validation steps have seen."""
+        """Calibrate the maps from what the validation steps have seen, and look again, now that they have a scale."""
         moments = self._sums.to(self.device)
         if self._trainer is not None and self.trainer.world_size > 1:
             gathered = self.all_gather(moments)
@@ -179,7 +163,44 @@ class Detector(L.LightningModule):
         count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
         std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
         self.anomaly.calibrate(mean, std)
-        self.measured = self._measure_synthetic()
+        self._look_again()
+
+    def observe(self, seen: Seen) -> None:
+        """For models that measure more: a batch of normal images."""
+
+    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+        """For models that measure more: synthetic anomalies, the features without them, and where they are."""
+
+    def _look_again(self) -> None:
+        """Set ``normal`` and ``measured``; every process looks at all validation images, so that all agree."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        every = math.ceil(len(data.val_set) / _SYNTHETIC)
+        score, maximum, bad_score, plain_score = [], [], [], []
+        bad_maps, masks = [], []
+        for batch in data.val_dataloader():
+            seen = self.see(batch["image"].to(self.device))
+            anomaly_map, anomaly_score = self.anomaly(seen.maps)
+            score += anomaly_score.tolist()
+            maximum += anomaly_map.flatten(1).max(1).values.tolist()
+            self.observe(seen)
+            chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % every == 0]
+            if not chosen:
+                continue
+            image, mask = self._corrupt(batch, chosen)
+            corrupted = self.see(image)
+            bad_map, found = self.anomaly(corrupted.maps)
+            bad_maps.append(bad_map.cpu())
+            masks.append(mask[:, 0].cpu() > 0)
+            bad_score += found.tolist()
+            plain_score += anomaly_score[chosen].tolist()
+            self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
+        label = torch.arange(2 * len(bad_score)) >= len(bad_score)
+        self.normal = {"score": score, "maximum": maximum}
+        self.measured = {
+            "synthetic_ap": float(average_precision(torch.cat(bad_maps).flatten(), torch.cat(masks).flatten())),
+            "synthetic_auroc": float(auroc(torch.tensor(plain_score + bad_score), label)),
+            "normal_score": sum(score) / len(score),
+        }
 
     def _corrupt(self, batch: dict[str, Any], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Some of these normal images with a synthetic anomaly, the same ones at every call, and the masks."""
@@ -194,24 +215,6 @@ class Detector(L.LightningModule):
         image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made])
         mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).float()
         return image.to(self.device), mask.to(self.device)
-
-    def _measure_synthetic(self) -> dict[str, Any]:
-        if not self._corrupted:  # a process of several may have no validation image
-            return {}
-        plain = [self._fuse(maps) for maps in self._plain]
-        corrupted = [self._fuse(maps) for maps, _ in self._corrupted]
-        mask = torch.cat([mask for _, mask in self._corrupted])[:, 0] > 0
-        score = torch.cat([score for _, score in plain + corrupted])
-        label = torch.arange(len(score)) >= len(score) // 2
-        return {
-            "synthetic_ap": float(average_precision(torch.cat([m for m, _ in corrupted]).flatten(), mask.flatten())),
-            "synthetic_auroc": float(auroc(score, label)),
-            "normal_score": float(score[~label].mean()),
-        }
-
-    def _fuse(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        anomaly_map, score = self.anomaly({name: m.to(self.device) for name, m in maps.items()})
-        return anomaly_map.cpu(), score.cpu()
 
     # Test
 
@@ -250,10 +253,11 @@ class Detector(L.LightningModule):
             "image_size": self.image_size,
             "step": self.step,
             "measured": self.measured,
+            "normal": self.normal,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint[KEY]
-        self.step, self.measured = own["step"], own["measured"]
+        self.step, self.measured, self.normal = own["step"], own["measured"], own["normal"]
         self.categories, self.image_size = own["categories"], own["image_size"]
         self.config, self.data = own["config"], own["data"]

@@ -1,0 +1,55 @@
+"""Thresholds from normal images alone, by order statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+
+class Threshold(NamedTuple):
+    """From when on an image is called anomalous, and how often a normal one will be.
+
+    Args:
+        value: What lies above it is anomalous.
+        false_alarm_rate: Expected share of normal images above it.
+        interval: Within which the true share lies in 95 of 100 draws of the normal images.
+        images: Normal images that it comes from.
+    """
+
+    value: float
+    false_alarm_rate: float
+    interval: tuple[float, float]
+    images: int
+
+
+def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
+    """The threshold that a stated share of normal images exceeds.
+
+    If n normal images and a new one are drawn alike, the new one exceeds the k-th highest of the n with probability k /
+    (n + 1), whatever the distribution. The threshold is the k-th highest with the largest such k that does not exceed
+    the asked rate. Fewer images than 1 / rate - 1 do not support the rate: then it is the highest value, and the rate
+    is the smallest that they do support, 1 / (n + 1). The true share above the k-th highest has a Beta(k, n + 1 - k)
+    distribution, hence the interval.
+
+    Args:
+        values: A score, or the highest pixel, of each normal image that was not trained on.
+        false_alarm_rate: In (0, 1).
+
+    Raises:
+        ValueError: No values, or a rate out of range.
+
+    Example:
+        >>> from_normals([0.1, 0.5, 0.2, 0.4], 0.4).value
+        0.4
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"threshold.false_alarm_rate: expected a share in (0, 1), got {false_alarm_rate}")
+    n = len(values)
+    if n == 0:
+        raise ValueError("there is no normal image to take a threshold from")
+    # 1e-9: 0.29 * 100 is 28.999999999999996.
+    k = min(max(1, int(false_alarm_rate * (n + 1) + 1e-9)), n)
+    low, high = stats.beta.ppf([0.025, 0.975], k, n + 1 - k)
+    return Threshold(sorted(values)[-k], k / (n + 1), (float(low), float(high)), n)

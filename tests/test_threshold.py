@@ -1,0 +1,45 @@
+"""The truths: counting, and a simulation of many factories."""
+
+import math
+
+import numpy as np
+import pytest
+
+from squad_lit.threshold import from_normals
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "place", "expected"),
+    [(99, 0.01, 1, 0.01), (98, 0.01, 1, 1 / 99), (199, 0.01, 2, 0.01), (9, 0.29, 2, 0.2), (99, 0.29, 29, 0.29)],
+)
+def test_threshold_is_an_order_statistic(count, rate, place, expected):
+    values = np.random.default_rng(0).permutation(count).astype(float)
+    found = from_normals(values.tolist(), rate)
+    assert (values > found.value).sum() == place - 1
+    assert found.false_alarm_rate == pytest.approx(expected)
+    assert found.images == count
+
+
+@pytest.mark.parametrize(("count", "rate"), [(19, 0.1), (60, 0.05), (9, 0.01)])
+def test_the_rate_and_its_interval_hold_for_any_distribution(count, rate):
+    rng = np.random.default_rng(1)
+    true, inside = [], 0
+    for _ in range(4000):
+        found = from_normals(rng.lognormal(size=count).tolist(), rate)
+        # The share of the log-normal distribution above the threshold, from the error function.
+        true.append(0.5 * (1 - math.erf(math.log(found.value) / math.sqrt(2))))
+        inside += found.interval[0] <= true[-1] <= found.interval[1]
+    assert np.mean(true) == pytest.approx(found.false_alarm_rate, rel=0.05)
+    assert inside / 4000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_rate_that_few_images_do_not_support_is_the_smallest_that_they_do():
+    assert from_normals([3.0, 1.0, 2.0], 0.001)[:2] == (3.0, 0.25)
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 2])
+def test_rates_that_are_none_are_refused(rate):
+    with pytest.raises(ValueError, match=r"threshold\.false_alarm_rate: expected a share"):
+        from_normals([1.0], rate)
+    with pytest.raises(ValueError, match="no normal image"):
+        from_normals([], 0.1)
