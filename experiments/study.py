@@ -82,7 +82,7 @@ def _metrics(job: Job, root: Path, workers: int) -> dict[str, Any]:
         command += [f"dataset={DATASETS[job.category]}", f"dataset.category={job.category}", *job.options]
         environment = dict(os.environ)
         if workers > 1:
-            command.append("callback.progress=null")
+            command += ["callback.progress=null", "+trainer.enable_progress_bar=false"]
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
         subprocess.run(command, check=True, env=environment)
     found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())

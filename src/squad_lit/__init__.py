@@ -6,11 +6,37 @@ two are combined into an anomaly map and an anomaly score. Independent implement
 SQUAD (Lin and Lai, ECCV Workshops 2024). This module imports nothing heavy: ``import squad_lit`` costs no torch.
 """
 
+from __future__ import annotations
+
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 try:
     __version__ = version("squad_lit")
 except PackageNotFoundError:  # run from a checkout by PYTHONPATH=src, not installed
     __version__ = "0.0.0+uninstalled"
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from squad_lit.predictor import Predictor
+
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | Path, *, false_alarm_rate: float = 0.01) -> Predictor:
+    """A trained model for new images, from its checkpoint alone.
+
+    Args:
+        path: ``last.ckpt`` of a run.
+        false_alarm_rate: Share of normal images that may be called anomalous.
+
+    Example:
+        .. code-block:: python
+
+            detector = squad_lit.load("runs/demo/last.ckpt")
+            result = detector.predict("part.png")
+            print(result.anomaly_score, result.label, result.regions)
+    """
+    from squad_lit.predictor import Predictor  # torch is imported here, and not by "import squad_lit"
+
+    return Predictor(path, false_alarm_rate=false_alarm_rate)

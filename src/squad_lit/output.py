@@ -44,9 +44,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture ``(H, W, 3)`` as PNG."""
+    """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
     with _whole(path) as part:
         Image.fromarray(picture).save(part, format="PNG")
+
+
+def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
+    """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
+    with _whole(path) as part:
+        Image.fromarray(values).save(part, format="TIFF", compression="tiff_adobe_deflate")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,203 @@
+"""Maps, scores and labels of new images: ``python -m squad_lit.predict --checkpoint FILE --output DIR IMAGE_OR_DIR``.
+
+For each image: ``map/NAME.tiff`` (float32, calibrated, at the image's own resolution), ``mask/NAME.png``,
+``overlay/NAME.png``, and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were skipped, 1 it
+failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squad_lit.dataset.image import IMAGE_EXTENSIONS
+from squad_lit.output import write_picture, write_rows, write_tiff
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from squad_lit.predictor import Predictor, Result
+
+FIELDS = ("image_path", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area")
+# Folder of each kind of file, and what is appended to the image's name.
+ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.predict``; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        images = list(_images(options.inputs, options.from_file))
+        from squad_lit.predictor import Predictor  # torch: not before the paths are known to be right
+
+        predictor = Predictor(options.checkpoint, false_alarm_rate=options.false_alarm_rate)
+        options.output.mkdir(parents=True, exist_ok=True)
+        _say_threshold(predictor)
+        skipped = predict(predictor, images, options.output)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path, reason in skipped.items():
+        print(f"skipped: {path}: {reason}", file=sys.stderr)
+    return 2 if skipped else 0
+
+
+def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[Path, str]:
+    """Predict the images that have no row and files of the same threshold yet.
+
+    Args:
+        predictor: The model.
+        images: Files.
+        output: An existing folder.
+
+    Returns:
+        The files that could not be read, and why.
+    """
+    from tqdm import tqdm
+
+    table = output / "predictions.csv"
+    rows = _read(table)
+    folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
+    skipped: dict[Path, str] = {}
+    started, made = time.perf_counter(), 0
+    with table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        if not rows:
+            file.truncate(0)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if not rows:
+            writer.writeheader()
+        for path in tqdm(images, unit="image"):
+            files = _files(path, folder, output)
+            if _is_done(rows.get(str(path)), files, predictor.threshold.value):
+                continue
+            try:
+                image = predictor.read(path)
+            except (OSError, ValueError) as error:
+                skipped[path] = str(error)
+                continue
+            result = predictor.predict(image)
+            _write(result, image.numpy(), files, predictor.pixel_threshold.value)
+            rows[str(path)] = _row(path, result, predictor.threshold.value)
+            writer.writerow(rows[str(path)])  # at once, so that an interruption loses nothing
+            file.flush()
+            made += 1
+    write_rows(table, list(rows.values()))  # one row an image, also where one was predicted anew
+    print(f"{made} images, {made / (time.perf_counter() - started):.1f} a second, {len(images) - made} not: {output}")
+    return skipped
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m squad_lit.predict", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
+    parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--false-alarm-rate", type=float, default=0.01, help="of normal images (default: %(default)s)")
+    parser.add_argument("--from-file", help="a file with an image or folder a line; - reads standard input")
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help="folders are read recursively")
+    options = parser.parse_args(arguments)
+    if not options.inputs and not options.from_file:
+        parser.error("name images or folders, or a list of them with --from-file")
+    return options
+
+
+def _images(inputs: Sequence[Path], from_file: str | None) -> Iterator[Path]:
+    """The images asked for, each once."""
+    places = list(inputs)
+    if from_file:
+        lines = sys.stdin if from_file == "-" else Path(from_file).read_text(encoding="utf-8").splitlines()
+        places += [Path(text) for line in lines if (text := line.strip())]
+    seen: set[Path] = set()
+    for place in places:
+        found = [place]
+        if place.is_dir():
+            names = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
+            found = [p for p in names if not p.name.startswith(".") and p.is_file()]
+            if not found:
+                raise ValueError(f"no image in {place.resolve()}: {', '.join(IMAGE_EXTENSIONS)}")
+        for path in found:
+            if (whole := path.absolute()) not in seen:
+                seen.add(whole)
+                yield path
+
+
+def _say_threshold(predictor: Predictor) -> None:
+    limit = predictor.threshold
+    low, high = (100 * end for end in limit.interval)
+    print(
+        f"threshold {limit.value:.3g}: about {100 * limit.false_alarm_rate:.2g} % of normal images lie above it (95 % "
+        f"interval {low:.2g} to {high:.2g} %, from {limit.images} normal images)"
+    )
+
+
+def _files(path: Path, folder: Path, output: Path) -> dict[str, Path]:
+    """What is written of an image; the whole name is kept, because a.png and a.jpg may be two images."""
+    name = path.absolute().relative_to(folder)
+    return {kind: output / kind / name.with_name(name.name + ending) for kind, ending in ENDINGS.items()}
+
+
+def _is_done(row: Mapping[str, Any] | None, files: Mapping[str, Path], threshold: float) -> bool:
+    return row is not None and row["threshold"] == f"{threshold:.6g}" and all(f.exists() for f in files.values())
+
+
+def _read(table: Path) -> dict[str, dict[str, Any]]:
+    """The whole rows of an earlier run, by image."""
+    if not table.exists():
+        return {}
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [row for row in csv.DictReader(file) if row.keys() == set(FIELDS) and None not in row.values()]
+    return {row["image_path"]: row for row in rows}
+
+
+def _row(path: Path, result: Result, threshold: float) -> dict[str, Any]:
+    *box, area = result.regions[0] if result.regions else ("", "")
+    return {
+        "image_path": str(path),
+        "anomaly_score": f"{result.anomaly_score:.6g}",
+        "label": result.label,
+        "threshold": f"{threshold:.6g}",
+        "regions": len(result.regions),
+        "largest_box": " ".join(map(str, box)),
+        "largest_area": area,
+    }
+
+
+def _write(result: Result, image: NDArray[Any], files: Mapping[str, Path], pixel_threshold: float) -> None:
+    for file in files.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_tiff(files["map"], result.anomaly_map)
+    write_picture(files["mask"], result.mask.astype("uint8") * 255)
+    write_picture(files["overlay"], overlay(image, result, pixel_threshold))
+
+
+def overlay(image: NDArray[Any], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
+    """The image under its map, on one scale for all images.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        result: Of the image.
+        pixel_threshold: Has the middle colour of the scale; 0 and below are dark and leave the image as it is.
+
+    Returns:
+        ``(H, W, 3)`` uint8, the mask outlined.
+    """
+    import numpy as np
+
+    from squad_lit.visual import colour_map, outline, to_picture
+
+    share = np.clip(result.anomaly_map / (2 * pixel_threshold), 0, 1)[..., None]
+    heat = colour_map(result.anomaly_map, 0, 2 * pixel_threshold)
+    mixed = (1 - 0.7 * share) * to_picture(image) + 0.7 * share * heat
+    return outline(mixed.round().astype(np.uint8), result.mask)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Prediction as its user runs it, with a memory as the model, because that one is made in a second."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+import squad_lit
+from squad_lit import train
+from squad_lit.predict import main, overlay
+from squad_lit.predictor import Predictor, Result
+from squad_lit.threshold import from_normals
+
+SIDE = 128
+
+
+def draw(seed: int, defect: bool = False) -> np.ndarray:
+    """A soft grey texture, which a change of size hardly changes, with a red square if there is a defect."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(SIDE, SIDE)), 4, mode="wrap")
+    image = (120 + 12 * noise / noise.std()).clip(0, 255).astype(np.uint8)[..., None].repeat(3, 2)
+    if defect:
+        image[20:44, 20:44] = (250, 40, 40)
+    return image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a memory of 20 good parts."""
+    root = tmp_path_factory.mktemp("model")
+    (root / "cap" / "good").mkdir(parents=True)
+    for i in range(20):
+        Image.fromarray(draw(i)).save(root / "cap" / "good" / f"{i:02}.png")
+    overrides = ["trainer=smoke", "model=memory", "model.patches=300", "dataset=folder", f"dataset.root={root / 'cap'}"]
+    overrides += [
+        "dataset.image_size=128",
+        "logger=none",
+        "model.groups={low: [4], high: [8]}",
+        "dataset.limit_train=null",
+        "dataset.test_fraction=0",
+    ]
+    overrides += ["callback.progress=null", f"callback.checkpoint.folder={root}", "callback.panels=null"]
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        train.run(hydra.compose("train", [*overrides, "dataset.validation_fraction=0.5"]), root)
+    return root / "last.ckpt"
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """New parts: two good ones and a bad one, of other sizes, in folders."""
+    place = tmp_path / "new parts, [line 2]"
+    (place / "ü=1").mkdir(parents=True)
+    Image.fromarray(draw(100).repeat(2, 0).repeat(3, 1)).save(place / "a.png")
+    Image.fromarray(draw(101)).save(place / "ü=1" / "a.png")
+    Image.fromarray(draw(102, defect=True).repeat(2, 0).repeat(2, 1)).save(place / "a.jpg", quality=100, subsampling=0)
+    (place / "._a.png").write_bytes(b"hidden")
+    return place
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_image_has_its_files_and_its_row(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main(["--checkpoint", str(model), "--output", str(output), str(parts)]) == 0
+    found = {Path(row["image_path"]).relative_to(parts).as_posix(): row for row in rows(output)}
+    assert set(found) == {"a.jpg", "a.png", "ü=1/a.png"}
+    with Image.open(output / "map" / "a.png.tiff") as tiff:
+        assert np.asarray(tiff).dtype == np.float32
+        assert tiff.size == (384, 256)
+    with Image.open(output / "mask" / "a.jpg.png") as png:
+        mask = np.asarray(png)
+    assert set(np.unique(mask)) == {0, 255}
+    assert mask[64, 64] == 255  # the middle of the square
+    assert (mask[200:, 200:] > 0).mean() < 0.1  # noise
+    with Image.open(output / "overlay" / "ü=1" / "a.png.png") as png:
+        assert png.size == (128, 128)
+    bad = found["a.jpg"]
+    assert bad["label"] == "1"
+    assert float(bad["anomaly_score"]) > float(bad["threshold"])
+    row, column, height, width = map(int, bad["largest_box"].split())
+    assert row <= 45 <= 83 <= row + height  # the square is 40 to 88 of 128
+    assert column <= 45 <= 83 <= column + width
+    labelled, count = ndimage.label(mask, np.ones((3, 3)))
+    assert int(bad["regions"]) == count
+    assert int(bad["largest_area"]) == np.bincount(labelled.ravel())[1:].max()
+
+
+def test_the_threshold_comes_from_held_out_normal_images(model: Path) -> None:
+    predictor = squad_lit.load(model, false_alarm_rate=0.2)
+    normal = predictor.module.normal
+    assert len(normal["score"]) == 10
+    assert predictor.threshold == from_normals(normal["score"], 0.2)
+    assert predictor.threshold.value == sorted(normal["score"])[-2]
+    assert predictor.pixel_threshold.value == sorted(normal["maximum"])[-2]
+
+
+def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> None:
+    array = draw(5, defect=True)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    predictor = squad_lit.load(model)
+    forms = [str(tmp_path / "a.png"), Image.fromarray(array), array, array.astype(np.float32) / 255]
+    forms.append(torch.from_numpy(array).permute(2, 0, 1) / 255)
+    results = [predictor.predict(form) for form in forms]
+    assert len({result.anomaly_score for result in results}) == 1
+    assert results[0].label == 1
+    grey = predictor.predict(np.full((SIDE, SIDE), 120, np.uint8))
+    assert grey.anomaly_map.shape == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4, 2), np.uint8), r"expected an array \(H, W\) or \(H, W, 3\), got shape \(4, 4, 2\)"),
+        (np.full((4, 4), 4095.0), r"expected values in \[0, 1\], got 4.1e\+03"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"expected a float tensor \(3, H, W\)"),
+    ],
+)
+def test_wrong_images_are_refused_in_words(model: Path, image: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Predictor(model).predict(image)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_read_is_skipped_and_said(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (parts / "b.png").write_bytes(b"no image")
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts), str(parts / "absent.png")]
+    assert main(command) == 2
+    errors = capsys.readouterr().err
+    assert f"skipped: {parts / 'b.png'}: cannot read image" in errors
+    assert f"skipped: {parts / 'absent.png'}: cannot read image" in errors
+    assert len(rows(tmp_path / "out")) == 3
+
+
+def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    main(command)
+    before = rows(output)
+    kept, missing = output / "map" / "a.png.tiff", output / "overlay" / "a.jpg.png"
+    stamp = kept.stat().st_mtime_ns
+    missing.unlink()
+    with (output / "predictions.csv").open("a") as file:
+        file.write(f"{parts / 'half'},3.1")  # what a power cut leaves
+    assert main(command) == 0
+    assert kept.stat().st_mtime_ns == stamp
+    assert missing.exists()
+    assert sorted(map(str, rows(output))) == sorted(map(str, before))
+    main([*command, "--false-alarm-rate", "0.4"])  # another threshold, other labels and masks
+    assert kept.stat().st_mtime_ns > stamp
+    assert len(rows(output)) == 3
+    assert {row["threshold"] for row in rows(output)} != {row["threshold"] for row in before}
+
+
+def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Path, tmp_path: Path) -> None:
+    text = f"{parts / 'a.png'}\n\n{parts / 'ü=1'}\n{parts / 'a.png'}\n"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    base = ["--checkpoint", str(model), "--output"]
+    assert main([*base, str(tmp_path / "a"), "--from-file", str(tmp_path / "list.txt")]) == 0
+    assert len(rows(tmp_path / "a")) == 2
+    command = [sys.executable, "-m", "squad_lit.predict", *base, str(tmp_path / "b"), "--from-file", "-"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True, env=environment, encoding="utf-8")
+    assert len(rows(tmp_path / "b")) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--checkpoint", "absent.ckpt", "PARTS"], "error: no checkpoint"),
+        (["--checkpoint", "MODEL", "--false-alarm-rate", "1.5", "PARTS"], "error: threshold.false_alarm_rate"),
+        (["--checkpoint", "MODEL", "EMPTY"], "error: no image in"),
+    ],
+)
+def test_mistakes_are_told_in_words(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    names = {"MODEL": str(model), "PARTS": str(parts), "EMPTY": str(tmp_path / "empty")}
+    assert main(["--output", str(tmp_path / "out"), *(names.get(g, g) for g in given)]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_overlay_has_one_scale_for_all_images() -> None:
+    image = np.full((3, 4, 4), 0.5)
+    maps = [np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)]
+    maps[0][1, 1] = maps[1][1, 1] = 2.0
+    maps[1][3, 3] = 50.0  # a far higher value elsewhere leaves the colour of the first pixel alone
+    pictures = [overlay(image, Result(m, 0.0, 0, np.zeros((4, 4), bool), []), 4.0) for m in maps]
+    assert (pictures[0][1, 1] == pictures[1][1, 1]).all()
+    assert (pictures[0][0, 0] == 128).all()  # nothing found: the image itself
+    assert (pictures[0][1, 1] != 128).any()
