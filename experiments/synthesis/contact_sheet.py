@@ -48,7 +48,7 @@ def draw(overrides: list[str], side: int) -> NDArray[np.uint8]:
     for first in range(0, min(len(bad), 4 * COLUMNS), COLUMNS):
         items = [data.test_set[bad[i * len(bad) // (4 * COLUMNS)]] for i in range(first, first + COLUMNS)]
         tiles = {
-            f"{'real: ' if i == 0 else ''}{item['defect']}{' ' * i}": _cut(
+            f"{'test: ' if i == 0 else ''}{item['defect']}{' ' * i}": _cut(
                 item["image"].permute(1, 2, 0).numpy(), item["mask"][0].numpy() > 0, side
             )
             for i, item in enumerate(items)

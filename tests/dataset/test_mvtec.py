@@ -144,7 +144,9 @@ def test_unknown_category():
 
 @small_counts
 def test_mvtec_yaml(root):
-    data = load("mvtec", f"root={root}", "category=bottle", "image_size=[6,4]", "validation_fraction=0.34")
+    data = load(
+        "mvtec", f"root={root}", "category=bottle", "image_size=[6,4]", "validation_fraction=0.34", "batch_size=5"
+    )
     data.setup()
     assert type(data) is MVTec
     assert data.image_size == (6, 4)
