@@ -83,7 +83,7 @@ def test_the_command_refuses_what_has_no_effect(folder: Path, tmp_path: Path) ->
 def test_ranking_needs_a_scale_for_its_pictures(folder: Path, tmp_path: Path) -> None:
     config = compose(folder, tmp_path, "fit=false", "checkpoint=x.ckpt")
     config.callback.panels = None
-    with pytest.raises(ValueError, match="callback.panels=null"):
+    with pytest.raises(ValueError, match=r"callback\.panels=null"):
         check.rank(config, tmp_path)
 
 
