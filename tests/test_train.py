@@ -267,6 +267,11 @@ def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) 
         check_overrides(config, ["model=memory", given])
 
 
+def finish(given: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever that is."""
+    return subprocess.run(given, env=environment(), capture_output=True, text=True, check=False, timeout=300)
+
+
 def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path) -> None:
     shutil.copytree(mvtec / "bottle", tmp_path / "data" / "bottle")
     broken = tmp_path / "data" / "bottle" / "train" / "good" / "003.png"
@@ -275,13 +280,8 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
     broken.unlink()
     content = broken.with_suffix(".jpg").read_bytes()
     broken.with_suffix(".jpg").write_bytes(content[:-200])  # the header is whole
-    done = subprocess.run(
-        command(tmp_path / "run", tmp_path / "data", "dataset.num_workers=1", "dataset.validation_fraction=0.8"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+    done = finish(
+        command(tmp_path / "run", tmp_path / "data", "dataset.num_workers=1", "dataset.validation_fraction=0.8")
     )
     assert done.returncode == 1
     assert "error: cannot read image" in done.stderr
@@ -291,14 +291,7 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
 
 def test_a_failed_job_of_a_sweep_is_named_and_the_others_run(tmp_path: Path, mvtec: Path) -> None:
     given = [*SMALL, "model.steps=2", f"dataset.root={mvtec}", f"hydra.sweep.dir={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "squad_lit.train", "experiment=mvtec", "dataset.category=cable,screw", *given],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = finish([sys.executable, "-m", "squad_lit.train", "experiment=mvtec", "dataset.category=cable,screw", *given])
     assert done.returncode == 1
     assert "error: job 0 (" in done.stderr
     assert "no folder for category cable" in done.stderr

@@ -1,5 +1,6 @@
 """KSDD2 (KolektorSDD2): surfaces of one kind, images and masks side by side in one folder."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,15 +41,20 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
         """The black masks of normal images, and the training images with defects."""
         return [
             Sample(sample.image_path, category, sample.defect, sample.label, self._mask_of(sample.image_path))
-            for split in ("train", "test")
-            for sample in self._split_samples(category, self.root / split)
+            for split, samples in self._splits.items()
+            for sample in samples
             if sample.label == 0 or split == "train"
         ]
 
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         """Normal training samples and test samples; reads all masks, a few seconds."""
-        found = {split: self._split_samples(category, self.root / split) for split in ("train", "test")}
-        return [sample for sample in found["train"] if sample.label == 0], found["test"]
+        return [sample for sample in self._splits["train"] if sample.label == 0], self._splits["test"]
+
+    @cached_property
+    def _splits(self) -> dict[str, list[Sample]]:
+        """All images with the labels that their masks give, read once."""
+        (category,) = self.CATEGORIES
+        return {split: self._split_samples(category, self.root / split) for split in ("train", "test")}
 
     def _split_samples(self, category: str, folder: Path) -> list[Sample]:
         samples = []
