@@ -4,8 +4,10 @@
 
 Each RUN is the folder of a training with FSQ on one category; the data are those of its config.yaml. Counts are of the
 training images, maps are smoothed and calibrated on the validation images like all others, and nothing is fitted to the
-test set. The two maps: the negative log frequency of a code, and of a code given each of its four neighbours, backed
-off to the former where the pair is rare.
+test set. The maps are negative log probabilities of a code: alone (``code``); given each of its four neighbours, backed
+off to the former where the pair is rare (``pairs``); given all four, each reduced to the signs of its scalars, with the
+same back-off (``context``); and by a small network that sees the 7x7 codes around it but not the code itself
+(``prior``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from squad_lit import checkpoint
 from squad_lit.anomaly import top_mean
@@ -28,6 +31,7 @@ from squad_lit.metric import image_metrics, pixel_metrics
 # Strength of the back-off: a pair counts as much as this many sightings of its code alone.
 BACK_OFF = 5.0
 SHARES = (0.1, 0.2)
+PRIOR_STEPS = 600
 
 
 def collect(module: Detector, dataset: Any) -> dict[str, Any]:
@@ -73,6 +77,70 @@ def frequencies(codes: Tensor, size: int) -> Callable[[Tensor], tuple[Tensor, Te
     return maps
 
 
+def context(codes: Tensor, scalars: Tensor) -> Callable[[Tensor], Tensor]:
+    """From training codes ``(N, h, w)`` the map of a code given the signs of its four neighbours' scalars.
+
+    Args:
+        codes: Indices of codes.
+        scalars: Of each code in the codebook, ``(size, dim)``.
+    """
+    size, dim = scalars.shape
+    signs = ((scalars > 0).long() * 2 ** torch.arange(dim)).sum(1)
+    count = torch.bincount(codes.flatten(), minlength=size).double()
+    share = (count + 0.5) / (count.sum() + 0.5 * size)
+
+    def surrounding(found: Tensor) -> Tensor:
+        padded = F.pad(signs[found][:, None].double(), (1, 1, 1, 1), mode="replicate")[:, 0].long()
+        sides = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+        return sum(side * 2 ** (dim * i) for i, side in enumerate(sides))  # type: ignore[return-value]
+
+    around = surrounding(codes)
+    contexts, times = around.unique(return_counts=True)
+    joint, joint_times = (around * size + codes).unique(return_counts=True)
+
+    def maps(found: Tensor) -> Tensor:
+        around = surrounding(found)
+        total = _times(contexts, times, around)
+        together = _times(joint, joint_times, around * size + found)
+        return -((together + BACK_OFF * share[found]) / (total + BACK_OFF)).log()
+
+    return maps
+
+
+def prior(codes: Tensor, scalars: Tensor) -> Callable[[Tensor], Tensor]:
+    """From training codes ``(N, h, w)`` the map of a network that guesses a code from those around it."""
+    torch.manual_seed(0)
+    around = nn.Conv2d(scalars.shape[1], 64, 7, padding=3)
+    hidden = nn.Sequential(nn.SiLU(), nn.Conv2d(64, 64, 1), nn.SiLU(), nn.Conv2d(64, len(scalars), 1))
+    hole = torch.ones(7, 7)
+    hole[3, 3] = 0
+
+    def logits(found: Tensor) -> Tensor:
+        z = scalars[found].permute(0, 3, 1, 2)
+        return hidden(F.conv2d(z, around.weight * hole, around.bias, padding=3))
+
+    optimizer = torch.optim.AdamW([*around.parameters(), *hidden.parameters()], lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=PRIOR_STEPS)
+    with torch.inference_mode(False), torch.enable_grad():
+        for _ in range(PRIOR_STEPS):
+            batch = codes[torch.randint(len(codes), (8,))].clone()
+            optimizer.zero_grad()
+            F.cross_entropy(logits(batch), batch).backward()
+            optimizer.step()
+            schedule.step()
+
+    def maps(found: Tensor) -> Tensor:
+        return torch.cat([F.cross_entropy(logits(f), f, reduction="none") for f in found.split(8)]).double()
+
+    return maps
+
+
+def _times(keys: Tensor, times: Tensor, wanted: Tensor) -> Tensor:
+    """How often each wanted key was counted, 0 if never."""
+    at = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+    return torch.where(keys[at] == wanted, times[at], 0).double()
+
+
 def _neighbours(codes: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(codes[:, :-1], codes[:, 1:]), (codes[:, :, :-1], codes[:, :, 1:])]
 
@@ -98,15 +166,23 @@ def main(run: Path) -> None:
     )
     print(line("fused, as it is", test["map"], test, module.anomaly.top))
     for group, codes in train["codes"].items():
-        maps = frequencies(codes, module.generator.codebook_sizes[group])
-        for name, at in (("code", 0), ("pairs", 1)):
+        quantizer = module.generator.quantizer[group]
+        scalars = quantizer.decode(torch.arange(quantizer.codebook_size)[:, None, None])[:, :, 0, 0]
+        counted = frequencies(codes, quantizer.codebook_size)
+        kinds = {
+            "code": lambda found, counted=counted: counted(found)[0],
+            "pairs": lambda found, counted=counted: counted(found)[1],
+            "context": context(codes, scalars),
+            "prior": prior(codes, scalars),
+        }
+        for name, maps in kinds.items():
             scaled = []
             for part in (val, test):
-                raw = {"novelty": maps(part["codes"][group])[at][:, None].float()}
+                raw = {"novelty": maps(part["codes"][group])[:, None].float()}
                 scaled.append(module.anomaly.prepare(raw, data.image_size)["novelty"])
             novelty = (scaled[1] - scaled[0].mean()) / scaled[0].std()
             print(line(f"{name}, {group}", novelty, test, module.anomaly.top))
-            if at == 1:
+            if name != "code":
                 for share in SHARES:
                     mixed = (1 - share) * test["map"] + share * novelty
                     print(line(f"fused with {share} of {name}, {group}", mixed, test, module.anomaly.top))

@@ -1,0 +1,149 @@
+"""From a recipe to pictures and masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from squad_lit.dataset.core import NORMAL
+from squad_lit.dataset.drawing import damage, product
+from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas
+
+DRAWING = 1
+"""Version of the pictures: raise it when they change, so that files of an older version are not taken for them."""
+SPECK = 8
+"""Pixels (of 256 x 256) of the smallest region of a mask; per-region metrics give a lone pixel the weight of a hole."""
+VISIBLE = 8
+"""A pixel is damaged where a channel changes by at least this many of 255: about where an eye begins to see it."""
+LEAST_DAMAGE = 24
+"""Pixels (of 256 x 256) that a mask has at least; damage that falls where it hardly shows is drawn again."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is drawn; another recipe goes to another folder.
+
+    Args:
+        seed: Of every picture. Not the seed of the run: runs that differ in their seed share the data.
+        size: Height and width in pixels.
+        train: Normal training images a category.
+        test_good: Normal test images a category.
+        per_defect: Test images for each kind of defect of a category.
+    """
+
+    seed: int
+    size: int
+    train: int
+    test_good: int
+    per_defect: int
+
+    def __post_init__(self) -> None:
+        for name, least in {"seed": 0, "size": 64, "train": 1, "test_good": 1, "per_defect": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"recipe.{name} must be an integer of at least {least}; got {value!r}")
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of this recipe."""
+        counts = f"train{self.train}-good{self.test_good}-defect{self.per_defect}"
+        return f"v{DRAWING}-seed{self.seed}-size{self.size}-{counts}"
+
+
+Draw = Callable[[Canvas, Array, Array, int | None], tuple[Array, Array]]
+Mark = Callable[[Canvas, Array, Array], Array]
+Bend = Callable[[Canvas], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A category: how it is drawn and what can be wrong with it."""
+
+    draw: Draw
+    marks: dict[str, Mark]
+    bends: dict[str, Bend]
+    pieces: bool
+    """Whether a piece can be missing."""
+
+    @property
+    def defects(self) -> list[str]:
+        """Kinds of defect, sorted."""
+        return sorted([*self.marks, *self.bends, *(["missing_part"] if self.pieces else [])])
+
+
+_SURFACE: dict[str, Mark] = {"contamination": damage.contamination, "stain": damage.stain}
+_HARD: dict[str, Mark] = {**_SURFACE, "crack": damage.crack, "scratch": damage.scratch}
+PRODUCTS = {
+    "fabric": Product(
+        product.fabric,
+        {**_SURFACE, "cut": damage.cut, "hole": damage.hole},
+        {"thread_pull": damage.thread_pull},
+        pieces=False,
+    ),
+    "wood": Product(product.wood, {**_HARD, "hole": damage.hole}, {}, pieces=False),
+    "gear": Product(product.gear, _HARD, {"bent": damage.bent_tooth}, pieces=True),
+    "circuit": Product(product.circuit, _HARD, {"bent": damage.bent_pin}, pieces=True),
+}
+
+
+def _camera(canvas: Canvas, image: Array) -> NDArray[np.uint8]:
+    """Uneven light, a lens that is a little soft, a sensor that is a little noisy."""
+    across, down = 0.035 * canvas.normal(2)
+    light = canvas.between(0.95, 1.05) + across * (canvas.x / UNITS - 0.5) + down * (canvas.y / UNITS - 0.5)
+    image = ndimage.gaussian_filter(image * light[..., None], (0.55, 0.55, 0), truncate=3)
+    image = image + 0.007 * canvas.normal(*image.shape)
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def render(
+    recipe: Recipe, category: str, split: str, index: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """One picture, the same product without damage, and the mask of the damage.
+
+    Args:
+        recipe: Its seed and size count.
+        category: One of ``PRODUCTS``.
+        split: ``train``, ``good`` or a kind of defect of the category.
+        index: Number of the picture in the split, from 0.
+
+    Returns:
+        Picture and undamaged picture ``(H, W, 3)`` (equal for ``train`` and ``good``), mask ``(H, W)``.
+    """
+    item = PRODUCTS[category]
+    number = ["train", NORMAL, *item.defects].index(split)
+    key = [recipe.seed, list(PRODUCTS).index(category), number, index]
+
+    def photograph(chance: Canvas | None) -> NDArray[np.uint8]:
+        # The same seed each time: whole and damaged share pose, colours, light and noise.
+        canvas = Canvas(recipe.size, np.random.default_rng(key))
+        y, x = item.bends[split](chance) if chance and split in item.bends else (canvas.y, canvas.x)
+        missing = int(chance.rng.integers(1 << 16)) if chance and split == "missing_part" else None
+        image, surface = item.draw(canvas, y, x, missing)
+        image = np.clip(image, 0, 1)  # before the damage: glare that a mark cuts off would count as damaged
+        if chance and split in item.marks:
+            image = item.marks[split](chance, image, surface)
+        return _camera(canvas, image)
+
+    whole = photograph(None)
+    if number < 2:
+        return whole, whole, np.zeros(whole.shape[:2], dtype=bool)
+    chance = Canvas(recipe.size, np.random.default_rng([*key, 1]))
+    scale = (recipe.size / UNITS) ** 2
+    while True:
+        damaged = photograph(chance)
+        mask = _visible(damaged, whole, speck=SPECK * scale)
+        if mask.sum() >= LEAST_DAMAGE * scale:
+            return damaged, whole, mask
+
+
+def _visible(damaged: NDArray[np.uint8], whole: NDArray[np.uint8], *, speck: float) -> NDArray[np.bool_]:
+    """Where two pictures differ visibly, without regions of fewer than ``speck`` pixels."""
+    change = np.abs(damaged.astype(int) - whole).max(axis=2) >= VISIBLE
+    # A stain of the colour of one thread leaves gaps of a pixel or two: closed, as a person would.
+    change = ndimage.binary_closing(np.pad(change, 2), np.ones((3, 3)))[2:-2, 2:-2]
+    regions, _ = ndimage.label(change, np.ones((3, 3)))
+    large = np.bincount(regions.ravel()) >= speck
+    large[0] = False
+    return large[regions]
