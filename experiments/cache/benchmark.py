@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
-from squad_lit.dataset.core import AnomalyDataset, Sample
+from squad_lit.dataset.sample import AnomalyDataset, Sample
 
 # Width and height, format, and whose files are like that.
 KINDS = {

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from squad_lit.dataset.core import AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.mvtec import scan_mvtec_layout
+from squad_lit.dataset.sample import Sample
 
 FOLDERS = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 

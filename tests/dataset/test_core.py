@@ -11,8 +11,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from squad_lit.dataset.cache import DiskCache, MemoryCache
-from squad_lit.dataset.core import AnomalyDataModule, AnomalyDataset, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_images
+from squad_lit.dataset.sample import AnomalyDataset, Sample
 
 
 def save(path: Path, pixels: Any) -> Path:

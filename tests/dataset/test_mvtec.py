@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from squad_lit.dataset.core import Sample
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec, scan_mvtec_layout
+from squad_lit.dataset.sample import Sample
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SQUAD_LIT_DATA", REPOSITORY / "../shared/data")).resolve()

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
-from squad_lit.dataset.core import Sample
 from squad_lit.dataset.inspection import inspect
+from squad_lit.dataset.sample import Sample
 from squad_lit.dataset.visa import VisA
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_images, pair_masks
+from squad_lit.dataset.sample import NORMAL, Sample
 
 
 class BTAD(AnomalyDataModule):

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample, check_paths
+from squad_lit.dataset.core import AnomalyDataModule, check_paths
 from squad_lit.dataset.image import list_folders, list_images, pair_masks
+from squad_lit.dataset.sample import NORMAL, Sample
 
 # Folders that are taken for the masks unless mask_dir names another.
 MASK_FOLDERS = ("ground_truth", "masks")

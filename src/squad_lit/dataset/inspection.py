@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import IMAGE_EXTENSIONS, image_size, is_deep_colour, read_image, read_mask
+from squad_lit.dataset.sample import NORMAL, Sample
 
 # More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
 _MASK_VALUES = 16

@@ -4,8 +4,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_images, read_mask
+from squad_lit.dataset.sample import NORMAL, Sample
 
 
 class KSDD2(AnomalyDataModule):

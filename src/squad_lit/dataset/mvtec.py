@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import ClassVar
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_folders, list_images
+from squad_lit.dataset.sample import NORMAL, Sample
 
 
 def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sample]]:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.drawing import DRAWING, PRODUCTS, Recipe, render
 from squad_lit.dataset.mvtec import scan_mvtec_layout
+from squad_lit.dataset.sample import NORMAL, Sample
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from squad_lit.dataset.core import NORMAL, AnomalyDataModule, Sample
+from squad_lit.dataset.core import AnomalyDataModule
+from squad_lit.dataset.sample import NORMAL, Sample
 
 
 class VisA(AnomalyDataModule):

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from squad_lit.dataset.core import NORMAL
 from squad_lit.dataset.drawing import damage, product
 from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas
+from squad_lit.dataset.sample import NORMAL
 
 DRAWING = 1
 """Version of the pictures: raise it when they change, so that files of an older version are not taken for them."""
