@@ -228,3 +228,10 @@ def test_masks_of_good_images_are_no_strays_and_have_to_be_black(distinct: Path)
     paint(distinct / "masks" / "0.png")
     errors, _ = problems(make(distinct, strict=False))
     assert errors[0].startswith("masks/0.png: marks a defect, but image")
+
+
+@pytest.mark.parametrize("name", ["Good", "ok", "NORMAL"])
+def test_a_kind_of_defect_whose_name_means_normal_is_refused(root: Path, name: str) -> None:
+    save(root / name / "0.png")
+    with pytest.raises(ValueError, match=rf"{name}: every folder beside 'good' is a kind of defect"):
+        make(root)

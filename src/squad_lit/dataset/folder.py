@@ -9,7 +9,7 @@ import numpy as np
 
 from squad_lit.dataset.core import AnomalyDataModule, check_paths
 from squad_lit.dataset.image import list_folders, list_images, pair_masks
-from squad_lit.dataset.sample import NORMAL, Sample
+from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
 
 # Folders that are taken for the masks unless mask_dir names another.
 MASK_FOLDERS = ("ground_truth", "masks")
@@ -40,7 +40,8 @@ class Folder(AnomalyDataModule):
 
     Raises:
         FileNotFoundError: A folder is missing, or there is no normal image.
-        ValueError: Several masks for an image, or several images for a mask; ``test_fraction`` out of range.
+        ValueError: Several masks for an image, or several images for a mask; ``test_fraction`` out of range; a kind of
+            defect whose name means normal parts.
     """
 
     name = "folder"
@@ -121,6 +122,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         normal = list_images(train_dir)
         if not normal:
             raise FileNotFoundError(f"{self.name}: no images in {train_dir}{self._near(train_dir)}\n{self._help()}")
+        check_kinds(kinds.values())
         if normal_dir is None:
             normal, held_out = self._hold_out(normal)
         else:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_folders, list_images
-from squad_lit.dataset.sample import NORMAL, Sample
+from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
 
 
 def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sample]]:
@@ -21,11 +21,16 @@ def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sam
 
     Returns:
         Normal training samples and test samples, sorted by defect and file name.
+
+    Raises:
+        ValueError: A folder of defects whose name says that the parts are normal, such as ``Good``.
     """
     folder = root / category
     train = [Sample(path, category, NORMAL, 0) for path in list_images(folder / "train" / NORMAL)]
     test = []
-    for defect in list_folders(folder / "test"):
+    defects = list_folders(folder / "test")
+    check_kinds(defect for defect in defects if defect.name != NORMAL)
+    for defect in defects:
         for path in list_images(defect):
             if defect.name == NORMAL:
                 test.append(Sample(path, category, NORMAL, 0))

@@ -1,6 +1,6 @@
 """One image file of a benchmark, and the dataset items that are made of such."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from squad_lit.dataset.image import image_size, read_image, read_mask, resize, r
 
 NORMAL = "good"
 """The ``defect`` of a normal sample, in every benchmark (BTAD's "ok" and VisA's "normal" are renamed to it)."""
+
+_MEANS_NORMAL = {NORMAL, "ok", "normal"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,20 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
                 )
             mask = resize_mask(raw, self.image_size)[None]
         return resize(image, self.image_size), mask
+
+
+def check_kinds(folders: Iterable[Path]) -> None:
+    """Refuse folders of defects whose name says that the parts in them are normal, such as ``Good``.
+
+    Raises:
+        ValueError: Names the folder.
+    """
+    for folder in folders:
+        if folder.name.lower() in _MEANS_NORMAL:
+            raise ValueError(
+                f"{folder}: every folder beside {NORMAL!r} is a kind of defect, but this name says that the parts are "
+                f"normal; move its images to {NORMAL!r}, or give it another name if they are defective"
+            )
 
 
 def check_headers(samples: Sequence[Sample]) -> None:
