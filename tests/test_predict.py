@@ -16,7 +16,7 @@ from scipy import ndimage
 import squad_lit
 from squad_lit import train
 from squad_lit.predict import main, overlay
-from squad_lit.predictor import Predictor, Result
+from squad_lit.predictor import Result
 from squad_lit.threshold import from_normals
 
 SIDE = 128
@@ -97,11 +97,11 @@ def test_each_image_has_its_files_and_its_row(model: Path, parts: Path, tmp_path
 
 def test_the_threshold_comes_from_held_out_normal_images(model: Path) -> None:
     predictor = squad_lit.load(model, false_alarm_rate=0.2)
-    normal = predictor.module.normal
-    assert len(normal["score"]) == 10
-    assert predictor.threshold == from_normals(normal["score"], 0.2)
-    assert predictor.threshold.value == sorted(normal["score"])[-2]
-    assert predictor.pixel_threshold.value == sorted(normal["maximum"])[-2]
+    about = predictor.runtime.metadata
+    assert len(about["normal_scores"]) == 10
+    assert predictor.threshold == from_normals(about["normal_scores"], 0.2)
+    assert predictor.threshold.value == sorted(about["normal_scores"])[-2]
+    assert predictor.pixel_threshold.value == sorted(about["normal_maxima"])[-2]
 
 
 def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> N
 )
 def test_wrong_images_are_refused_in_words(model: Path, image: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Predictor(model).predict(image)  # type: ignore[arg-type]
+        squad_lit.load(model).predict(image)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_read_is_skipped_and_said(
@@ -192,7 +192,7 @@ def test_mistakes_are_told_in_words(
 
 
 def test_overlay_has_one_scale_for_all_images() -> None:
-    image = np.full((3, 4, 4), 0.5)
+    image = np.full((4, 4, 3), 128, np.uint8)
     maps = [np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)]
     maps[0][1, 1] = maps[1][1, 1] = 2.0
     maps[1][3, 3] = 50.0  # a far higher value elsewhere leaves the colour of the first pixel alone

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, *, false_alarm_rate: float = 0.01) -> Predictor:
-    """A trained model for new images, from its checkpoint alone.
+def load(path: str | Path, *, runtime: str | None = None, false_alarm_rate: float | None = None) -> Predictor:
+    """A trained model for new images, from one file alone.
 
     Args:
-        path: ``last.ckpt`` of a run.
-        false_alarm_rate: Share of normal images that may be called anomalous.
+        path: ``last.ckpt`` of a run, or what ``squad_lit.export`` has made of it.
+        runtime: ``torch``, ``onnx`` or ``openvino``; None: by the file's suffix.
+        false_alarm_rate: Share of normal images that may be called anomalous; None: the one that the file was exported
+            with, of a checkpoint 0.01.
 
     Example:
         .. code-block:: python
@@ -37,6 +39,7 @@ def load(path: str | Path, *, false_alarm_rate: float = 0.01) -> Predictor:
             result = detector.predict("part.png")
             print(result.anomaly_score, result.label, result.regions)
     """
-    from squad_lit.predictor import Predictor  # torch is imported here, and not by "import squad_lit"
+    from squad_lit.predictor import Predictor  # NumPy is imported here, and not by "import squad_lit"
+    from squad_lit.runtime import open_runtime
 
-    return Predictor(path, false_alarm_rate=false_alarm_rate)
+    return Predictor(open_runtime(path, runtime), false_alarm_rate=false_alarm_rate)

@@ -115,7 +115,8 @@ def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Te
 def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
     """Mean of the highest share of the pixels, at least one: ``(N, H, W) -> (N,)``."""
     flat = anomaly_map.flatten(1)
-    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(1)
+    count = max(1, round(float(share * flat.shape[1])))  # float: while OpenVINO traces, a size is a tensor
+    return flat.topk(count, dim=1).values.mean(1)
 
 
 def resize_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:

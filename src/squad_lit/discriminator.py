@@ -83,7 +83,7 @@ class SegmentationDiscriminator(nn.Module):
         if self.feature_dropout == 0:
             return self._segment({group: part + shown[group] for group, part in parts.items()})
         both = self._segment({group: torch.cat([part, part + shown[group]]) for group, part in parts.items()})
-        return torch.stack(both.chunk(2)).mean(0)
+        return both.unflatten(0, (2, -1)).mean(0)  # not chunk: its number would be fixed at export
 
     def _segment(self, parts: Mapping[str, Tensor]) -> Tensor:
         grid = max(part.shape[-2:] for part in parts.values())

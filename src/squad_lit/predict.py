@@ -12,17 +12,20 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from squad_lit.dataset.image import IMAGE_EXTENSIONS
+import numpy as np
+from numpy.typing import NDArray
+
+import squad_lit
+from squad_lit.image_file import IMAGE_EXTENSIONS, to_uint8
 from squad_lit.output import write_picture, write_rows, write_tiff
+from squad_lit.threshold import FALSE_ALARM_RATE
+from squad_lit.visual import colour_map, outline
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from squad_lit.predictor import Predictor, Result
 
 FIELDS = ("image_path", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area")
@@ -35,16 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         images = list(_images(options.inputs, options.from_file))
-        from squad_lit.predictor import Predictor  # torch: not before the paths are known to be right
-
-        predictor = Predictor(options.checkpoint, false_alarm_rate=options.false_alarm_rate)
+        # Not before the paths are known to be right: this may import torch.
+        predictor = squad_lit.load(
+            options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate
+        )
         options.output.mkdir(parents=True, exist_ok=True)
         _say_threshold(predictor)
         skipped = predict(predictor, images, options.output)
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for path, reason in skipped.items():
@@ -63,8 +67,6 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
     Returns:
         The files that could not be read, and why.
     """
-    from tqdm import tqdm
-
     table = output / "predictions.csv"
     rows = _read(table)
     folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
@@ -76,7 +78,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not rows:
             writer.writeheader()
-        for path in tqdm(images, unit="image"):
+        for path in _progress(images):
             files = _files(path, folder, output)
             if _is_done(rows.get(str(path)), files, predictor.threshold.value):
                 continue
@@ -86,7 +88,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
                 skipped[path] = str(error)
                 continue
             result = predictor.predict(image)
-            _write(result, image.numpy(), files, predictor.pixel_threshold.value)
+            _write(result, to_uint8(image), files, predictor.pixel_threshold.value)
             rows[str(path)] = _row(path, result, predictor.threshold.value)
             writer.writerow(rows[str(path)])  # at once, so that an interruption loses nothing
             file.flush()
@@ -98,15 +100,26 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m squad_lit.predict", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or what was exported")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
-    parser.add_argument("--false-alarm-rate", type=float, default=0.01, help="of normal images (default: %(default)s)")
+    parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
+    rate = f"of normal images (default: that of the export; of a checkpoint {FALSE_ALARM_RATE})"
+    parser.add_argument("--false-alarm-rate", type=float, help=rate)
     parser.add_argument("--from-file", help="a file with an image or folder a line; - reads standard input")
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help="folders are read recursively")
     options = parser.parse_args(arguments)
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
     return options
+
+
+def _progress(images: Sequence[Path]) -> Iterable[Path]:
+    """With a bar, where tqdm is installed: an exported model runs without it."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return images
+    return tqdm(images, unit="image")
 
 
 def _images(inputs: Sequence[Path], from_file: str | None) -> Iterator[Path]:
@@ -170,7 +183,7 @@ def _row(path: Path, result: Result, threshold: float) -> dict[str, Any]:
     }
 
 
-def _write(result: Result, image: NDArray[Any], files: Mapping[str, Path], pixel_threshold: float) -> None:
+def _write(result: Result, image: NDArray[np.uint8], files: Mapping[str, Path], pixel_threshold: float) -> None:
     for file in files.values():
         file.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(files["map"], result.anomaly_map)
@@ -178,24 +191,20 @@ def _write(result: Result, image: NDArray[Any], files: Mapping[str, Path], pixel
     write_picture(files["overlay"], overlay(image, result, pixel_threshold))
 
 
-def overlay(image: NDArray[Any], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
     """The image under its map, on one scale for all images.
 
     Args:
-        image: ``(3, H, W)`` in [0, 1].
+        image: ``(H, W, 3)``.
         result: Of the image.
         pixel_threshold: Has the middle colour of the scale; 0 and below are dark and leave the image as it is.
 
     Returns:
         ``(H, W, 3)`` uint8, the mask outlined.
     """
-    import numpy as np
-
-    from squad_lit.visual import colour_map, outline, to_picture
-
     share = np.clip(result.anomaly_map / (2 * pixel_threshold), 0, 1)[..., None]
     heat = colour_map(result.anomaly_map, 0, 2 * pixel_threshold)
-    mixed = (1 - 0.7 * share) * to_picture(image) + 0.7 * share * heat
+    mixed = (1 - 0.7 * share) * image + 0.7 * share * heat
     return outline(mixed.round().astype(np.uint8), result.mask)
 
 

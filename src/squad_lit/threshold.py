@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
-from scipy import stats
+import numpy as np
+
+FALSE_ALARM_RATE = 0.01
+"""Share of normal images that may be called anomalous, unless another is asked for."""
 
 
 class Threshold(NamedTuple):
@@ -51,5 +56,17 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
         raise ValueError("there is no normal image to take a threshold from")
     # 1e-9: 0.29 * 100 is 28.999999999999996.
     k = min(max(1, int(false_alarm_rate * (n + 1) + 1e-9)), n)
-    low, high = stats.beta.ppf([0.025, 0.975], k, n + 1 - k)
-    return Threshold(sorted(values)[-k], k / (n + 1), (float(low), float(high)), n)
+    return Threshold(sorted(values)[-k], k / (n + 1), (_beta_quantile(0.025, k, n), _beta_quantile(0.975, k, n)), n)
+
+
+@cache
+def _beta_quantile(share: float, k: int, n: int) -> float:
+    """Quantile of Beta(k, n + 1 - k), by bisection: its distribution function at x is P(Binomial(n, x) >= k)."""
+    i = np.arange(k)
+    log_choose = np.array([math.lgamma(n + 1) - math.lgamma(j + 1) - math.lgamma(n - j + 1) for j in range(k)])
+    low, high = 0.0, 1.0
+    for _ in range(52):  # bits of a float
+        x = (low + high) / 2
+        fewer = np.exp(log_choose + i * math.log(x) + (n - i) * math.log1p(-x)).sum()
+        low, high = (x, high) if 1 - fewer < share else (low, x)
+    return (low + high) / 2

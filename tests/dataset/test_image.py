@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from squad_lit.dataset.image import image_size, is_deep_colour, list_images, read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.image import image_size, list_images, read_image, read_mask, resize, resize_mask
+from squad_lit.image_file import is_deep_colour
 
 
 def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:

@@ -5,14 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional
 
-# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
-Image.MAX_IMAGE_PIXELS = None
-
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from squad_lit.image_file import IMAGE_EXTENSIONS, open_image, read_pixels
 
 # Where a PNG may say how it is to be turned.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -78,18 +75,6 @@ def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return found
 
 
-def _open(path: Path) -> Image.Image:
-    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
-            return ImageOps.exif_transpose(image)
-    # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
-    except Exception as error:
-        raise OSError(f"cannot read image {path}: {error}") from error
-
-
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width of an image file, turned as its EXIF orientation says; only the header is read.
 
@@ -108,52 +93,22 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_image(path: Path | str, intensity_range: Sequence[float] | None = None) -> Tensor:
-    """An image file as float RGB in [0, 1], turned as its EXIF orientation says.
-
-    Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
-    the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
-    files thus gives dark images, all alike: give it the range 0 to 4095). 16-bit colour is decoded by Pillow to 8 bits.
+    """An image file as a float tensor, RGB in [0, 1]; see :func:`squad_lit.image_file.read_pixels`.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
-        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; what lies beyond is cut.
-            ``None``: the range of the type.
+        path: The file.
+        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits. ``None``: the range of the
+            type.
 
     Returns:
         ``(3, H, W)``, float32.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``; or such
-            a range for 16-bit colour.
+        ValueError: Pixels without a range to scale by, or a range that cannot apply.
     """
-    if intensity_range is not None and is_deep_colour(path):
-        raise ValueError(
-            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
-            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
-        )
-    image = _open(Path(path))
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        if intensity_range is None and image.mode in ("I", "F"):
-            kind = "32-bit integer" if image.mode == "I" else "float"
-            raise ValueError(
-                f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or give the "
-                f"range with dataset.intensity_range=[LOW,HIGH]"
-            )
-        low, high = intensity_range or (0.0, 65535.0)
-        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
-    array = np.array(image.convert("RGB"))  # (H, W, 3) uint8
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255.0)
-
-
-def is_deep_colour(path: Path | str) -> bool:
-    """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
-    try:
-        with Image.open(path) as image:
-            return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
-    except Exception:  # whoever reads it says so
-        return False
+    pixels = torch.from_numpy(read_pixels(path, intensity_range)).permute(2, 0, 1).contiguous()
+    return pixels.float().div_(255.0) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_mask(path: Path | str) -> Tensor:
@@ -171,7 +126,7 @@ def read_mask(path: Path | str) -> Tensor:
     Raises:
         OSError: The file cannot be read; the message names it.
     """
-    image = _open(Path(path))
+    image = open_image(Path(path))
     if image.mode in ("LA", "La", "PA"):
         image = image.getchannel(0)
     elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
@@ -200,9 +155,12 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    batch = image if image.ndim == 4 else image[None]
-    batch = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return batch if image.ndim == 4 else batch[0]
+    return resize_batch(image, size) if image.ndim == 4 else resize_batch(image[None], size)[0]
+
+
+def resize_batch(image: Tensor, size: Sequence[int]) -> Tensor:
+    """As :func:`resize`, of ``(N, C, H, W)``, computed also at equal size: an exported graph has one path for all."""
+    return functional.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,219 @@
+"""A trained model as one file for other runtimes: ``python -m squad_lit.export --checkpoint FILE --format onnx ...``.
+
+The graph takes uint8 RGB images ``(N, H, W, 3)`` of any size and gives ``anomaly_map`` ``(N, H, W)`` at the image's own
+resolution, ``anomaly_score`` ``(N,)`` and ``label`` ``(N,)``: resize, normalisation, calibration and threshold are
+inside, the decoding of image files is not. Its metadata (key ``squad_lit``, JSON) says what else there is to know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squad_lit.runtime import KEY, open_runtime
+from squad_lit.threshold import FALSE_ALARM_RATE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+# Of ONNX's operators: the first with an antialiased Resize is 18; 20 is read by ONNX Runtime 1.17 and later.
+OPSET = 20
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+# What an export needs beside torch.
+_PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.export``; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        export(
+            options.checkpoint,
+            options.output,
+            options.format,
+            false_alarm_rate=options.false_alarm_rate,
+            calibrate=options.calibrate if options.int8 else None,
+        )
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m squad_lit.export", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
+    parser.add_argument("--format", choices=SUFFIXES, required=True, help="what the file is for")
+    parser.add_argument("--output", type=Path, required=True, help="file: .onnx, .xml (and .bin beside it) or .pt2")
+    rate = "of normal images; predict can choose another (default: %(default)s)"
+    parser.add_argument("--false-alarm-rate", type=float, default=FALSE_ALARM_RATE, help=rate)
+    parser.add_argument("--int8", action="store_true", help="the backbone in 8 bits (onnx only); needs --calibrate")
+    parser.add_argument("--calibrate", type=Path, metavar="DIR", help="normal training images, which give the ranges")
+    options = parser.parse_args(arguments)
+    if options.int8 != (options.calibrate is not None):
+        parser.error("--int8 and --calibrate DIR go together: the ranges of 8 bits are those of normal images")
+    if options.int8 and options.format != "onnx":
+        parser.error("--int8 is for --format onnx")
+    return options
+
+
+def export(
+    path: Path,
+    output: Path,
+    form: str,
+    *,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    calibrate: Path | None = None,
+) -> None:
+    """Export a checkpoint, whole or not at all, and compare the file with it on two images of noise.
+
+    Args:
+        path: Of the checkpoint.
+        output: Of the file to write.
+        form: ``onnx``, ``openvino`` or ``torch``.
+        false_alarm_rate: Share of normal images that the label calls anomalous.
+        calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
+
+    Raises:
+        OSError: No such checkpoint, or a place that cannot be written to.
+        ValueError: A file that is no checkpoint, a wrong suffix, or a rate out of range.
+        ImportError: A package of the extra ``export`` is missing.
+    """
+    if output.suffix != SUFFIXES[form]:
+        raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
+    _check_packages(form)
+    from squad_lit import checkpoint
+    from squad_lit.inference import Inference, describe
+
+    detector = checkpoint.load(path)
+    about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
+    module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
+    names = list(about["outputs"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # A folder beside it: an export that fails leaves nothing, and a place that cannot be written to is found out now.
+    with tempfile.TemporaryDirectory(dir=output.parent) as place, _quiet():
+        made = Path(place) / output.name
+        if form == "torch":
+            write_torch(module, made, about)
+        elif form == "openvino":
+            write_openvino(module, made, about, names)
+        else:
+            write_onnx(module, made, about, names)
+            if calibrate is not None:
+                from squad_lit.quantization import quantize
+
+                quantize(made, calibrate, about)
+        difference = _difference(module, made)
+        for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
+            os.replace(file, output.parent / file.name)
+    print(
+        f"{output}: threshold {about['threshold']:.3g} at a false-alarm rate of {false_alarm_rate:.3g}; the scores of "
+        f"two images of noise differ from the checkpoint's by {difference:.1g} of their size"
+    )
+
+
+def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write a ``torch.export`` program."""
+    import torch
+
+    torch.export.save(_program(module), path, extra_files={KEY: json.dumps(about)})
+
+
+def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
+    """Write an ONNX file with the outputs of these names."""
+    import onnx
+    import torch
+
+    program = torch.onnx.export(
+        _program(module),
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=list(names),
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:  # stack traces, with the paths of this machine
+        node.ClearField("metadata_props")
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"opset": OPSET})})
+    onnx.save(model, path)
+
+
+def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
+    """Write OpenVINO's IR, float32, with the outputs of these names.
+
+    From the module and not from its ONNX file: OpenVINO's reader of the latter ignores that a Resize is antialiased.
+    """
+    import openvino
+    import torch
+
+    image = _example()
+    # Traced as a function: Lightning's modules have properties that do not survive being traced.
+    traced = torch.jit.trace(lambda image: module(image), image, check_trace=False)
+    model = openvino.convert_model(traced, example_input=image, input=[openvino.PartialShape([-1, -1, -1, 3])])
+    for port, name in zip([*model.inputs, *model.outputs], ["image", *names], strict=True):
+        port.get_tensor().set_names({name})
+    model.set_rt_info(json.dumps(about), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _program(module: nn.Module) -> torch.export.ExportedProgram:
+    import torch
+
+    sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
+    return torch.export.export(module, (_example(),), dynamic_shapes=(sides,))
+
+
+def _example() -> Tensor:
+    """Two images whose sides differ from each other and from the model's: no size is taken for a constant."""
+    import torch
+
+    return torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def _difference(module: nn.Module, path: Path) -> float:
+    """Largest relative difference of the scores of module and file, on images of another size than the example's."""
+    import torch
+
+    image = torch.cat([_example()] * 2, 1)[..., :200, :]
+    with torch.inference_mode():
+        _, expected, *_ = module(image)
+    _, found = open_runtime(path).run(image.numpy())
+    return float(((torch.tensor(found) - expected) / expected).abs().max())
+
+
+def _check_packages(form: str) -> None:
+    for name in _PACKAGES[form]:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f"--format {form} needs the package {name}: pip install 'squad_lit[export]', or pip install {name}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say about themselves and about sizes that are constants here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

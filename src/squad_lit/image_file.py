@@ -1,0 +1,81 @@
+"""Image files as arrays, with NumPy and Pillow alone: an exported model is used where there is no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
+Image.MAX_IMAGE_PIXELS = None
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
+            return ImageOps.exif_transpose(image)
+    # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
+    except Exception as error:
+        raise OSError(f"cannot read image {path}: {error}") from error
+
+
+def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
+    """The pixels of an image file as RGB, turned as its EXIF orientation says.
+
+    Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
+    the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
+    files thus gives dark images, all alike: give it the range 0 to 4095). 16-bit colour is decoded by Pillow to 8 bits.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
+        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; what lies beyond is cut.
+            ``None``: the range of the type.
+
+    Returns:
+        ``(H, W, 3)``: uint8, or of a file of more than 8 bits float32 in [0, 1].
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``; or such
+            a range for 16-bit colour.
+    """
+    if intensity_range is not None and is_deep_colour(path):
+        raise ValueError(
+            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
+            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
+        )
+    image = open_image(Path(path))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        if intensity_range is None and image.mode in ("I", "F"):
+            kind = "32-bit integer" if image.mode == "I" else "float"
+            raise ValueError(
+                f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or give the "
+                f"range with dataset.intensity_range=[LOW,HIGH]"
+            )
+        low, high = intensity_range or (0.0, 65535.0)
+        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+        return grey[..., None].repeat(3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels as :func:`read_pixels` returns them, rounded to 8 bits if they are not uint8 already."""
+    return pixels if pixels.dtype == np.uint8 else (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def is_deep_colour(path: Path | str) -> bool:
+    """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
+    except Exception:  # whoever reads it says so
+        return False

@@ -1,0 +1,83 @@
+"""From pixels of any size to map, score and label: the module that predicts and that is exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import squad_lit
+from squad_lit.anomaly import resize_map
+from squad_lit.dataset.image import resize_batch
+from squad_lit.detector import Detector
+from squad_lit.runtime import FORMAT
+from squad_lit.threshold import FALSE_ALARM_RATE, from_normals
+
+
+class Inference(nn.Module):
+    """Pixels to map, score and label, with resize, normalisation, calibration and threshold inside.
+
+    The map has the resolution of the image: what a line overlays, masks and measures is in the camera's pixels.
+
+    Args:
+        detector: A calibrated model.
+        threshold: Scores above it are labelled 1, in deviations from normal.
+    """
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        super().__init__()
+        self.detector = detector
+        self.threshold = threshold
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look at images.
+
+        Args:
+            image: ``(N, H, W, 3)`` RGB: uint8, or float32 in [0, 1].
+
+        Returns:
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, and
+            ``label`` ``(N,)``, int64.
+        """
+        scale = 255 if image.dtype == torch.uint8 else 1
+        small = resize_batch(image.permute(0, 3, 1, 2).float() / scale, self.detector.image_size)
+        anomaly_map, anomaly_score = self.detector.predict(small)
+        whole = resize_map(anomaly_map[:, None], image.shape[1:3])[:, 0]
+        return whole, anomaly_score, (anomaly_score > self.threshold).long()
+
+
+def describe(detector: Detector, false_alarm_rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
+    """What a user of the model must know, as plain values; an exported file carries it as JSON.
+
+    Args:
+        detector: A calibrated model.
+        false_alarm_rate: Share of normal images that the thresholds let through as anomalous.
+
+    Raises:
+        ValueError: A rate out of range.
+    """
+    config = json.dumps([detector.config, detector.data], sort_keys=True)
+    scores, maxima = detector.normal["score"], detector.normal["maximum"]
+    return {
+        "format": FORMAT,
+        "squad_lit": squad_lit.__version__,
+        "model": type(detector).__name__,
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
+        "categories": detector.categories,
+        "image_size": list(detector.image_size),
+        "intensity_range": detector.data.get("intensity_range"),
+        "false_alarm_rate": false_alarm_rate,
+        "threshold": from_normals(scores, false_alarm_rate).value,
+        "pixel_threshold": from_normals(maxima, false_alarm_rate).value,
+        "normal_scores": scores,
+        "normal_maxima": maxima,
+        "input": {"name": "image", "shape": ["N", "H", "W", 3], "type": "uint8", "channels": "RGB"},
+        "outputs": {
+            "anomaly_map": {"shape": ["N", "H", "W"], "type": "float32"},
+            "anomaly_score": {"shape": ["N"], "type": "float32"},
+            "label": {"shape": ["N"], "type": "int64"},
+        },
+    }

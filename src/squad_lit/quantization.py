@@ -1,0 +1,64 @@
+"""The backbone of an exported ONNX file in 8 bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime import quantization
+
+from squad_lit.image_file import IMAGE_EXTENSIONS, read_pixels, to_uint8
+from squad_lit.runtime import KEY
+
+# Images whose ranges are looked at, at most.
+_IMAGES = 64
+# What the names of its weights start with. The rest stays in float32: it judges differences that 8 bits would drown.
+_BACKBONE = "detector.backbone."
+
+
+def quantize(path: Path, folder: Path, about: dict[str, Any]) -> None:
+    """Quantise the convolutions of the backbone, in place: weights per channel, activations by ranges on real images.
+
+    Args:
+        path: An ONNX file that :mod:`squad_lit.export` wrote.
+        folder: Normal training images, read recursively; of more than 64 a regular choice is used.
+        about: The description to write into the file.
+
+    Raises:
+        ValueError: No image in the folder, or no convolution in the backbone.
+        OSError: An image that cannot be read.
+    """
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and not p.name.startswith("."))
+    if not images:
+        raise ValueError(f"--calibrate: no image in {folder.resolve()}; name a folder of normal training images")
+    model = onnx.load(path)
+    chosen = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[1].startswith(_BACKBONE)]
+    if not chosen:
+        raise ValueError("--int8 quantises convolutions, and this backbone has none")
+    quantization.quantize_static(
+        model,
+        path,
+        _Reader(images[:: -(-len(images) // _IMAGES)], about["intensity_range"]),
+        per_channel=True,
+        nodes_to_quantize=chosen,
+        activation_type=quantization.QuantType.QUInt8,
+    )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"precision": "int8 backbone"})})
+    onnx.save(model, path)
+
+
+class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Images one by one, as the graph takes them."""
+
+    def __init__(self, paths: Sequence[Path], intensity_range: Sequence[float] | None) -> None:
+        self._images: Iterator[NDArray[np.uint8]] = (to_uint8(read_pixels(path, intensity_range)) for path in paths)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        image = next(self._images, None)
+        return None if image is None else {"image": image[None]}

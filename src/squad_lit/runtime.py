@@ -1,0 +1,170 @@
+"""What a trained model runs on: torch, ONNX Runtime or OpenVINO, all behind ``run(image) -> (map, score)``.
+
+Each runtime's own package is imported when it is chosen, so that an exported file needs NumPy, Pillow and that package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squad_lit.image_file import to_uint8
+
+FORMAT = 1
+"""Of the description in an exported file; a higher one is refused."""
+KEY = "squad_lit"
+"""Of the description, in the file's own metadata."""
+
+Output = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class Runtime(Protocol):
+    """A trained model, ready to run.
+
+    Args:
+        metadata: What :func:`squad_lit.inference.describe` says of it.
+    """
+
+    metadata: dict[str, Any]
+
+    def run(self, image: NDArray[Any]) -> Output:
+        """Map ``(N, H, W)`` and score ``(N,)`` of pixels ``(N, H, W, 3)``: uint8, or float32 in [0, 1].
+
+        Exported files take uint8, to which they round float pixels.
+        """
+        ...
+
+
+def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
+    """Open a checkpoint or an exported file.
+
+    Args:
+        path: ``.onnx`` and ``.xml`` are exported for ONNX Runtime and OpenVINO, ``.pt2`` for torch; anything else is
+            taken for a checkpoint, which torch runs.
+        name: ``torch``, ``onnx`` or ``openvino``; None: by the suffix.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A file of another runtime, damaged, foreign, or exported by a newer squad_lit.
+        ImportError: The runtime's package is not installed.
+    """
+    path = Path(path)
+    kind, make = _KINDS.get(path.suffix.lower(), ("torch", Checkpoint))
+    if name not in (None, kind):
+        raise ValueError(
+            f"--runtime {name} cannot run {path.name}, which is for {kind}: leave --runtime out, or export the "
+            f"checkpoint with python -m squad_lit.export --format {name}"
+        )
+    if path.suffix.lower() in _KINDS and not path.is_file():
+        raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
+    return make(path)
+
+
+class Checkpoint:
+    """A checkpoint that a run wrote, in torch."""
+
+    def __init__(self, path: Path) -> None:
+        from squad_lit import checkpoint
+        from squad_lit.inference import Inference, describe
+
+        detector = checkpoint.load(path)
+        self.metadata = describe(detector)
+        self._model = Inference(detector, self.metadata["threshold"])
+
+    def run(self, image: NDArray[Any]) -> Output:
+        import torch
+
+        with torch.inference_mode():
+            anomaly_map, score, _ = self._model(torch.tensor(image))
+        return anomaly_map.numpy(), score.numpy()
+
+
+class Program:
+    """A ``torch.export`` program."""
+
+    def __init__(self, path: Path) -> None:
+        torch = _import("torch", "torch")
+        found = {KEY: ""}
+        try:
+            self._model = torch.export.load(path, extra_files=found).module()
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable torch.export program: {error}") from error
+        self.metadata = _metadata(path, found[KEY])
+
+    def run(self, image: NDArray[Any]) -> Output:
+        import torch
+
+        with torch.inference_mode():
+            anomaly_map, score, _ = self._model(torch.tensor(to_uint8(image)))
+        return anomaly_map.numpy(), score.numpy()
+
+
+class Onnx:
+    """An ONNX file, on ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
+        onnxruntime = _import("onnxruntime", "onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; warnings are about the shapes inside
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # one type for each thing that can be wrong
+            raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
+        self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
+
+    def run(self, image: NDArray[Any]) -> Output:
+        anomaly_map, score = self._session.run(["anomaly_map", "anomaly_score"], {"image": to_uint8(image)})
+        return anomaly_map, score
+
+
+class OpenVino:
+    """OpenVINO's IR: an ``.xml`` with the ``.bin`` beside it."""
+
+    def __init__(self, path: Path) -> None:
+        openvino = _import("openvino", "openvino")
+        if not path.with_suffix(".bin").is_file():
+            raise FileNotFoundError(f"{path} needs its weights beside it: no file {path.with_suffix('.bin').resolve()}")
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            # float32: on some processors the default is bfloat16, which moves codes.
+            self._model = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            raise ValueError(f"{path} is not a readable model of OpenVINO: {error}") from error
+        self.metadata = _metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
+
+    def run(self, image: NDArray[Any]) -> Output:
+        found = self._model(to_uint8(image))
+        return found["anomaly_map"], found["anomaly_score"]
+
+
+_KINDS: dict[str, tuple[str, Callable[[Path], Runtime]]] = {
+    ".onnx": ("onnx", Onnx),
+    ".xml": ("openvino", OpenVino),
+    ".pt2": ("torch", Program),
+}
+
+
+def _import(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this model needs the package {package}: pip install {package}") from error
+
+
+def _metadata(path: Path, text: str | None) -> dict[str, Any]:
+    """The description of an exported file, checked."""
+    if not text:
+        raise ValueError(f"{path} was not written by squad_lit.export: it has no metadata {KEY!r}")
+    found: dict[str, Any] = json.loads(text)
+    if found["format"] > FORMAT:
+        raise ValueError(
+            f"{path} was exported by squad_lit {found['squad_lit']}, which is newer than this one: update squad_lit"
+        )
+    return found
