@@ -11,8 +11,9 @@ PACKAGE = "squad_lit"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
-MATHS |= {"augmentation", "table", "threshold"}
+MATHS |= {"augmentation", "table", "threshold", "region"}
 WIRING = {"dataset", "detector", "module", "memory", "callback", "backbone", "evaluation", "predictor"}
+WIRING |= {"inference", "runtime", "quantization"}
 ENTRY = {"command", "train", "check", "predict", "export", "report", "view"}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

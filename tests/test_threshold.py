@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from squad_lit.threshold import from_normals
 
@@ -43,3 +44,10 @@ def test_rates_that_are_none_are_refused(rate):
         from_normals([1.0], rate)
     with pytest.raises(ValueError, match="no normal image"):
         from_normals([], 0.1)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(1, 0.5), (19, 0.1), (60, 0.05), (500, 0.3), (20_000, 0.01)])
+def test_the_interval_is_the_beta_distribution_of_scipy(count, rate):
+    found = from_normals(np.arange(count, dtype=float).tolist(), rate)
+    k = round(found.false_alarm_rate * (count + 1))
+    assert found.interval == pytest.approx(stats.beta.ppf([0.025, 0.975], k, count + 1 - k).tolist(), rel=1e-8)

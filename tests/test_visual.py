@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
+from skimage.segmentation import find_boundaries
 
 from squad_lit.visual import colour_map, histogram, outline, panel, stack, to_picture
 
@@ -56,6 +57,13 @@ def test_outline_lies_just_outside_the_mask(mask_type):
     far[1:6, 2:6] = False
     assert not drawn[far].any()
     assert (picture == 9).all(), "the picture itself is left alone"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_outline_is_the_outer_boundary_of_scikit_image(share):
+    mask = np.random.default_rng(0).random((31, 40)) < share
+    drawn = (outline(np.zeros((31, 40, 3), np.uint8), mask) == 255).all(2)
+    assert np.array_equal(drawn, find_boundaries(mask, mode="outer"))
 
 
 def test_outline_of_no_mask_is_the_picture():

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -23,7 +24,6 @@ from squad_lit.runtime import KEY, open_runtime
 from squad_lit.threshold import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 # Of ONNX's operators: the first with an antialiased Resize is 18; 20 is read by ONNX Runtime 1.17 and later.
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.export``; returns the exit status."""
     options = _parse(arguments)
     try:
-        export(
+        threshold, difference = export(
             options.checkpoint,
             options.output,
             options.format,
@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(
+        f"{options.output}: labels scores above {threshold:.3g} (false-alarm rate {options.false_alarm_rate:.3g}); the "
+        f"scores of two images of noise differ from the checkpoint's by {difference:.1g} of their size"
+    )
     return 0
 
 
@@ -77,7 +81,7 @@ def export(
     *,
     false_alarm_rate: float = FALSE_ALARM_RATE,
     calibrate: Path | None = None,
-) -> None:
+) -> tuple[float, float]:
     """Export a checkpoint, whole or not at all, and compare the file with it on two images of noise.
 
     Args:
@@ -86,6 +90,9 @@ def export(
         form: ``onnx``, ``openvino`` or ``torch``.
         false_alarm_rate: Share of normal images that the label calls anomalous.
         calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
+
+    Returns:
+        The threshold of the label, and the largest relative difference of the two scores.
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
@@ -104,7 +111,7 @@ def export(
     names = list(about["outputs"])
     output.parent.mkdir(parents=True, exist_ok=True)
     # A folder beside it: an export that fails leaves nothing, and a place that cannot be written to is found out now.
-    with tempfile.TemporaryDirectory(dir=output.parent) as place, _quiet():
+    with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
         made = Path(place) / output.name
         if form == "torch":
             write_torch(module, made, about)
@@ -119,17 +126,16 @@ def export(
         difference = _difference(module, made)
         for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
             os.replace(file, output.parent / file.name)
-    print(
-        f"{output}: threshold {about['threshold']:.3g} at a false-alarm rate of {false_alarm_rate:.3g}; the scores of "
-        f"two images of noise differ from the checkpoint's by {difference:.1g} of their size"
-    )
+    return about["threshold"], difference
 
 
 def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write a ``torch.export`` program."""
     import torch
 
-    torch.export.save(_program(module), path, extra_files={KEY: json.dumps(about)})
+    sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
+    program = torch.export.export(module, (_example(),), dynamic_shapes=(sides,))
+    torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
 
 
 def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
@@ -138,8 +144,9 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequ
     import torch
 
     program = torch.onnx.export(
-        _program(module),
-        (),
+        module,
+        (_example(),),
+        dynamic_shapes=({0: "N", 1: "H", 2: "W"},),
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
@@ -172,13 +179,6 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _program(module: nn.Module) -> torch.export.ExportedProgram:
-    import torch
-
-    sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
-    return torch.export.export(module, (_example(),), dynamic_shapes=(sides,))
-
-
 def _example() -> Tensor:
     """Two images whose sides differ from each other and from the model's: no size is taken for a constant."""
     import torch
@@ -208,11 +208,15 @@ def _check_packages(form: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what the exporters say about themselves and about sizes that are constants here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""Do exported files give what the checkpoint gives? Scores, metrics and codes of the test images, runtime by runtime.
+
+    python -m experiments.export.parity --checkpoint RUN/last.ckpt [RUN/last.ckpt ...] [--int8]
+
+Each checkpoint is of one of the three real categories; the data are looked for as by ``squad_lit.train``. Rounding to a
+code is discontinuous, so that an error of 1e-6 may move a code to its neighbour: such cells are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from experiments.study import DATASETS, METRICS
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from squad_lit import checkpoint, metric
+from squad_lit.dataset.core import Sample
+from squad_lit.dataset.image import read_mask, resize_batch
+from squad_lit.dataset.mvtec import scan_mvtec_layout
+from squad_lit.detector import Detector
+from squad_lit.export import SUFFIXES, export, quiet, write_onnx, write_openvino
+from squad_lit.image_file import read_pixels
+from squad_lit.module import Squad
+from squad_lit.runtime import Runtime, open_runtime
+
+DATA = Path(os.environ.get("SQUAD_LIT_DATA", "data"))
+Pixels = NDArray[np.uint8]
+
+
+class Seen(NamedTuple):
+    """Of all test images: maps, scores, and the indices of their codes, or none for a model without codes."""
+
+    maps: list[Tensor]
+    scores: Tensor
+    indices: list[list[NDArray[np.int64]]]
+
+
+class Codes(nn.Module):
+    """Pixels to the index of each cell's code, as a model to export; ``detector`` is where the quantiser looks."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        seen = self.detector.look(resize_batch(image.permute(0, 3, 1, 2).float() / 255, self.detector.image_size))
+        assert seen.recon is not None
+        return tuple(index for index in seen.recon.indices.values() if index is not None)
+
+
+def see(runtime: Runtime, codes: Callable[[Pixels], list[Any]] | None, samples: list[Sample]) -> Seen:
+    """What a runtime makes of each image."""
+    seen = Seen([], torch.zeros(len(samples)), [])
+    for i, sample in enumerate(samples):
+        pixels = read_pixels(sample.image_path)[None]
+        anomaly_map, score = runtime.run(pixels)
+        seen.maps.append(torch.tensor(anomaly_map[0]))
+        seen.scores[i] = float(score[0])
+        if codes is not None:
+            seen.indices.append([np.asarray(index) for index in codes(pixels)])
+    return seen
+
+
+def measure(seen: Seen, samples: list[Sample]) -> dict[str, float]:
+    """The four metrics, at the resolution of the image files."""
+    masks = [
+        read_mask(s.mask_path).bool() if s.mask_path else torch.zeros(m.shape, dtype=torch.bool)
+        for s, m in zip(samples, seen.maps, strict=True)
+    ]
+    label = torch.tensor([sample.label for sample in samples])
+    found = metric.image_metrics(seen.scores, label) | metric.pixel_metrics(seen.maps, masks)
+    return {name: float(found[key]) for name, key in METRICS.items()}
+
+
+def compare(seen: Seen, truth: Seen, samples: list[Sample]) -> list[str]:
+    """The cells of a row."""
+    relative = ((seen.scores - truth.scores) / truth.scores).abs()
+    highest = max(float((a - b).abs().max()) for a, b in zip(seen.maps, truth.maps, strict=True))
+    own, expected = measure(seen, samples), measure(truth, samples)
+    cells = [f"{100 * float((relative <= 1e-4).double().mean()):.1f}", f"{float(relative.max()):.1g}", f"{highest:.1g}"]
+    cells += [f"{100 * (own[name] - expected[name]):+.3f}" for name in METRICS]
+    if not truth.indices:
+        return [*cells, "", ""]
+    flipped = [
+        sum(int((a != b).sum()) for a, b in zip(*pair, strict=True))
+        for pair in zip(seen.indices, truth.indices, strict=True)
+    ]
+    cells_of_all = sum(index.size for image in truth.indices for index in image)
+    return [*cells, f"{sum(count > 0 for count in flipped)}", f"{sum(flipped)} of {cells_of_all}"]
+
+
+def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) -> Callable[[Pixels], list[Any]]:
+    """Exports the codes as the model itself is exported, and returns what reads them."""
+    if form == "torch":  # a .pt2 runs the checkpoint's own operators
+        return lambda pixels: list(module(torch.tensor(pixels)))
+    names = [f"index_{group}" for group in module.detector.backbone.groups]
+    path = folder / f"codes{SUFFIXES[form]}"
+    with quiet():
+        if form == "openvino":
+            import openvino
+
+            write_openvino(module, path, {}, names)
+            model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            return lambda pixels: [model(pixels)[name] for name in names]
+        import onnxruntime
+
+        write_onnx(module, path, {}, names)
+        if calibrate is not None:
+            from squad_lit.quantization import quantize
+
+            quantize(path, calibrate, {"intensity_range": None})
+    session = onnxruntime.InferenceSession(path)
+    return lambda pixels: session.run(names, {"image": pixels})
+
+
+def main() -> None:
+    """A table in Markdown; metrics are differences in percentage points."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True)
+    parser.add_argument("--int8", action="store_true", help="the quantised ONNX file too")
+    options = parser.parse_args()
+    head = ["category", "file", "scores within 1e-4 (%)", "largest relative", "largest of maps", *METRICS]
+    head += ["images with moved codes", "codes moved"]
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    forms = {"torch": "torch", "onnx": "onnx", "openvino": "openvino"} | ({"int8": "onnx"} if options.int8 else {})
+    for path in options.checkpoint:
+        detector = checkpoint.load(path)
+        category = detector.categories[0]
+        train, samples = scan_mvtec_layout(DATA / DATASETS[category], category)
+        coded = isinstance(detector, Squad) and any(detector.generator.codebook_sizes.values())
+        codes = Codes(detector).eval().requires_grad_(False)
+        truth = see(open_runtime(path), code_reader(codes, "torch", path.parent, None) if coded else None, samples)
+        for name, form in forms.items():
+            calibrate = train[0].image_path.parent if name == "int8" else None
+            with tempfile.TemporaryDirectory() as place:
+                file = Path(place) / f"model{SUFFIXES[form]}"
+                export(path, file, form, calibrate=calibrate)
+                reader = code_reader(codes, form, Path(place), calibrate) if coded else None
+                seen = see(open_runtime(file), reader, samples)
+            print(f"| {category} | {name} | " + " | ".join(compare(seen, truth, samples)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

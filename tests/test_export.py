@@ -1,0 +1,263 @@
+"""Exported files against the checkpoint that they were made of, and predict in an environment without torch."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+import squad_lit
+from squad_lit import train
+from squad_lit.export import OPSET, SUFFIXES, main
+from squad_lit.predict import main as predict
+from squad_lit.runtime import KEY, open_runtime
+
+SIDE = 64
+MODELS = {
+    "squad": ["model.generator.width=16", "discriminator.segmentation.width=16"],
+    "memory": ["model=memory", "model.patches=50", "anomaly.flips=[horizontal,vertical]"],
+}
+
+
+@pytest.fixture(scope="module")
+def images(draw_texture: Any) -> list[np.ndarray]:
+    """Of several sizes: smaller and larger than the model's, and just that."""
+    sizes = [(50, 90), (SIDE, SIDE), (200, 130), (150, 170)]
+    return [(255 * draw_texture(i, *size)).round().astype(np.uint8) for i, size in enumerate(sizes)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -> dict[str, Path]:
+    """Checkpoints with random weights, calibrated on noise: what is computed is tested, not how well it works."""
+    folder = tmp_path_factory.mktemp("models")
+    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+        for name, overrides in MODELS.items():
+            torch.manual_seed(0)
+            small = ["model.groups={low: [4], high: [8]}", f"dataset.image_size={SIDE}"]
+            module: Any = train._make_module(hydra.compose("train", [*overrides, *small]))
+            module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
+            noise = torch.rand(8, 3, SIDE, SIDE)
+            module.backbone.fit([noise])
+            if name == "memory":
+                module.memory = module._rows(module.backbone(noise))[0, :50]
+            maps = module.eval().see(noise).maps
+            module.anomaly.calibrate(
+                *torch.stack([torch.stack([m.mean(), m.std()]) for m in maps.values()], 1).detach()
+            )
+            with torch.no_grad():
+                anomaly_map, score = module.predict(noise)
+            module.normal = {"score": score.tolist(), "maximum": anomaly_map.flatten(1).max(1).values.tolist()}
+            content: dict[str, Any] = {"state_dict": module.state_dict()}
+            module.on_save_checkpoint(content)
+            torch.save(content, folder / f"{name}.ckpt")
+    return {name: folder / f"{name}.ckpt" for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Each model in each format."""
+    folder = tmp_path_factory.mktemp("exported")
+    made = {}
+    for name, path in models.items():
+        for form, suffix in SUFFIXES.items():
+            made[name, form] = folder / "new" / f"{name}{suffix}"
+            command = ["--checkpoint", str(path), "--format", form, "--output", str(made[name, form])]
+            assert main([*command, "--false-alarm-rate", "0.25"]) == 0
+    return made
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("name", MODELS)
+def test_files_give_what_the_checkpoint_gives(models, exported, images, name, form):
+    truth, found = open_runtime(models[name]), open_runtime(exported[name, form])
+    for image in [*(image[None] for image in images), np.stack([images[2], images[2][::-1], images[2][:, ::-1]])]:
+        (expected_map, expected_score), (anomaly_map, score) = truth.run(image), found.run(image)
+        assert anomaly_map.shape == image.shape[:3]
+        assert anomaly_map.dtype == score.dtype == np.float32
+        np.testing.assert_allclose(score, expected_score, rtol=1e-4)
+        np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
+
+
+def test_each_file_says_what_it_is(models, exported):
+    for (name, form), path in exported.items():
+        about = open_runtime(path).metadata
+        assert about["categories"] == ["cap"]
+        assert about["image_size"] == [SIDE, SIDE]
+        assert about["format_of_file"] == form
+        assert about["false_alarm_rate"] == 0.25
+        scores = about["normal_scores"]
+        assert about["threshold"] == sorted(scores)[-2]  # 2 of 9 places are at most a quarter
+        assert about["config_hash"] == open_runtime(models[name]).metadata["config_hash"]
+    assert len({open_runtime(path).metadata["config_hash"] for path in exported.values()}) == 2
+
+
+def test_the_onnx_file_is_a_valid_one_of_the_stated_opset(exported, images):
+    import onnxruntime
+
+    model = onnx.load(exported["squad", "onnx"])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+    about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
+    ports = {p.name: p.type.tensor_type for p in [*model.graph.input, *model.graph.output]}
+    shapes = {name: [d.dim_param or d.dim_value for d in port.shape.dim] for name, port in ports.items()}
+    assert shapes == {"image": about["input"]["shape"]} | {n: o["shape"] for n, o in about["outputs"].items()}
+    assert str(Path(squad_lit.__file__).parent) not in exported["squad", "onnx"].read_bytes().decode(errors="ignore")
+    session = onnxruntime.InferenceSession(exported["squad", "onnx"])
+    for image in images:
+        _, score, label = session.run(None, {"image": image[None]})
+        assert label.tolist() == (score > about["threshold"]).astype(int).tolist()
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def parts(tmp_path: Path, images: list[np.ndarray]) -> Path:
+    (tmp_path / "parts").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "parts" / f"{i}.png")
+    return tmp_path / "parts"
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_predict_writes_the_same_with_each_runtime(models, exported, parts, tmp_path, form):
+    for path, place in ((models["squad"], "a"), (exported["squad", form], "b")):
+        command = ["--checkpoint", str(path), "--output", str(tmp_path / place), "--false-alarm-rate", "0.3"]
+        assert predict([*command, str(parts)]) == 0
+    for expected, found in zip(rows(tmp_path / "a"), rows(tmp_path / "b"), strict=True):
+        assert float(found.pop("anomaly_score")) == pytest.approx(float(expected.pop("anomaly_score")), rel=1e-4)
+        assert found == expected
+    for i in range(4):
+        for kind in ("mask", "overlay"):
+            pair = [np.asarray(Image.open(tmp_path / p / kind / f"{i}.png.png")).astype(int) for p in "ab"]
+            assert np.abs(pair[0] - pair[1]).max() <= (0 if kind == "mask" else 1)
+
+
+def test_the_rate_of_the_export_is_the_default(exported):
+    path = exported["memory", "onnx"]
+    assert squad_lit.load(path).threshold.false_alarm_rate == pytest.approx(2 / 9)
+    assert squad_lit.load(path, false_alarm_rate=0.5).threshold.false_alarm_rate == pytest.approx(4 / 9)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_predict_runs_where_there_is_no_torch(exported, parts, tmp_path, form):
+    package = {"onnx": "onnxruntime", "openvino": "openvino"}[form]
+    code = f"""
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {{"numpy", "PIL", "squad_lit", "{package}", *sys.stdlib_module_names}}:
+            raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Nothing())
+from squad_lit.predict import main
+status = main(sys.argv[1:])
+print(sorted({{"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"}} & set(sys.modules)))
+sys.exit(status)
+"""
+    command = ["--checkpoint", str(exported["squad", form]), "--output", str(tmp_path / "out"), str(parts)]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert len(rows(tmp_path / "out")) == 4
+
+
+def test_int8_makes_a_smaller_file_that_says_so(models, exported, parts, images, tmp_path):
+    path = tmp_path / "int8.onnx"
+    command = ["--checkpoint", str(models["squad"]), "--format", "onnx", "--output", str(path)]
+    assert main([*command, "--int8", "--calibrate", str(parts)]) == 0
+    assert open_runtime(path).metadata["precision"] == "int8 backbone"
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    truth, found = (open_runtime(p).run(images[2][None])[0] for p in (models["squad"], path))
+    assert 0.5 < np.corrcoef(found.ravel(), truth.ravel())[0, 1] < 0.999999
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--format", "onnx", "--output", "DIR/a.xml"], "a file for onnx ends in .onnx, got a.xml"),
+        (["--format", "openvino", "--output", "DIR/a.bin"], "a file for openvino ends in .xml, got a.bin"),
+        (["--format", "torch", "--output", "DIR/file/a.pt2"], "file"),
+        (["--format", "torch", "--output", "DIR/a.pt2", "--checkpoint", "DIR/file"], "is not a readable checkpoint"),
+        (["--format", "torch", "--output", "DIR/a.pt2", "--checkpoint", "DIR/none"], "no checkpoint"),
+        (["--format", "torch", "--output", "DIR/a.pt2", "--false-alarm-rate", "2"], "expected a share in (0, 1)"),
+        (["--format", "onnx", "--output", "DIR/a.onnx", "--int8", "--calibrate", "DIR/empty"], "no image in"),
+    ],
+)
+def test_mistakes_are_told_in_words_and_leave_nothing(models, tmp_path, capsys, given, words):
+    (tmp_path / "file").write_bytes(b"no checkpoint")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    command = [text.replace("DIR", str(tmp_path)) for text in ["--checkpoint", str(models["memory"]), *given]]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert words in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("form", "package", "runtime"), [("onnx", "onnxscript", "onnxruntime"), ("openvino", "openvino", "openvino")]
+)
+def test_a_missing_package_is_named_with_its_command(
+    models, exported, tmp_path, capsys, monkeypatch, form, package, runtime
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    output = tmp_path / f"a{SUFFIXES[form]}"
+    assert main(["--checkpoint", str(models["memory"]), "--format", form, "--output", str(output)]) == 1
+    assert f"pip install {package}" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, runtime, None)
+    with pytest.raises(ImportError, match=f"pip install {runtime}"):
+        open_runtime(exported["memory", form])
+
+
+@pytest.mark.parametrize("arguments", [["--int8"], ["--int8", "--calibrate", "x"], ["--calibrate", "x"]])
+def test_int8_needs_images_and_onnx(capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--checkpoint", "a", "--format", "openvino", "--output", "a.xml", *arguments])
+    assert "--int8" in capsys.readouterr().err
+
+
+def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
+    with pytest.raises(ValueError, match=r"--runtime onnx cannot run squad\.ckpt, which is for torch"):
+        open_runtime(models["squad"], "onnx")
+    with pytest.raises(ValueError, match=r"--runtime torch cannot run squad\.onnx, which is for onnx"):
+        open_runtime(exported["squad", "onnx"], "torch")
+    with pytest.raises(FileNotFoundError, match="no exported model"):
+        open_runtime(tmp_path / "a.onnx")
+    for form, suffix in SUFFIXES.items():
+        broken = tmp_path / f"broken{suffix}"
+        broken.write_bytes(b"nothing of the kind")
+        broken.with_suffix(".bin").write_bytes(b"")
+        with pytest.raises(ValueError, match="is not a readable"):
+            open_runtime(broken, form)
+    alone = tmp_path / "alone.xml"
+    alone.write_bytes(exported["memory", "openvino"].read_bytes())
+    with pytest.raises(FileNotFoundError, match="needs its weights beside it"):
+        open_runtime(alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: None, "was not written by squad_lit"),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "newer"),
+    ],
+)
+def test_foreign_and_newer_files_are_refused(exported, tmp_path, change, words):
+    model = onnx.load(exported["memory", "onnx"])
+    text = change(model.metadata_props[0].value)
+    onnx.helper.set_model_props(model, {} if text is None else {KEY: text})
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match=words):
+        open_runtime(tmp_path / "a.onnx")
