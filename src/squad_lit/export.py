@@ -102,6 +102,10 @@ def export(
     if output.suffix != SUFFIXES[form]:
         raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
     _check_packages(form)
+    if calibrate is not None:
+        from squad_lit.quantization import choose, quantize
+
+        images = choose(calibrate)
     from squad_lit import checkpoint
     from squad_lit.inference import Inference, describe
 
@@ -120,9 +124,7 @@ def export(
         else:
             write_onnx(module, made, about, names)
             if calibrate is not None:
-                from squad_lit.quantization import quantize
-
-                quantize(made, calibrate, about)
+                quantize(made, images, about)
         difference = _difference(module, made)
         for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
             os.replace(file, output.parent / file.name)

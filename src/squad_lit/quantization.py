@@ -21,21 +21,30 @@ _IMAGES = 64
 _BACKBONE = "detector.backbone."
 
 
-def quantize(path: Path, folder: Path, about: dict[str, Any]) -> None:
-    """Quantise the convolutions of the backbone, in place: weights per channel, activations by ranges on real images.
-
-    Args:
-        path: An ONNX file that :mod:`squad_lit.export` wrote.
-        folder: Normal training images, read recursively; of more than 64 a regular choice is used.
-        about: The description to write into the file.
+def choose(folder: Path) -> list[Path]:
+    """The images of a folder, read recursively; of more than 64 a regular choice.
 
     Raises:
-        ValueError: No image in the folder, or no convolution in the backbone.
-        OSError: An image that cannot be read.
+        ValueError: There is none.
     """
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and not p.name.startswith("."))
     if not images:
         raise ValueError(f"--calibrate: no image in {folder.resolve()}; name a folder of normal training images")
+    return images[:: -(-len(images) // _IMAGES)]
+
+
+def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
+    """Quantise the convolutions of the backbone, in place: weights per channel, activations by ranges on real images.
+
+    Args:
+        path: An ONNX file that :mod:`squad_lit.export` wrote.
+        images: Normal training images.
+        about: The description to write into the file.
+
+    Raises:
+        ValueError: No convolution in the backbone.
+        OSError: An image that cannot be read.
+    """
     model = onnx.load(path)
     chosen = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[1].startswith(_BACKBONE)]
     if not chosen:
@@ -43,7 +52,7 @@ def quantize(path: Path, folder: Path, about: dict[str, Any]) -> None:
     quantization.quantize_static(
         model,
         path,
-        _Reader(images[:: -(-len(images) // _IMAGES)], about["intensity_range"]),
+        _Reader(images, about["intensity_range"]),
         per_channel=True,
         nodes_to_quantize=chosen,
         activation_type=quantization.QuantType.QUInt8,
