@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from squad_lit import checkpoint, metric
-from squad_lit.dataset.core import Sample
 from squad_lit.dataset.image import read_mask, resize_batch
 from squad_lit.dataset.mvtec import scan_mvtec_layout
+from squad_lit.dataset.sample import Sample
 from squad_lit.detector import Detector
 from squad_lit.export import SUFFIXES, export, quiet, write_onnx, write_openvino
 from squad_lit.image_file import read_pixels
