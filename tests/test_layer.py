@@ -14,7 +14,7 @@ MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discr
 MATHS |= {"augmentation", "table", "threshold", "region"}
 WIRING = {"dataset", "detector", "module", "memory", "callback", "backbone", "evaluation", "predictor"}
 WIRING |= {"inference", "runtime", "quantization"}
-ENTRY = {"command", "train", "check", "predict", "export", "report", "view"}
+ENTRY = {"command", "train", "check", "predict", "export", "calibrate", "report", "view"}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from squad_lit.threshold import from_normals
+from squad_lit.threshold import FALSE_ALARM_RATE, choose, from_defects, from_normals
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_rate_that_few_images_do_not_support_is_the_smallest_that_they_do():
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 2])
 def test_rates_that_are_none_are_refused(rate):
-    with pytest.raises(ValueError, match=r"threshold\.false_alarm_rate: expected a share"):
+    with pytest.raises(ValueError, match="false-alarm rate: expected a share"):
         from_normals([1.0], rate)
     with pytest.raises(ValueError, match="no normal image"):
         from_normals([], 0.1)
@@ -51,3 +51,33 @@ def test_the_interval_is_the_beta_distribution_of_scipy(count, rate):
     found = from_normals(np.arange(count, dtype=float).tolist(), rate)
     k = round(found.false_alarm_rate * (count + 1))
     assert found.interval == pytest.approx(stats.beta.ppf([0.025, 0.975], k, count + 1 - k).tolist(), rel=1e-8)
+
+
+def test_known_defects_refine_the_threshold_to_the_highest_f1():
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        normal, bad = rng.normal(0, 1, 15).round(1).tolist(), rng.normal(1.5, 1, 8).round(1).tolist()
+        found = from_defects(normal, bad)
+
+        def f1(limit, normal=normal, bad=bad):
+            above = sum(score > limit for score in bad)
+            return 2 * above / (above + sum(score > limit for score in normal) + len(bad))
+
+        assert f1(found.value) == max(f1(limit) for limit in np.arange(-5, 6, 0.05))
+        above = sum(score > found.value for score in normal)
+        assert found.false_alarm_rate == above / 15
+        exact = stats.binomtest(above, 15).proportion_ci(0.95)  # Clopper and Pearson's
+        assert found.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_defects_that_are_apart_put_the_threshold_into_the_middle():
+    assert from_defects([1.0, 2.0], [4.0, 9.0])[:2] == (3.0, 0.0)
+    with pytest.raises(ValueError, match="2 and 0"):
+        from_defects([1.0, 2.0], [])
+
+
+def test_a_rate_that_is_asked_for_is_stronger_than_known_defects():
+    scores, maxima, bad = [1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [7.0]
+    assert [limit.value for limit in choose(scores, maxima, bad, None)] == [5.0, 30.0]
+    assert [limit.value for limit in choose(scores, maxima, bad, 0.5)] == [2.0, 20.0]
+    assert choose(scores, maxima, [], None) == choose(scores, maxima, [], FALSE_ALARM_RATE)

@@ -84,6 +84,7 @@ class Detector(L.LightningModule):
         self.measured: dict[str, Any] = {}
         # Of the validation images: anomaly scores, and the highest pixel of each map. Thresholds come from them.
         self.normal: dict[str, list[float]] = {"score": [], "maximum": []}
+        self.defective: list[float] = []  # scores of known defects, from squad_lit.calibrate
         self.figures: dict[str, Any] = {}
         self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
 
@@ -254,10 +255,12 @@ class Detector(L.LightningModule):
             "step": self.step,
             "measured": self.measured,
             "normal": self.normal,
+            "defective": self.defective,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint[KEY]
         self.step, self.measured, self.normal = own["step"], own["measured"], own["normal"]
+        self.defective = own.get("defective", [])
         self.categories, self.image_size = own["categories"], own["image_size"]
         self.config, self.data = own["config"], own["data"]

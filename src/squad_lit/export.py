@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(
-        f"{options.output}: labels scores above {threshold:.3g} (false-alarm rate {options.false_alarm_rate:.3g}); the "
-        f"scores of two images of noise differ from the checkpoint's by {difference:.1g} of their size"
+        f"{options.output}: labels scores above {threshold:.3g}; the scores of two images of noise differ from the "
+        f"checkpoint's by {difference:.1g} of their size"
     )
     return 0
 
@@ -62,8 +62,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
     parser.add_argument("--format", choices=SUFFIXES, required=True, help="what the file is for")
     parser.add_argument("--output", type=Path, required=True, help="file: .onnx, .xml (and .bin beside it) or .pt2")
-    rate = "of normal images; predict can choose another (default: %(default)s)"
-    parser.add_argument("--false-alarm-rate", type=float, default=FALSE_ALARM_RATE, help=rate)
+    rate = f"of normal images; predict can choose another (default: by known defects, else {FALSE_ALARM_RATE})"
+    parser.add_argument("--false-alarm-rate", type=float, help=rate)
     parser.add_argument("--int8", action="store_true", help="the backbone in 8 bits (onnx only); needs --calibrate")
     parser.add_argument("--calibrate", type=Path, metavar="DIR", help="normal training images, which give the ranges")
     options = parser.parse_args(arguments)
@@ -79,7 +79,7 @@ def export(
     output: Path,
     form: str,
     *,
-    false_alarm_rate: float = FALSE_ALARM_RATE,
+    false_alarm_rate: float | None = None,
     calibrate: Path | None = None,
 ) -> tuple[float, float]:
     """Export a checkpoint, whole or not at all, and compare the file with it on two images of noise.
@@ -88,7 +88,8 @@ def export(
         path: Of the checkpoint.
         output: Of the file to write.
         form: ``onnx``, ``openvino`` or ``torch``.
-        false_alarm_rate: Share of normal images that the label calls anomalous.
+        false_alarm_rate: Share of normal images that the label calls anomalous; None: see
+            :func:`squad_lit.threshold.choose`.
         calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
 
     Returns:

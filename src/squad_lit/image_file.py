@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,25 @@ from PIL import Image, ImageOps
 Image.MAX_IMAGE_PIXELS = None
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def find_images(places: Iterable[Path]) -> list[Path]:
+    """Image files, and those in folders at any depth, sorted in each, hidden ones left out; each once.
+
+    Raises:
+        ValueError: A folder without an image.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        here = [place]
+        if place.is_dir():
+            names = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
+            here = [p for p in names if not p.name.startswith(".") and p.is_file()]
+            if not here:
+                raise ValueError(f"no image in {place.resolve()}: {', '.join(IMAGE_EXTENSIONS)}")
+        for path in here:
+            found.setdefault(path.absolute(), path)
+    return list(found.values())
 
 
 def open_image(path: Path) -> Image.Image:

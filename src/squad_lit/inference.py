@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from squad_lit.anomaly import resize_map
 from squad_lit.dataset.image import resize_batch
 from squad_lit.detector import Detector
 from squad_lit.runtime import FORMAT
-from squad_lit.threshold import FALSE_ALARM_RATE, from_normals
+from squad_lit.threshold import choose
 
 
 class Inference(nn.Module):
@@ -42,26 +43,32 @@ class Inference(nn.Module):
             ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, and
             ``label`` ``(N,)``, int64.
         """
-        scale = 255 if image.dtype == torch.uint8 else 1
-        planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
-        small = resize_batch(planes.float() / scale, self.detector.image_size)
-        anomaly_map, anomaly_score = self.detector.predict(small)
+        anomaly_map, anomaly_score = self.detector.predict(shrink(image, self.detector.image_size))
         whole = resize_map(anomaly_map[:, None], image.shape[1:3])[:, 0]
         return whole, anomaly_score, (anomaly_score > self.threshold).long()
 
 
-def describe(detector: Detector, false_alarm_rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
+def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Pixels ``(N, H, W, 3)``, uint8 or float in [0, 1], as a model sees them: ``(N, 3, height, width)`` in [0, 1]."""
+    scale = 255 if image.dtype == torch.uint8 else 1
+    planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
+    return resize_batch(planes.float() / scale, size)
+
+
+def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[str, Any]:
     """What a user of the model must know, as plain values; an exported file carries it as JSON.
 
     Args:
         detector: A calibrated model.
-        false_alarm_rate: Share of normal images that the thresholds let through as anomalous.
+        false_alarm_rate: Share of normal images that the thresholds let through as anomalous; see
+            :func:`squad_lit.threshold.choose`.
 
     Raises:
         ValueError: A rate out of range.
     """
     config = json.dumps([detector.config, detector.data], sort_keys=True)
     scores, maxima = detector.normal["score"], detector.normal["maximum"]
+    threshold, pixel_threshold = choose(scores, maxima, detector.defective, false_alarm_rate)
     return {
         "format": FORMAT,
         "squad_lit": squad_lit.__version__,
@@ -71,10 +78,11 @@ def describe(detector: Detector, false_alarm_rate: float = FALSE_ALARM_RATE) -> 
         "image_size": list(detector.image_size),
         "intensity_range": detector.data.get("intensity_range"),
         "false_alarm_rate": false_alarm_rate,
-        "threshold": from_normals(scores, false_alarm_rate).value,
-        "pixel_threshold": from_normals(maxima, false_alarm_rate).value,
+        "threshold": threshold.value,
+        "pixel_threshold": pixel_threshold.value,
         "normal_scores": scores,
         "normal_maxima": maxima,
+        "defective_scores": detector.defective,
         "input": {"name": "image", "shape": ["N", "H", "W", 3], "type": "uint8", "channels": "RGB"},
         "outputs": {
             "anomaly_map": {"shape": ["N", "H", "W"], "type": "float32"},

@@ -17,16 +17,19 @@ from PIL import Image
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place beside the file to write to, that is put in its place at the end."""
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside the file to write to, that is put in its place at the end; removed if that fails."""
     part = path.with_name(path.name + ".part")
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
-    with _whole(path) as part:
+    with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -37,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file; the keys of the first row are the header. File names that are no text keep their bytes."""
-    with _whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -45,13 +48,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
-    with _whole(path) as part:
+    with whole(path) as part:
         Image.fromarray(picture).save(part, format="PNG")
 
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
-    with _whole(path) as part:
+    with whole(path) as part:
         Image.fromarray(values).save(part, format="TIFF", compression="tiff_adobe_deflate")
 
 

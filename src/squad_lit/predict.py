@@ -12,7 +12,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import squad_lit
-from squad_lit.image_file import IMAGE_EXTENSIONS, to_uint8
+from squad_lit.image_file import find_images, to_uint8
 from squad_lit.output import write_picture, write_rows, write_tiff
 from squad_lit.threshold import FALSE_ALARM_RATE
 from squad_lit.visual import colour_map, outline
@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.predict``; returns the exit status."""
     options = _parse(arguments)
     try:
-        images = list(_images(options.inputs, options.from_file))
+        images = find_images(_places(options.inputs, options.from_file))
         # Not before the paths are known to be right: this may import torch.
         predictor = squad_lit.load(
             options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate
         )
         options.output.mkdir(parents=True, exist_ok=True)
-        _say_threshold(predictor)
+        print(f"threshold {predictor.threshold}")
         skipped = predict(predictor, images, options.output)
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
@@ -103,7 +103,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or what was exported")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = f"of normal images (default: that of the export; of a checkpoint {FALSE_ALARM_RATE})"
+    rate = f"of normal images (default: that of the export; of a checkpoint by known defects, else {FALSE_ALARM_RATE})"
     parser.add_argument("--false-alarm-rate", type=float, help=rate)
     parser.add_argument("--from-file", help="a file with an image or folder a line; - reads standard input")
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help="folders are read recursively")
@@ -122,33 +122,12 @@ def _progress(images: Sequence[Path]) -> Iterable[Path]:
     return tqdm(images, unit="image")
 
 
-def _images(inputs: Sequence[Path], from_file: str | None) -> Iterator[Path]:
-    """The images asked for, each once."""
-    places = list(inputs)
-    if from_file:
-        lines = sys.stdin if from_file == "-" else Path(from_file).read_text(encoding="utf-8").splitlines()
-        places += [Path(text) for line in lines if (text := line.strip())]
-    seen: set[Path] = set()
-    for place in places:
-        found = [place]
-        if place.is_dir():
-            names = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
-            found = [p for p in names if not p.name.startswith(".") and p.is_file()]
-            if not found:
-                raise ValueError(f"no image in {place.resolve()}: {', '.join(IMAGE_EXTENSIONS)}")
-        for path in found:
-            if (whole := path.absolute()) not in seen:
-                seen.add(whole)
-                yield path
-
-
-def _say_threshold(predictor: Predictor) -> None:
-    limit = predictor.threshold
-    low, high = (100 * end for end in limit.interval)
-    print(
-        f"threshold {limit.value:.3g}: about {100 * limit.false_alarm_rate:.2g} % of normal images lie above it (95 % "
-        f"interval {low:.2g} to {high:.2g} %, from {limit.images} normal images)"
-    )
+def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
+    """The images and folders asked for."""
+    if not from_file:
+        return list(inputs)
+    lines = sys.stdin if from_file == "-" else Path(from_file).read_text(encoding="utf-8").splitlines()
+    return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
 def _files(path: Path, folder: Path, output: Path) -> dict[str, Path]:

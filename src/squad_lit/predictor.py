@@ -13,7 +13,7 @@ from PIL import Image
 from squad_lit.image_file import read_pixels
 from squad_lit.region import Region, connected_regions
 from squad_lit.runtime import Runtime
-from squad_lit.threshold import Threshold, from_normals
+from squad_lit.threshold import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +42,10 @@ class Predictor:
 
     Args:
         runtime: The model, on whatever it runs.
-        false_alarm_rate: Share of normal images that may be called anomalous; None: the one that the model was exported
-            with, of a checkpoint 0.01. The threshold of the score, and that of the map's highest pixel, come from the
-            normal images that were held out of the training.
+        false_alarm_rate: Share of normal images that may be called anomalous; None: what the model was exported with,
+            of a checkpoint the threshold that tells known defects best (``squad_lit.calibrate``), else a rate of 0.01.
+            The threshold of the score, and that of the map's highest pixel, come from normal images that were not
+            trained on.
 
     Raises:
         ValueError: A rate out of range.
@@ -54,8 +55,8 @@ class Predictor:
         self.runtime = runtime
         about = runtime.metadata
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
-        self.threshold: Threshold = from_normals(about["normal_scores"], rate)
-        self.pixel_threshold: Threshold = from_normals(about["normal_maxima"], rate)
+        known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
+        self.threshold, self.pixel_threshold = choose(*known, rate)
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """An image file as the training reads it: ``(H, W, 3)`` uint8, or float32 in [0, 1]."""

@@ -1,0 +1,121 @@
+"""New thresholds without training: ``python -m squad_lit.calibrate --checkpoint FILE --output FILE GOOD...``.
+
+The scores of normal images that the model has not seen replace those that its training held out, or join them. With the
+scores of a few known defects the threshold is the one that tells the two best. The weights stay as they are. Exit
+status: 0 all is well, 2 some images were skipped, 1 it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from squad_lit.image_file import find_images, read_pixels
+from squad_lit.threshold import Threshold, choose
+
+if TYPE_CHECKING:
+    from squad_lit.detector import Detector
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.calibrate``; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        good = find_images(options.inputs)
+        bad = find_images(options.defective or [])
+        if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
+            raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
+        before, after, skipped = calibrate(options.checkpoint, options.output, good, bad, add=options.add)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
+    for line in skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    return 2 if skipped else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m squad_lit.calibrate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
+    parser.add_argument("--output", type=Path, required=True, help="the checkpoint with the new thresholds")
+    parser.add_argument("--defective", type=Path, nargs="+", metavar="IMAGE_OR_DIR", help="known defects, if any")
+    parser.add_argument("--add", action="store_true", help="keep the normal images and defects that it knows already")
+    good = "good parts that it was not trained on; folders are read recursively"
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
+    return parser.parse_args(arguments)
+
+
+def calibrate(
+    path: Path, output: Path, good: Sequence[Path], bad: Sequence[Path], *, add: bool = False
+) -> tuple[Threshold, Threshold, list[str]]:
+    """Write a copy of a checkpoint with the scores of other normal images, and of defects.
+
+    Args:
+        path: Of the checkpoint.
+        output: Of the copy, written whole or not at all; may be the same.
+        good: Normal images that were not trained on.
+        bad: Images with a defect; may be empty.
+        add: Add to the scores that are there instead of replacing them.
+
+    Returns:
+        The thresholds of the score before and after, at the default false-alarm rate where there are no defects, and a
+        line for each image that could not be read.
+
+    Raises:
+        OSError: No such checkpoint, or a place that cannot be written to.
+        ValueError: A file that is no checkpoint, or no good image that can be read.
+    """
+    import torch
+
+    from squad_lit import checkpoint
+    from squad_lit.output import whole
+
+    content = checkpoint.read(path)
+    detector = checkpoint.load(path)
+    own = content[checkpoint.KEY]
+    before = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, None)[0]
+    skipped: list[str] = []
+    scores, maxima = _look(detector, good, skipped)
+    defective, _ = _look(detector, bad, skipped)
+    if not scores:
+        raise ValueError("none of the good images can be read:\n" + "\n".join(skipped))
+    if add:
+        scores, maxima = detector.normal["score"] + scores, detector.normal["maximum"] + maxima
+        defective = detector.defective + defective
+    own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole(output) as part:
+        torch.save(content, part)
+    return before, choose(scores, maxima, defective, None)[0], skipped
+
+
+def _look(detector: Detector, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
+    """Score of each image that can be read, and the highest pixel of its map."""
+    import torch
+    from tqdm import tqdm
+
+    from squad_lit.inference import shrink
+
+    scores, maxima = [], []
+    for path in tqdm(paths, unit="image", disable=not paths):
+        try:
+            pixels = read_pixels(path, detector.data.get("intensity_range"))
+        except (OSError, ValueError) as error:
+            skipped.append(str(error))
+            continue
+        with torch.inference_mode():
+            anomaly_map, score = detector.predict(shrink(torch.tensor(pixels[None]), detector.image_size))
+        scores.append(float(score))
+        maxima.append(float(anomaly_map.max()))
+    return scores, maxima
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Thresholds from new images, with a memory as the model, because that one is made in a second."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import squad_lit
+from squad_lit import checkpoint
+from squad_lit.calibrate import main
+from squad_lit.threshold import from_defects, from_normals
+from test_predict import draw, model
+
+__all__ = ["model"]
+
+
+def save(folder: Path, images: dict[str, np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    for name, image in images.items():
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return save(tmp_path / "good", {f"{i:02}.png": draw(200 + i) for i in range(12)})
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    return save(tmp_path / "bad", {f"{i}.png": draw(300 + i, defect=True) for i in range(3)})
+
+
+def scores(path: Path, folder: Path) -> list[float]:
+    detector = squad_lit.load(path)
+    return [detector.predict(file).anomaly_score for file in sorted(folder.iterdir())]
+
+
+def test_new_normal_images_replace_those_of_the_training_and_nothing_else(
+    model: Path, good: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "new" / "line.ckpt"
+    assert main(["--checkpoint", str(model), "--output", str(output), str(good)]) == 0
+    expected = scores(model, good)
+    detector = squad_lit.load(output, false_alarm_rate=0.1)
+    assert detector.threshold == pytest.approx(from_normals(expected, 0.1))
+    assert detector.threshold.images == 12
+    assert scores(output, good) == expected  # the weights and the scale of the maps are the same
+    assert checkpoint.load(model).normal != checkpoint.load(output).normal
+
+
+def test_known_defects_give_the_threshold_between_them_and_the_good_ones(
+    model: Path, good: Path, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "line.ckpt"
+    assert main(["--checkpoint", str(model), "--output", str(output), str(good), "--defective", str(bad)]) == 0
+    limit = squad_lit.load(output).threshold
+    assert limit == pytest.approx(from_defects(scores(model, good), scores(model, bad)))
+    assert max(scores(model, good)) < limit.value < min(scores(model, bad))
+    assert f"threshold now:    {limit.value:.3g}" in capsys.readouterr().out
+    # A rate that is asked for comes from the normal images alone.
+    assert squad_lit.load(output, false_alarm_rate=0.1).threshold.value == pytest.approx(
+        sorted(scores(model, good))[-1]
+    )
+
+
+def test_images_can_be_added_to_those_that_are_known(model: Path, good: Path, tmp_path: Path) -> None:
+    output = tmp_path / "line.ckpt"
+    assert main(["--checkpoint", str(model), "--output", str(output), "--add", str(good)]) == 0
+    before, after = checkpoint.load(model).normal, checkpoint.load(output).normal
+    assert after["score"][: len(before["score"])] == before["score"]
+    assert len(after["score"]) == len(after["maximum"]) == len(before["score"]) + 12
+
+
+def test_a_file_that_cannot_be_read_is_skipped_and_said(
+    model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good / "broken.png").write_bytes(b"no image")
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "line.ckpt"), str(good)]) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert squad_lit.load(tmp_path / "line.ckpt").threshold.images == 12
+
+
+def test_what_cannot_be_is_a_sentence_and_writes_nothing(
+    model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "line.ckpt"
+    command = ["--checkpoint", str(model), "--output", str(output), str(good)]
+    assert main([*command, "--defective", str(good / "00.png")]) == 1
+    assert "1 images are both good and defective" in capsys.readouterr().err
+    broken = save(tmp_path / "broken", {}) / "a.png"
+    broken.write_bytes(b"no image")
+    assert main([*command[:4], str(broken)]) == 1
+    assert "none of the good images can be read" in capsys.readouterr().err
+    assert main(["--checkpoint", str(tmp_path / "no.ckpt"), *command[2:]]) == 1
+    assert not output.exists()
