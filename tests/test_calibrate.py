@@ -44,7 +44,7 @@ def test_new_normal_images_replace_those_of_the_training_and_nothing_else(
     assert main(["--checkpoint", str(model), "--output", str(output), str(good)]) == 0
     expected = scores(model, good)
     detector = squad_lit.load(output, false_alarm_rate=0.1)
-    assert detector.threshold == pytest.approx(from_normals(expected, 0.1))
+    assert detector.threshold.value == pytest.approx(from_normals(expected, 0.1).value)
     assert detector.threshold.images == 12
     assert scores(output, good) == expected  # the weights and the scale of the maps are the same
     assert checkpoint.load(model).normal != checkpoint.load(output).normal
@@ -56,7 +56,7 @@ def test_known_defects_give_the_threshold_between_them_and_the_good_ones(
     output = tmp_path / "line.ckpt"
     assert main(["--checkpoint", str(model), "--output", str(output), str(good), "--defective", str(bad)]) == 0
     limit = squad_lit.load(output).threshold
-    assert limit == pytest.approx(from_defects(scores(model, good), scores(model, bad)))
+    assert limit.value == pytest.approx(from_defects(scores(model, good), scores(model, bad)).value)
     assert max(scores(model, good)) < limit.value < min(scores(model, bad))
     assert f"threshold now:    {limit.value:.3g}" in capsys.readouterr().out
     # A rate that is asked for comes from the normal images alone.

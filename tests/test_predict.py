@@ -178,7 +178,7 @@ def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Pat
     ("given", "words"),
     [
         (["--checkpoint", "absent.ckpt", "PARTS"], "error: no checkpoint"),
-        (["--checkpoint", "MODEL", "--false-alarm-rate", "1.5", "PARTS"], "error: threshold.false_alarm_rate"),
+        (["--checkpoint", "MODEL", "--false-alarm-rate", "1.5", "PARTS"], "error: false-alarm rate"),
         (["--checkpoint", "MODEL", "EMPTY"], "error: no image in"),
     ],
 )
