@@ -13,6 +13,7 @@ from torch import Tensor
 from squad_lit import metric
 from squad_lit.dataset.image import image_size, read_mask, resize
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
+from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
 
 RESOLUTIONS = ("map", "original")
@@ -99,14 +100,9 @@ class Evaluation:
         Returns:
             Whether this process has all the images now, and may :meth:`compute`.
         """
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return True
-        first = distributed.get_rank() == 0
-        parts: list[dict[int, dict[str, Any]]] | None = [{}] * distributed.get_world_size() if first else None
-        distributed.gather_object(self._rows, parts)
-        self._rows = {index: row for part in parts or [] for index, row in part.items()}
-        return first
+        rows = gather(self._rows)
+        self._rows = rows or {}
+        return rows is not None
 
     def predictions(self) -> Rows:
         """A row for each image, in the order of the data set: path, category, defect, label, score."""
@@ -146,6 +142,24 @@ class Evaluation:
             drawn = {key: torch.stack([d[key] for d in draws.values()]).nanmean(0) for key in keys}
             out["interval"] = interval(drawn)
         return out | {"per_category": each}
+
+    def curves(self) -> dict[str, dict[str, Curve]]:
+        """The curves of each category, thinned for keeping; those that are undefined are left out.
+
+        Returns:
+            Of each category ``image_roc``, ``image_pr``, ``pixel_roc``, ``pixel_pr`` and ``pixel_pro``.
+        """
+        rows = [row for _, row in sorted(self._rows.items())]
+        found: dict[str, dict[str, Curve]] = {}
+        for name in dict.fromkeys(row["category"] for row in rows):
+            own = [row for row in rows if row["category"] == name]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # compute has said what is undefined
+                curves = metric.image_curves(*_scores(own))
+                if not _without_mask(own):
+                    curves |= metric.pixel_curves(*self._maps(own), fpr_limit=self.fpr_limit[0])
+            found[name] = {kind: thin(curve) for kind, curve in curves.items()}
+        return found
 
     def _category(self, name: str, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as caught:
@@ -203,6 +217,21 @@ class Evaluation:
             for row in rows
         ]
         return _Resized([row["map"] for row in rows], [tuple(m.shape) for m in masks]), masks
+
+
+def gather(found: dict[int, Any]) -> dict[int, Any] | None:
+    """Bring together, in the first process, what all processes have found of the images, by index.
+
+    Returns:
+        All of it in the first process, or the only one; None in the others.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return found
+    first = distributed.get_rank() == 0
+    parts: list[dict[int, Any]] | None = [{}] * distributed.get_world_size() if first else None
+    distributed.gather_object(found, parts)
+    return {index: one for part in parts or [] for index, one in part.items()} if first else None
 
 
 class _Resized(Sequence[Tensor]):

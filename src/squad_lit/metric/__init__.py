@@ -1,6 +1,7 @@
-"""Exact metrics on raw scores, as functions and as ``torchmetrics`` classes; intervals in :mod:`.bootstrap`."""
+"""Exact metrics and curves on raw scores: functions, and ``torchmetrics`` classes; intervals in :mod:`.bootstrap`."""
 
 from squad_lit.metric.aggregate import ImageMetrics, PixelMetrics
+from squad_lit.metric.curve import image_curves, pixel_curves
 from squad_lit.metric.ranking import (
     aupro,
     auroc,
@@ -18,7 +19,9 @@ __all__ = [
     "auroc",
     "average_precision",
     "f1_max",
+    "image_curves",
     "image_metrics",
+    "pixel_curves",
     "pixel_metrics",
     "pixel_metrics_by_size",
 ]

@@ -41,7 +41,7 @@ def auroc(score: Tensor, label: Tensor) -> Tensor:
         >>> auroc(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
         tensor(0.7500, dtype=torch.float64)
     """
-    ranking = _rank([score], [check(score, label)])
+    ranking = rank([score], [check(score, label)])
     return _undefined([score]) if ranking is None else _area(ranking)
 
 
@@ -64,7 +64,7 @@ def average_precision(score: Tensor, label: Tensor) -> Tensor:
         >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
         tensor(0.8333, dtype=torch.float64)
     """
-    ranking = _rank([score], [check(score, label)])
+    ranking = rank([score], [check(score, label)])
     return _undefined([score]) if ranking is None else _mean_precision(ranking)
 
 
@@ -87,7 +87,7 @@ def f1_max(score: Tensor, label: Tensor) -> Tensor:
         >>> f1_max(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
         tensor(0.8000, dtype=torch.float64)
     """
-    ranking = _rank([score], [check(score, label)])
+    ranking = rank([score], [check(score, label)])
     return _undefined([score]) if ranking is None else _best_f1(ranking)
 
 
@@ -105,7 +105,7 @@ def image_metrics(score: Tensor, label: Tensor) -> dict[str, Tensor]:
     Raises:
         ValueError: Wrong shape or dtype; a score that is NaN or infinite.
     """
-    ranking = _rank([score], [check(score, label)])
+    ranking = rank([score], [check(score, label)])
     if ranking is None:
         return {f"image_{name}": _undefined([score]) for name in ("auroc", "ap", "f1_max")}
     return _sample_metrics(ranking, "image")
@@ -145,8 +145,8 @@ def aupro(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> Tensor:
     if isinstance(fpr_limit, Sequence):
         raise ValueError(f"fpr_limit must be one number, got {fpr_limit}; pixel_metrics takes several")
     limit = check_limits(fpr_limit)["pixel_aupro"]
-    maps, positive = _check_maps(anomaly_map, mask)
-    ranking = _rank(maps, positive)
+    maps, positive = check_maps(anomaly_map, mask)
+    ranking = rank(maps, positive)
     return _undefined(maps) if ranking is None else _area(ranking, limit, 1 / region_area(positive))
 
 
@@ -180,8 +180,8 @@ def pixel_metrics(anomaly_map: Maps, mask: Maps, *, fpr_limit: float | Sequence[
         {'pixel_auroc': 0.75, 'pixel_ap': 0.9167, 'pixel_f1_max': 0.8571, 'pixel_aupro': 0.5}
     """
     limits = check_limits(fpr_limit)
-    maps, positive = _check_maps(anomaly_map, mask)
-    ranking = _rank(maps, positive)
+    maps, positive = check_maps(anomaly_map, mask)
+    ranking = rank(maps, positive)
     if ranking is None:
         return {key: _undefined(maps) for key in ("pixel_auroc", "pixel_ap", "pixel_f1_max", *limits)}
     return _pixel_metrics(ranking, 1 / region_area(positive), limits)
@@ -211,10 +211,10 @@ def pixel_metrics_by_size(
         ValueError: As :func:`pixel_metrics`.
     """
     limits = check_limits(fpr_limit)
-    maps, positive = _check_maps(anomaly_map, mask)
+    maps, positive = check_maps(anomaly_map, mask)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pixel_metrics has said it
-        ranking = _rank(maps, positive)
+        ranking = rank(maps, positive)
     if ranking is None:
         return {}
     area = region_area(positive)
@@ -245,7 +245,7 @@ def check_limits(fpr_limit: float | Sequence[float]) -> dict[str, float]:
     return {f"pixel_aupro_{limit:g}" if i else "pixel_aupro": float(limit) for i, limit in enumerate(limits)}
 
 
-class _Ranking(NamedTuple):
+class Ranking(NamedTuple):
     """What each of the P positives sees at or above its own score; counts in float64, where they are exact.
 
     The positives are in ascending order of their scores.
@@ -259,7 +259,7 @@ class _Ranking(NamedTuple):
     n_negative: int
 
 
-def _rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> _Ranking | None:
+def rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> Ranking | None:
     """Count for each positive what lies above it; None, with a warning, if a class is missing."""
     n = sum(p.numel() for p in positive)
     picked = torch.cat([_float(score[p]) for score, p in zip(scores, positive, strict=True)])
@@ -279,7 +279,7 @@ def _rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> _Ranking | No
     for everything in _sorted_chunks(scores):
         at_or_above, above = _at_or_above(everything, score)
         false, false_above = false + at_or_above, false_above + above
-    return _Ranking(score, true.double(), false.double(), false_above.double(), order, n - n_positive)
+    return Ranking(score, true.double(), false.double(), false_above.double(), order, n - n_positive)
 
 
 def _at_or_above(everything: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
@@ -311,20 +311,20 @@ def _float(score: Tensor) -> Tensor:
     return score.detach().float() if score.dtype in (torch.float16, torch.bfloat16) else score.detach()
 
 
-def _part(ranking: _Ranking, chosen: Tensor) -> _Ranking:
+def _part(ranking: Ranking, chosen: Tensor) -> Ranking:
     """The ranking in which only the chosen positives, ``(P,)`` bool in the order of the ranking, are there."""
     score = ranking.score[chosen]
     true, _ = _at_or_above(score, score)
     order = ranking.order[chosen].argsort().argsort()  # their numbers among themselves
-    return _Ranking(score, true.double(), ranking.false[chosen], ranking.false_above[chosen], order, ranking.n_negative)
+    return Ranking(score, true.double(), ranking.false[chosen], ranking.false_above[chosen], order, ranking.n_negative)
 
 
-def _pixel_metrics(ranking: _Ranking, weight: Tensor, limits: Mapping[str, float]) -> dict[str, Tensor]:
+def _pixel_metrics(ranking: Ranking, weight: Tensor, limits: Mapping[str, float]) -> dict[str, Tensor]:
     aupros = {key: _area(ranking, limit, weight) for key, limit in limits.items()}
     return _sample_metrics(ranking, "pixel") | aupros
 
 
-def _sample_metrics(ranking: _Ranking, kind: str) -> dict[str, Tensor]:
+def _sample_metrics(ranking: Ranking, kind: str) -> dict[str, Tensor]:
     return {
         f"{kind}_auroc": _area(ranking),
         f"{kind}_ap": _mean_precision(ranking),
@@ -332,7 +332,7 @@ def _sample_metrics(ranking: _Ranking, kind: str) -> dict[str, Tensor]:
     }
 
 
-def _area(ranking: _Ranking, fpr_limit: float = 1.0, weight: Tensor | None = None) -> Tensor:
+def _area(ranking: Ranking, fpr_limit: float = 1.0, weight: Tensor | None = None) -> Tensor:
     """Area under the curve of the weighted share of positives found, for false-positive rates up to the limit.
 
     One positive alone is found along a ramp, from ``false_above`` to ``false`` negatives (a step if none is tied), and
@@ -354,12 +354,12 @@ def area_under_ramp(false: Tensor, false_above: Tensor, limit: Tensor | float) -
     return torch.where(covered >= ramp, covered - ramp / 2, covered**2 / (2 * ramp))
 
 
-def _mean_precision(ranking: _Ranking) -> Tensor:
+def _mean_precision(ranking: Ranking) -> Tensor:
     """Mean over positives of the precision at their score: each brings 1/P of recall."""
     return (ranking.true / (ranking.true + ranking.false)).mean()
 
 
-def _best_f1(ranking: _Ranking) -> Tensor:
+def _best_f1(ranking: Ranking) -> Tensor:
     """Maximum of 2 TP / (2 TP + FP + FN), where TP + FN = P."""
     return (2 * ranking.true / (ranking.true + ranking.false + ranking.true.numel())).max()
 
@@ -386,7 +386,7 @@ def _undefined(scores: Sequence[Tensor]) -> Tensor:
     return torch.tensor(math.nan, dtype=torch.float64, device=scores[0].device)
 
 
-def _check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[Tensor]]:
+def check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[Tensor]]:
     """Maps and masks as sequences; a tensor is a sequence of one block of images."""
     if isinstance(anomaly_map, Tensor) and isinstance(mask, Tensor):
         return [anomaly_map], [check(anomaly_map, mask, ("anomaly_map", "mask"), 3)]
