@@ -1,12 +1,14 @@
 """What several test files share."""
 
 import os
+import struct
 
 # Before torch is imported: OpenMP threads that spin beside other processes on a small machine cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,3 +59,25 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
                 Image.fromarray(image).save(root / category / folder / f"{i:03}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def read_wandb() -> Callable[[Path], list[Any]]:
+    """Reads the records of W&B's file: after 7 bytes, blocks of 32 KiB of chunks: CRC, length, kind, content."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    def read(file: Path) -> list[Any]:
+        content, at, record, records = file.read_bytes(), 7, b"", []
+        while at + 7 <= len(content):
+            if (left := 2**15 - at % 2**15) < 7:
+                at += left
+                continue
+            _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+            record += content[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                records.append(Record.FromString(record))
+                record = b""
+        return records
+
+    return read

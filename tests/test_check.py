@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def compose(folder: Path, run: Path, *overrides: str) -> DictConfig:
     base = ["trainer=smoke", "dataset=folder", f"dataset.root={folder}", "dataset.image_size=64", "logger=none"]
     base += ["dataset.batch_size=4", "dataset.limit_train=null", "dataset.test_fraction=0", "callback.progress=null"]
-    base += [f"callback.checkpoint.folder={run}", f"callback.panels.folder={run}"]
+    base += [f"callback.checkpoint.folder={run}", f"callback.panels.folder={run}", f"callback.curves.folder={run}"]
     with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
         return hydra.compose("train", [*base, *overrides])
 

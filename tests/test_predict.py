@@ -46,7 +46,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dataset.limit_train=null",
         "dataset.test_fraction=0",
     ]
-    overrides += ["callback.progress=null", f"callback.checkpoint.folder={root}", "callback.panels=null"]
+    overrides += [
+        "callback.progress=null",
+        f"callback.checkpoint.folder={root}",
+        "callback.panels=null",
+        "callback.curves=null",
+    ]
     with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
         train.run(hydra.compose("train", [*overrides, "dataset.validation_fraction=0.5"]), root)
     return root / "last.ckpt"

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -60,8 +63,14 @@ def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
     assert figures["run"]["seed"] == 0
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
     assert {p.name for p in (tmp_path / "panels").iterdir()} == {
-        f"bottle_{kind}_{i:03}.png" for kind in ("good", "broken") for i in (0, 1)
+        f"bottle_{kind}_{i:03}.png" for kind, count in (("good", 2), ("broken", 3)) for i in range(count)
     }
+    curves = json.loads((tmp_path / "curves.json").read_text())["bottle"]
+    assert np.trapezoid(curves["image_roc"]["true_positive_rate"], curves["image_roc"]["false_positive_rate"]) == (
+        pytest.approx(figures["image_auroc"])
+    )
+    assert curves["pixel_pro"]["false_positive_rate"][-1] == pytest.approx(0.3)
+    assert (tmp_path / "curves.png").stat().st_size > 1000
     assert OmegaConf.load(tmp_path / "config.yaml").model.fsq.levels == [8, 5, 5, 5]
 
 
@@ -176,16 +185,23 @@ def test_each_loggers_files(tmp_path: Path, mvtec: Path) -> None:
         assert list((tmp_path / name).glob(pattern))
 
 
-def test_wandb_works_offline(tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_works_offline(
+    tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch, read_wandb: Callable[[Path], list[Any]]
+) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    run(tmp_path, mvtec, "logger=wandb", "model.steps=2")
-    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    content = written.read_bytes()
-    assert b"train/loss" in content
-    assert b"test/pixel_ap" in content
+    run(tmp_path / "a", mvtec, "logger=wandb", "model.steps=2")
+    monkeypatch.setattr("squad_lit.train._test", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "b", mvtec, "logger=wandb", "model.steps=1")
+    first, second = (next(tmp_path.glob(f"{name}/wandb/offline-run-*/run-*.wandb")) for name in "ab")
+    content = first.read_bytes()
+    for key in (b"losses/feature_low", b"codes/levels_high_3", b"training/images_per_second", b"metrics/pixel_pro"):
+        assert key in content
+    codes = [r.exit.exit_code for file in (first, second) for r in read_wandb(file) if r.HasField("exit")]
+    assert codes == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from PIL import Image
 from tqdm import tqdm
 
 from squad_lit.detector import Detector
-from squad_lit.visual import colour_map, outline, panel, to_picture
+from squad_lit.evaluation import gather
+from squad_lit.logger import Board
+from squad_lit.metric.curve import named
+from squad_lit.output import write_json, write_picture, write_rows
+from squad_lit.panel import Panel, choose, name_all
+from squad_lit.visual import Picture, colour_map, curve_plot, outline, to_picture
 
 
 class Progress(ProgressBar):
@@ -138,52 +141,127 @@ class Timer(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         self._start, self._first = time.perf_counter(), pl_module.step
+        self._logged = self._start, self._first
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, Detector)
+        now, step = time.perf_counter(), pl_module.step
+        if step - self._logged[1] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            rate = _images(trainer, pl_module, self._logged[1]) / (now - self._logged[0])
+            pl_module.log("train/images_per_second", rate)
+            self._logged = now, step
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         seconds = time.perf_counter() - self._start
-        images = (pl_module.step - self._first) * pl_module.local_batch * trainer.world_size
+        images = _images(trainer, pl_module, self._first)
         self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
 
 
-class Panels(Callback):
-    """Writes pictures of test images: image, mask, residual, discriminator map, fused map, reconstruction.
+def _images(trainer: L.Trainer, module: Detector, since: int) -> int:
+    """How many images all processes have trained on since a step."""
+    return (module.step - since) * module.local_batch * trainer.world_size
+
+
+class Levels(Callback):
+    """Shows, after each validation, how often each level of each scalar of a code occurs (see :mod:`.logger`)."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        prefix = "level_histogram/"
+        levels = {k.removeprefix(prefix): v for k, v in pl_module.measured.items() if k.startswith(prefix)}
+        for logger in trainer.loggers:
+            if levels and isinstance(logger, Board):
+                logger.show_levels(levels, pl_module.step)
+
+
+class Curves(Callback):
+    """Writes the curves of the test set, some 200 points each, and a picture of them.
 
     Args:
-        folder: Where ``<category>_<defect>_<file>.png`` are written.
+        folder: Where ``curves.json`` and ``curves.png`` are written.
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        if not trainer.is_global_zero:
+            return
+        curves = pl_module.evaluation.curves()
+        plain = {cat: {name: named(name, curve) for name, curve in own.items()} for cat, own in curves.items()}
+        write_json(self.folder / "curves.json", plain, indent=None)
+        if not any(curves.values()):
+            return
+        write_picture(self.folder / "curves.png", curve_plot(curves))
+        for logger in trainer.loggers:
+            if isinstance(logger, Board):
+                logger.show_curves(curves, pl_module.step)
+
+
+class Panels(Callback):
+    """Writes pictures of test images: image, mask, residuals, discriminator map, fused map, reconstruction.
+
+    They are the first of each kind of defect, the normal images of the highest scores and the anomalous ones of the
+    lowest; ``panels.csv`` says which is which.
+
+    Args:
+        folder: Where ``panels.csv`` and ``panels/<category>_<defect>_<file>.png`` are written.
         per_defect: Pictures of each kind of defect of each category, ``good`` included; the first ones.
+        worst: Pictures of the worst false alarms, and of the worst misses, of each category.
         scale: Deviations from normal that have the brightest colour; the darkest is 0. The same for every picture.
 
     Raises:
         ValueError: A number out of range.
     """
 
-    def __init__(self, *, folder: str, per_defect: int, scale: float) -> None:
-        if per_defect < 0 or scale <= 0:
-            raise ValueError(f"callback.panels: expected per_defect >= 0 and scale > 0, got {per_defect} and {scale}")
-        self.folder, self.per_defect, self.scale = Path(folder), per_defect, scale
+    def __init__(self, *, folder: str, per_defect: int, worst: int, scale: float) -> None:
+        if per_defect < 0 or worst < 0 or scale <= 0:
+            raise ValueError(
+                f"callback.panels: expected per_defect >= 0, worst >= 0 and scale > 0, got {per_defect}, {worst} and "
+                f"{scale}"
+            )
+        self.folder, self.scale = Path(folder), scale
+        self._number = {"per_defect": per_defect, "worst": worst}
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._drawn: Counter[tuple[str, str]] = Counter()
+        self._chosen: list[Panel] = []
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        if not trainer.is_global_zero:
-            return
-        for i, kind in enumerate(zip(batch["category"], batch["defect"], strict=True)):
-            if self._drawn[kind] < self.per_defect:
-                self._drawn[kind] += 1
-                self.folder.mkdir(parents=True, exist_ok=True)
-                name = "_".join([*kind, Path(batch["image_path"][i]).stem])
-                Image.fromarray(self._draw(outputs, batch, i)).save(self.folder / f"{name}.png")
+        scores, labels = outputs["anomaly_score"].tolist(), batch["label"].tolist()
+        words = {key: batch[key] for key in ("image_path", "category", "defect")}
+        new = {
+            index: Panel(index, **{k: v[i] for k, v in words.items()}, label=labels[i], anomaly_score=scores[i])
+            for i, index in enumerate(batch["index"].tolist())
+        }
+        self._chosen = choose([*self._chosen, *new.values()], **self._number)
+        for i, p in enumerate(new.values()):
+            if p.choice:
+                p.tiles = self._draw(outputs, batch, i)
 
-    def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> Any:
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        found = gather({p.index: p for p in self._chosen})
+        if not found:
+            return
+        panels = choose(found.values(), **self._number)
+        name_all(panels)
+        (self.folder / "panels").mkdir(parents=True, exist_ok=True)
+        for p in panels:
+            write_picture(self.folder / "panels" / p.name, p.picture())
+        write_rows(self.folder / "panels.csv", [p.row() for p in panels])
+        for logger in trainer.loggers:
+            if isinstance(logger, Board):
+                logger.show_panels(panels, pl_module.step)
+
+    def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> dict[str, Picture]:
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()
         heat = {k: colour_map(v[i].cpu().numpy(), 0, self.scale) for k, v in outputs.items() if v[i].ndim == 2}
         fused = outline(heat.pop("anomaly_map"), mask)
-        tiles = {"image": to_picture(image), "mask": to_picture(mask[None].repeat(3, 0)), **heat}
-        tiles[f"fused, score {float(outputs['anomaly_score'][i]):.1f}"] = fused
+        tiles = {"image": to_picture(image), "mask": to_picture(mask[None].repeat(3, 0)), **heat, "fused": fused}
         if "image_recon" in outputs:
             tiles["reconstruction"] = to_picture(outputs["image_recon"][i].cpu().numpy())
-        return panel(tiles)
+        return tiles

@@ -152,7 +152,7 @@ class Detector(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.finish_validation()
         single = {f"val/{name}": value for name, value in self.measured.items() if isinstance(value, float)}
-        self.log_dict(single, sync_dist=True)
+        self.log_dict(single | {"step": float(self.step)}, sync_dist=True)
 
     def finish_validation(self) -> None:
         """Calibrate the maps from what the validation steps have seen, and look again, now that they have a scale."""
@@ -241,7 +241,7 @@ class Detector(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.figures = (self.evaluation.compute() if self.evaluation.gather() else {}) | self.measured
         single = {k: v for k, v in self.figures.items() if isinstance(v, float)}
-        self.log_dict({f"test/{k}": v for k, v in single.items()}, rank_zero_only=True)
+        self.log_dict({f"test/{k}": v for k, v in single.items()} | {"step": float(self.step)}, rank_zero_only=True)
 
     # Checkpoint
 

@@ -184,7 +184,9 @@ class Squad(Detector):
                 optimizer.step()
                 scheduler.step()
             self.step = step + 1
-        log |= {"loss": total.detach(), "lr": torch.tensor(optimizers[0].param_groups[0]["lr"])}
+        log["loss"] = total.detach()
+        for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=False):
+            log[f"lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
         self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
         self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
         if self.step == self.steps:

@@ -33,9 +33,9 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file; NaN and infinity become null."""
-    write_text(path, json.dumps(_plain(value), indent=2) + "\n")
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file, of one line without ``indent``; NaN and infinity become null."""
+    write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

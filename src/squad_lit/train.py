@@ -1,7 +1,7 @@
 """Train and test: ``python -m squad_lit.train dataset=mvtec dataset.category=bottle``.
 
 Compose the configuration, build the parts, fit, test, and leave in the run's folder: ``config.yaml``, ``last.ckpt``,
-``metrics.json``, ``predictions.csv``, ``panels/``, and the loggers' files.
+``metrics.json``, ``predictions.csv``, ``curves.json``, ``panels/``, and the loggers' files.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     module = _make_module(config)
     module.evaluation = evaluation
     module.check_data(data.categories, data.image_size)
-    _write_config(folder, config, module)
+    plain = _write_config(folder, config, module)
     _remove_results(folder)
     data.prepare_data()
     data.setup()
     for logger in loggers:
-        logger.log_hyperparams(module.config)
+        logger.log_hyperparams(plain)
     try:
         if config.fit and module.step < module.steps:
             resume = hydra.utils.to_absolute_path(config.resume) if config.resume else None
@@ -113,7 +113,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        _finish_wandb()
+        _finish_wandb(sys.exc_info()[1])
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
     figures = (
         module.figures
@@ -140,7 +140,7 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 
 def _remove_results(folder: Path) -> None:
     """Leave no figures and pictures of an earlier run beside the configuration of this one."""
-    for name in ("metrics.json", "predictions.csv"):
+    for name in ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png"):
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / "panels").glob("*.png"):
         picture.unlink()
@@ -181,14 +181,19 @@ def _data_options(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
 
 
-def _write_config(folder: Path, config: DictConfig, module: Detector) -> None:
-    """The resolved configuration; of a test that of the model is the checkpoint's, not the command line's."""
+def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
+    """Write the resolved configuration; of a test that of the model is the checkpoint's, not the command line's.
+
+    Returns:
+        What determines the figures: all but callbacks and loggers.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
         plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
     # Their folders are those of the run that reads the file, not of this one.
-    plain |= {key: OmegaConf.to_container(config[key], resolve=False) for key in ("callback", "logger")}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+    beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in ("callback", "logger")}
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
+    return {key: value for key, value in plain.items() if key not in beside}
 
 
 def _silence() -> None:
@@ -240,10 +245,11 @@ def _peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _finish_wandb() -> None:
+def _finish_wandb(error: BaseException | None) -> None:
     """One W&B run a job: without this the jobs of a multirun would share the first one's."""
     if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+        code = 0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1
+        sys.modules["wandb"].finish(exit_code=code)
 
 
 def _has_no_wandb_key() -> bool:

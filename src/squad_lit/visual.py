@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from squad_lit.metric.curve import AXES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Picture = NDArray[np.uint8]
 
@@ -71,7 +76,6 @@ def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 
     Returns:
         ``(height, width, 3)`` uint8.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
@@ -82,6 +86,48 @@ def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 
     axes.set_yscale("symlog", linthresh=1)  # one image at the far end has to be seen beside hundreds
     axes.set_xlabel(label)
     axes.set_ylabel("images")
+    return _pixels(figure, dpi=100)
+
+
+def curve_figure(lines: Mapping[str, Mapping[str, Any]], *, height: float = 2.6) -> Figure:
+    """ROC, precision-recall and per-region-overlap curves, a plot for each kind of curve.
+
+    Args:
+        lines: For each line (a category, or a model) its curves by name, each a pair of x and y; see
+            :mod:`squad_lit.metric.curve`.
+        height: Of the figure, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for curves in lines.values() for name in curves))
+    figure = Figure(figsize=(max(1, len(names)) * height, height), layout="constrained")
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(1, len(names), number)
+        for label, curves in lines.items():
+            if name in curves:
+                axes.plot(*curves[name], label=label, linewidth=1)
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        x, y = AXES[name.rpartition("_")[2]]
+        axes.set_xlabel(x.replace("_", " "), fontsize=8)
+        axes.set_ylabel(y.replace("_", " "), fontsize=8)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(left=0)
+        axes.tick_params(labelsize=7)
+    if names and len(lines) > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), fontsize=7, frameon=False)
+    return figure
+
+
+def curve_plot(lines: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """As :func:`curve_figure`, as a picture ``(H, W, 3)``."""
+    return _pixels(curve_figure(lines), dpi=110)
+
+
+def _pixels(figure: Figure, dpi: int) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
