@@ -1,0 +1,1 @@
+"""Any number of runs as tables and one page: ``python -m squad_lit.report RUNS``."""

@@ -1,0 +1,100 @@
+"""Gathers runs into tables and a page: ``python -m squad_lit.report RUNS... [--output DIR]``.
+
+Writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv`` (a row for each category of
+each run). Exit status: 0 all is well, 1 it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_HEAD = (
+    "Metrics in percent; mean ± standard deviation over seeds where there are several; best of the arms in bold; "
+    "undefined values are left out and counted."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.report``; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        report(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def report(options: argparse.Namespace) -> None:
+    """Gather, and write the files.
+
+    Raises:
+        ValueError: No finished run, or no arm of the baseline's name.
+    """
+    # Not before the options are known to be right.
+    from squad_lit.output import write_rows, write_text
+    from squad_lit.report import gather, page, table, text
+
+    runs = gather.find(options.runs)
+    unfinished = [run for run in runs if run.figures is None]
+    results, repeated = gather.results(runs)
+    if not results:
+        raise ValueError(f"none of {len(runs)} runs is finished: no metrics.json")
+    folder = options.output or Path(os.path.commonpath([path.resolve() for path in options.runs])) / "report"
+    published = table.read_published() if options.published else []
+    tables = table.make(results, options.baseline, published)
+    folder.mkdir(parents=True, exist_ok=True)
+    html = page.report(
+        results, tables, unfinished, repeated, folder=folder.resolve(), panels=options.panels, link=options.link
+    )
+    write_text(folder / "report.html", html)
+    lists = {"Without metrics.json (failed or not finished)": unfinished, "Replaced by a newer run": repeated}
+    named = [f"{title}: {', '.join(f'`{run.folder}`' for run in own)}\n" for title, own in lists.items() if own]
+    write_text(folder / "report.md", "\n".join([_HEAD + "\n", text.markdown(tables), *named]))
+    write_text(folder / "report.tex", text.latex(tables))
+    write_rows(folder / "tables.csv", text.table_rows(tables))
+    write_rows(folder / "results.csv", text.result_rows(results))
+    ours = [row for row in tables[0].rows if row.kind != "published"]
+    print(text.markdown([dataclasses.replace(tables[0], rows=ours, notes=[])]))
+    print("".join(named), end="")
+    size = len(html.encode()) / 2**20
+    print(f"{len(runs)} runs; {folder / 'report.html'} ({size:.1f} MB); .md, .tex and .csv beside it")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m squad_lit.report", description="Tables and a page from any number of runs and sweeps."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders, searched for runs")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: report, in the folder that they share")
+    parser.add_argument("--baseline", metavar="ARM", help="arm to which differences are given, named as in the tables")
+    parser.add_argument("--published", action="store_true", help="others' published results beside ours")
+    parser.add_argument(
+        "--panels", type=_count, default=6, metavar="N", help="pictures of each arm and category, default 6; 0: none"
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="link the pictures where they lie instead of embedding them"
+    )
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

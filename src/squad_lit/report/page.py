@@ -1,0 +1,188 @@
+"""One self-contained HTML page: tables, plots and panels, to be opened without a server."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from squad_lit.panel import FALSE_ALARM, FIRST, MISS
+from squad_lit.report import plot
+from squad_lit.report.gather import Result, Run
+from squad_lit.report.table import Table
+from squad_lit.report.text import cell_text
+
+_WIDTH, _QUALITY = 1100, 80  # of an embedded panel: pixels, JPEG
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of the page.
+
+    Args:
+        title: Above it.
+        svg: The element.
+        folded: Whether it is shown on request only.
+    """
+
+    title: str
+    svg: Markup
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A panel of the page.
+
+    Args:
+        source: Data URI or relative path.
+        arm: Of its run.
+        row: Its line of ``panels.csv``.
+    """
+
+    source: str
+    arm: str
+    row: Mapping[str, Any]
+
+
+def render(template: str, **content: Any) -> str:
+    """A page from one of the templates, which share ``page.html``: its style, its sorting and its search.
+
+    Args:
+        template: Name of a file in ``template/``.
+        content: What it shows; text is escaped, :class:`markupsafe.Markup` is not.
+    """
+    environment = Environment(
+        loader=PackageLoader("squad_lit.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["cell_text"] = cell_text
+    return environment.get_template(template).render(content)
+
+
+def report(
+    results: Sequence[Result],
+    tables: Sequence[Table],
+    unfinished: Sequence[Run],
+    repeated: Sequence[Run],
+    *,
+    folder: Path,
+    panels: int,
+    link: bool,
+) -> str:
+    """The page of many runs.
+
+    Args:
+        results: At least one.
+        tables: See :func:`squad_lit.report.table.make`.
+        unfinished: Runs without figures.
+        repeated: Runs that newer ones replace.
+        folder: Where the page will lie.
+        panels: Pictures of each arm and category, misses and false alarms first.
+        link: Whether pictures are linked where they lie, not embedded.
+    """
+    pictures = [p for r in _one_seed(results) for p in _pictures(r, folder, panels, link)]
+    embedded = 0 if link else sum(len(p.source) for p in pictures)
+    return render(
+        "report.html",
+        title="Runs of squad_lit",
+        tables=tables,
+        plots=_plots(results),
+        pictures=pictures,
+        megabytes=embedded / 2**20,
+        link=link,
+        arms={arm: _about(results, arm) for arm in dict.fromkeys(r.arm for r in results)},
+        unfinished=[os.path.relpath(run.folder, folder) for run in unfinished],
+        repeated=[os.path.relpath(run.folder, folder) for run in repeated],
+        runs=len({r.run.folder for r in results}),
+    )
+
+
+def picture(file: Path, folder: Path, *, link: bool) -> str:
+    """The source of an image element: a small JPEG as a data URI, or the way from a page in ``folder`` to the file."""
+    if link:
+        return quote(Path(os.path.relpath(file, folder)).as_posix())
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((_WIDTH, _WIDTH))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Picture]:
+    table = result.run.folder / "panels.csv"
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [row for row in csv.DictReader(file) if row["category"] == result.category]
+    rows.sort(key=lambda row: [reason not in row["choice"] for reason in (MISS, FALSE_ALARM, FIRST)])
+    files = [(row, result.run.folder / "panels" / row["panel"]) for row in _in_turn(rows)[:count]]
+    return [Picture(picture(path, folder, link=link), result.arm, row) for row, path in files if path.exists()]
+
+
+def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Misses, false alarms and first ones by turns, so that a small number shows some of each."""
+    by_reason = {reason: [r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST)}
+    longest = max(map(len, by_reason.values()), default=0)
+    turns = [own[i] for i in range(longest) for own in by_reason.values() if i < len(own)]
+    return list({row["panel"]: row for row in turns}.values())
+
+
+def _plots(results: Sequence[Result]) -> list[Plot]:
+    plots = []
+    for dataset in dict.fromkeys(r.dataset for r in results):
+        own = [r for r in results if r.dataset == dataset]
+        drawn = [
+            ("metrics against the number of codes", plot.metrics_by_codebook),
+            ("training", plot.training_curves),
+            ("use of the codebook", plot.codebook_use),
+        ]
+        plots += [_plot(f"{dataset}: {title}", draw, own) for title, draw in drawn]
+        for r in {r.arm: r for r in reversed(own)}.values():
+            plots.append(_plot(f"{dataset}: levels of the codes, {r.arm}", plot.level_histograms, r.run, folded=True))
+        for category in dict.fromkeys(r.category for r in own):
+            curves = {r.arm: _curves(r) for r in _one_seed(own) if r.category == category}
+            title = f"{dataset}, {category}: ROC, precision-recall, region overlap"
+            plots.append(_plot(title, plot.test_curves, curves, folded=True))
+    return [p for p in plots if p.svg]
+
+
+def _plot(title: str, draw: Any, content: Any, *, folded: bool = False) -> Plot:
+    return Plot(title, Markup(plot.svg(draw, content, name=title)), folded)
+
+
+def _curves(result: Result) -> dict[str, Any]:
+    file = result.run.folder / "curves.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return dict(found.get(result.category, {}))
+
+
+def _one_seed(results: Sequence[Result]) -> list[Result]:
+    """Of each arm and category the lowest seed."""
+    lowest: dict[tuple[str, ...], Result] = {}
+    for r in sorted(results, key=lambda r: r.seed):
+        lowest.setdefault((r.dataset, r.arm, r.category), r)
+    return [r for r in results if lowest[r.dataset, r.arm, r.category] is r]
+
+
+def _about(results: Sequence[Result], arm: str) -> str:
+    runs = {r.run.folder: r.run for r in results if r.arm == arm}
+    seeds = sorted({r.seed for r in results if r.arm == arm})
+    about = next(iter(runs.values())).figures or {}
+    command = about.get("run", {}).get("command", "")
+    return f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}. {command}"

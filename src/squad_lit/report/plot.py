@@ -1,0 +1,209 @@
+"""The plots of a report, as SVG that takes the text colour of the page around it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from squad_lit.metric.curve import AXES
+from squad_lit.report.gather import Result, Run, codebook_size
+from squad_lit.report.table import METRICS, Cell, Column, cell
+from squad_lit.visual import curve_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A colour that no plot uses; in the SVG it becomes the page's text colour, light or dark.
+_TEXT = "#010203"
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
+    "svg.fonttype": "none",
+    "font.size": 8,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+_POINTS = 300  # of a training curve
+# What is drawn of a training, by the start of the column.
+_TRAINING = ("train/loss", "train/feature/", "train/focal", "val/synthetic_ap", "val/copy_ratio/", "val/perplexity/")
+
+
+def svg(draw: Callable[..., Figure | None], *args: Any, name: str) -> str:
+    """What a function draws, as an SVG element; empty where it has nothing to draw.
+
+    Args:
+        draw: Returns a figure.
+        args: Of the function.
+        name: Told to screen readers; of its own for each plot of a page, because the SVG's ids come from it.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = draw(*args)
+        if figure is None:
+            return ""
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Title": name})
+    text = file.getvalue()
+    return text[text.index("<svg") :].replace(_TEXT, "currentColor").replace("<svg ", '<svg role="img" ', 1)
+
+
+def metrics_by_codebook(results: Sequence[Result]) -> Figure | None:
+    """Each metric, mean over the categories of a data set, against the number of codes; arms without codes are lines.
+
+    Arms that lack a category are left out. None, unless there are two sizes.
+    """
+    ran = {(r.arm, r.category) for r in results}
+    categories = {category for _, category in ran}
+    whole = [r for r in results if all((r.arm, category) in ran for category in categories)]
+    sizes = {r.arm: codebook_size(r.run) for r in whole}
+    if len({size for size in sizes.values() if size}) < 2:
+        return None
+    figure = _figure(len(METRICS))
+    for number, (axes, column) in enumerate(zip(figure.subplots(1, len(METRICS)), METRICS, strict=True)):
+        axes.set_xscale("log", base=2)
+        for i, (arm, size) in enumerate(sizes.items()):
+            found = cell([r for r in results if r.arm == arm], column)
+            if math.isnan(found.mean):
+                continue
+            label = arm if number == 0 else None
+            if size:
+                axes.errorbar(size, found.mean, found.deviation, fmt="o", color=_colour(i), capsize=3, label=label)
+            else:
+                axes.axhline(found.mean, linestyle="--", linewidth=1, color=_colour(i), label=label)
+        axes.set_title(f"{column.title} (%)")
+        axes.set_xlabel("codes")
+    return _with_legend(figure)
+
+
+def codebook_use(results: Sequence[Result]) -> Figure | None:
+    """Use and perplexity of the codebook of each group, by arm. None, where there is none."""
+    keys = sorted({k for r in results for k in r.figures if k.startswith(("codebook_usage/", "perplexity/"))})
+    arms = [arm for arm in dict.fromkeys(r.arm for r in results) if _any(results, arm, keys)]
+    if not arms:
+        return None
+    figure = _figure(len(keys), 0.8 + 0.25 * len(arms))
+    for number, (axes, key) in enumerate(zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True)):
+        column = Column(key, key, 100.0 if key.startswith("codebook") else 1.0)
+        found = [cell([r for r in results if r.arm == arm], column) for arm in arms]
+        axes.barh(range(len(arms)), [c.mean for c in found], xerr=_errors(found), color=_colour(0), height=0.6)
+        axes.set_yticks(range(len(arms)), arms if number == 0 else [""] * len(arms))
+        axes.invert_yaxis()
+        axes.set_title(key.replace("_", " ") + (" (%)" if key.startswith("codebook") else " (codes)"))
+    return figure
+
+
+def level_histograms(run: Run) -> Figure | None:
+    """How often each level of each scalar of a code occurs; a row for each group. None of a model without levels."""
+    prefix = "level_histogram/"
+    groups = {k.removeprefix(prefix): v for k, v in (run.figures or {}).items() if k.startswith(prefix)}
+    if not groups:
+        return None
+    widest = max(map(len, groups.values()))
+    figure = _figure(widest, 1.3 * len(groups), 1.6)
+    for row, (group, scalars) in zip(figure.subplots(len(groups), widest, squeeze=False), groups.items(), strict=True):
+        for i, axes in enumerate(row):
+            axes.set_visible(i < len(scalars))
+            if i < len(scalars):
+                axes.bar(range(len(scalars[i])), [100 * share for share in scalars[i]], color=_colour(0))
+                axes.set_title(f"{group}, scalar {i + 1} (%)")
+                axes.set_xticks(range(len(scalars[i])))
+    return figure
+
+
+def training_curves(results: Sequence[Result]) -> Figure | None:
+    """Losses and label-free measures against the step, a line a run. None, where no run has the CSV logger's file."""
+    arms = list(dict.fromkeys(r.arm for r in results))
+    lines: dict[str, list[tuple[int, Any]]] = {}
+    for run, arm in dict.fromkeys((r.run.folder, r.arm) for r in results):
+        for name, points in _logged(run / "csv" / "metrics.csv").items():
+            lines.setdefault(name, []).append((arms.index(arm), points))
+    if not lines:
+        return None
+    across = min(4, len(lines))
+    down = math.ceil(len(lines) / across)
+    figure = _figure(across, 2.1 * down)
+    all_axes = figure.subplots(down, across, squeeze=False).flatten()
+    for axes in all_axes[len(lines) :]:
+        axes.set_visible(False)
+    for axes, (name, own) in zip(all_axes, lines.items(), strict=False):
+        labelled = set()
+        for i, (x, y) in own:
+            label = arms[i] if i not in labelled else None
+            labelled.add(i)
+            axes.plot(x, y, color=_colour(i), linewidth=0.8, marker="." if len(x) == 1 else None, label=label)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        if name.startswith("train/") and all((y > 0).all() for _, (_, y) in own):
+            axes.set_yscale("log")
+    return _with_legend(figure)
+
+
+def test_curves(curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Figure | None:
+    """ROC, precision-recall and per-region-overlap curves of a category, a line an arm.
+
+    Args:
+        curves: Of each arm, as in ``curves.json``.
+    """
+    lines = {
+        arm: {name: [axes[key] for key in AXES[name.rpartition("_")[2]]] for name, axes in own.items()}
+        for arm, own in curves.items()
+    }
+    return curve_figure(lines) if any(lines.values()) else None
+
+
+def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
+    """Steps and values of what is drawn of a training, thinned; nothing where there is no file."""
+    if not file.exists():
+        return {}
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    names = [name for start in _TRAINING for name in (rows[0] if rows else []) if _starts(name, start)]
+    return {name: points for name in names if len((points := _points(rows, name))[0])}
+
+
+def _points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[Any, Any]:
+    found = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
+    x, y = np.array(found).reshape(-1, 2)[:: max(1, len(found) // _POINTS)].T
+    return x, y
+
+
+def _starts(name: str, start: str) -> bool:
+    return name.startswith(start) if start.endswith("/") else name == start
+
+
+def _figure(across: int, height: float = 2.4, width: float = 2.6) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(max(width * across, 4), height), layout="constrained")
+
+
+def _with_legend(figure: Figure) -> Figure:
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if len(handles) > 1:
+        columns = max(1, min(len(handles), 120 // max(map(len, handles))))
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _any(results: Sequence[Result], arm: str, keys: Sequence[str]) -> bool:
+    return any(key in r.figures for r in results if r.arm == arm for key in keys)
+
+
+def _errors(cells: Sequence[Cell]) -> list[float] | None:
+    return [c.deviation or 0.0 for c in cells] if any(c.deviation for c in cells) else None
+
+
+def _colour(i: int) -> str:
+    return f"C{i % 10}"

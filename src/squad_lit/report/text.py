@@ -1,0 +1,166 @@
+"""Tables as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from squad_lit.report.gather import Result
+from squad_lit.report.table import METRICS, Cell, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # At the start of a line the first would be an option of the \\ before it.
+    "[": "{[}",
+    "]": "{]}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def cell_text(cell: Cell, total: int) -> str:
+    """Mean, deviation, difference, and what is missing, such as ``98.2 ± 0.3 (+1.0) (of 3) (1 undefined)``.
+
+    Args:
+        cell: A cell.
+        total: Categories that a mean should be over.
+    """
+    if math.isnan(cell.mean):
+        return "undefined" if cell.undefined else "–"
+    parts = [f"{cell.mean:.1f}" if cell.deviation is None else f"{cell.mean:.1f} ± {cell.deviation:.1f}"]
+    if cell.delta is not None:
+        parts.append(f"({cell.delta:+.1f})".replace("-", "−").replace("(−0.0)", "(+0.0)"))
+    if 0 < len(cell.categories) < total:
+        parts.append(f"(of {len(cell.categories)})")
+    if cell.undefined:
+        parts.append(f"({cell.undefined} undefined)")
+    return " ".join(parts)
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """All tables for a README."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    rows = _rows(table, lambda text, best: f"**{text}**" if best else text, escape_markdown)
+    head = [escape_markdown(title) for title in (table.corner, *table.columns)]
+    lines = [f"### {escape_markdown(table.title)}", "", _line(head), _line(["---"] + ["---:"] * len(table.columns))]
+    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    return "\n".join([*lines, *map(_line, rows), "", *notes, *([""] if notes else [])])
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """All tables for a paper, with ``booktabs``."""
+    return "% needs \\usepackage{booktabs}\n\n" + "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    rows = _rows(table, lambda text, best: f"\\textbf{{{text}}}" if best else text, escape_latex)
+    head = [escape_latex(title) for title in (table.corner, *table.columns)]
+    body = []
+    for row, cells in zip(table.rows, rows, strict=True):
+        if row.kind == "mean":
+            body.append("\\midrule")
+        body.append(" & ".join(cells) + r" \\")
+    notes = [f"{escape_latex(note)}.\\\\" for note in table.notes]
+    return "\n".join(
+        [
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{escape_latex(table.title)}}}",
+            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+            "\\toprule",
+            " & ".join(head) + r" \\",
+            "\\midrule",
+            *body,
+            "\\bottomrule",
+            "\\end{tabular}",
+            *(["", "\\footnotesize", *notes] if notes else []),
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """A row for each cell, for ``tables.csv``."""
+    return [
+        {
+            "table": table.title,
+            "row": row.name,
+            "column": column,
+            "kind": row.kind,
+            "mean": _number(cell.mean),
+            "deviation": _number(cell.deviation),
+            "delta": _number(cell.delta),
+            "best": int(cell.best),
+            "seeds": cell.seeds,
+            "categories": len(cell.categories),
+            "undefined": cell.undefined,
+        }
+        for table in tables
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+    ]
+
+
+def result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each category of each run, for ``results.csv``: metrics in percent, the rest as it is."""
+    first = [column.key for column in METRICS]
+    numbers = [key for r in results for key, value in r.figures.items() if isinstance(value, int | float)]
+    keys = [*first, *(key for key in dict.fromkeys(numbers) if key not in first)]
+    return [
+        {"dataset": r.dataset, "category": r.category, "arm": r.arm, "seed": r.seed}
+        | {key: _shown(key, r.value(key)) for key in keys}
+        | {"run": str(r.run.folder)}
+        for r in results
+    ]
+
+
+def escape_latex(text: str) -> str:
+    r"""Text in which no sign is a command.
+
+    Example:
+        >>> print(escape_latex("model.fsq.levels=[8,5] & 100%"))
+        model.fsq.levels={[}8,5{]} \& 100\%
+    """
+    escaped = "".join(_LATEX.get(sign, sign) for sign in text)
+    return escaped.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text in which no sign is a mark.
+
+    Example:
+        >>> print(escape_markdown("a_b|c"))
+        a\_b\|c
+    """
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text)
+
+
+def _rows(table: Table, best: Callable[[str, bool], str], escape: Callable[[str], str]) -> list[list[str]]:
+    return [
+        [escape(row.name), *(best(escape(cell_text(cell, row.categories)), cell.best) for cell in row.cells)]
+        for row in table.rows
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _shown(key: str, value: float) -> float | None:
+    if math.isnan(value):
+        return None
+    return round(100 * value, 2) if key.startswith(("image_a", "image_f1", "pixel_")) else round(value, 4)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)
