@@ -5,7 +5,7 @@ import pytest
 from skimage.color import rgb2lab
 from skimage.segmentation import find_boundaries
 
-from squad_lit.visual import colour_map, histogram, outline, panel, stack, to_picture
+from squad_lit.visual import colour_map, curve_figure, histogram, outline, panel, stack, to_picture
 
 
 def test_histogram_marks_the_highest_values():
@@ -100,3 +100,13 @@ def test_stack_fills_up_the_narrow_ones():
     assert np.array_equal(drawn[:3, :4], narrow)
     assert np.array_equal(drawn[5:7], wide)
     assert drawn.sum() == narrow.sum() + wide.sum()
+
+
+def test_curve_figure_draws_a_line_for_each_label_with_its_curve():
+    line = ([0.0, 0.5, 1.0], [0.0, 1.0, 1.0])
+    lines = {"a": {"image_roc": line, "pixel_pro": line}, "b": {"image_roc": line}}
+    figure = curve_figure(lines, {"a": "red", "b": "blue"})
+    first, second = figure.axes
+    assert [(drawn.get_label(), drawn.get_color()) for drawn in first.lines] == [("a", "red"), ("b", "blue")]
+    assert first.lines[0].get_xydata().tolist() == [[0, 0], [0.5, 1], [1, 1]]
+    assert (second.get_xlabel(), second.get_ylabel(), len(second.lines)) == ("false positive rate", "region overlap", 1)

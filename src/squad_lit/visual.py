@@ -89,23 +89,23 @@ def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 
     return _pixels(figure, dpi=100)
 
 
-def curve_figure(lines: Mapping[str, Mapping[str, Any]], *, height: float = 2.6) -> Figure:
+def curve_figure(lines: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str] | None = None) -> Figure:
     """ROC, precision-recall and per-region-overlap curves, a plot for each kind of curve.
 
     Args:
         lines: For each line (a category, or a model) its curves by name, each a pair of x and y; see
             :mod:`squad_lit.metric.curve`.
-        height: Of the figure, in inches.
+        colours: Of each line; none given: those of matplotlib, in turn.
     """
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for curves in lines.values() for name in curves))
-    figure = Figure(figsize=(max(1, len(names)) * height, height), layout="constrained")
+    figure = Figure(figsize=(2.6 * max(1, len(names)), 2.6), layout="constrained")
     for number, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), number)
         for label, curves in lines.items():
             if name in curves:
-                axes.plot(*curves[name], label=label, linewidth=1)
+                axes.plot(*curves[name], label=label, linewidth=1, color=(colours or {}).get(label))
         axes.set_title(name.replace("_", " "), fontsize=9)
         x, y = AXES[name.rpartition("_")[2]]
         axes.set_xlabel(x.replace("_", " "), fontsize=8)

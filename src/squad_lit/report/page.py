@@ -130,14 +130,15 @@ def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Pict
         return []
     with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = [row for row in csv.DictReader(file) if row["category"] == result.category]
-    rows.sort(key=lambda row: [reason not in row["choice"] for reason in (MISS, FALSE_ALARM, FIRST)])
     files = [(row, result.run.folder / "panels" / row["panel"]) for row in _in_turn(rows)[:count]]
     return [Picture(picture(path, folder, link=link), result.arm, row) for row, path in files if path.exists()]
 
 
 def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Misses, false alarms and first ones by turns, so that a small number shows some of each."""
+    """Misses and false alarms, the worst first, and the first ones by turns, so that a few show some of each."""
     by_reason = {reason: [r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST)}
+    by_reason[MISS].sort(key=lambda r: float(r["anomaly_score"]))
+    by_reason[FALSE_ALARM].sort(key=lambda r: -float(r["anomaly_score"]))
     longest = max(map(len, by_reason.values()), default=0)
     turns = [own[i] for i in range(longest) for own in by_reason.values() if i < len(own)]
     return list({row["panel"]: row for row in turns}.values())
@@ -145,6 +146,7 @@ def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 def _plots(results: Sequence[Result]) -> list[Plot]:
     plots = []
+    colours = {arm: f"C{i % 10}" for i, arm in enumerate(dict.fromkeys(r.arm for r in results))}
     for dataset in dict.fromkeys(r.dataset for r in results):
         own = [r for r in results if r.dataset == dataset]
         drawn = [
@@ -152,18 +154,18 @@ def _plots(results: Sequence[Result]) -> list[Plot]:
             ("training", plot.training_curves),
             ("use of the codebook", plot.codebook_use),
         ]
-        plots += [_plot(f"{dataset}: {title}", draw, own) for title, draw in drawn]
-        for r in {r.arm: r for r in reversed(own)}.values():
-            plots.append(_plot(f"{dataset}: levels of the codes, {r.arm}", plot.level_histograms, r.run, folded=True))
+        plots += [_plot(f"{dataset}: {title}", draw, own, colours) for title, draw in drawn]
+        for arm, run in {r.arm: r.run for r in reversed(own)}.items():
+            plots.append(_plot(f"{dataset}: levels of the codes, {arm}", plot.level_histograms, run, folded=True))
         for category in dict.fromkeys(r.category for r in own):
             curves = {r.arm: _curves(r) for r in _one_seed(own) if r.category == category}
             title = f"{dataset}, {category}: ROC, precision-recall, region overlap"
-            plots.append(_plot(title, plot.test_curves, curves, folded=True))
+            plots.append(_plot(title, plot.ranking_curves, curves, colours, folded=True))
     return [p for p in plots if p.svg]
 
 
-def _plot(title: str, draw: Any, content: Any, *, folded: bool = False) -> Plot:
-    return Plot(title, Markup(plot.svg(draw, content, name=title)), folded)
+def _plot(title: str, draw: Any, *content: Any, folded: bool = False) -> Plot:
+    return Plot(title, Markup(plot.svg(draw, *content, name=title)), folded)
 
 
 def _curves(result: Result) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+Colours = Mapping[str, str]  # of each arm, the same in all plots of a page
 _POINTS = 300  # of a training curve
 # What is drawn of a training, by the start of the column.
 _TRAINING = ("train/loss", "train/feature/", "train/focal", "val/synthetic_ap", "val/copy_ratio/", "val/perplexity/")
@@ -56,7 +57,7 @@ def svg(draw: Callable[..., Figure | None], *args: Any, name: str) -> str:
     return text[text.index("<svg") :].replace(_TEXT, "currentColor").replace("<svg ", '<svg role="img" ', 1)
 
 
-def metrics_by_codebook(results: Sequence[Result]) -> Figure | None:
+def metrics_by_codebook(results: Sequence[Result], colours: Colours) -> Figure | None:
     """Each metric, mean over the categories of a data set, against the number of codes; arms without codes are lines.
 
     Arms that lack a category are left out. None, unless there are two sizes.
@@ -70,31 +71,37 @@ def metrics_by_codebook(results: Sequence[Result]) -> Figure | None:
     figure = _figure(len(METRICS))
     for number, (axes, column) in enumerate(zip(figure.subplots(1, len(METRICS)), METRICS, strict=True)):
         axes.set_xscale("log", base=2)
-        for i, (arm, size) in enumerate(sizes.items()):
-            found = cell([r for r in results if r.arm == arm], column)
+        for arm, size in sizes.items():
+            found = cell([r for r in whole if r.arm == arm], column)
             if math.isnan(found.mean):
                 continue
             label = arm if number == 0 else None
             if size:
-                axes.errorbar(size, found.mean, found.deviation, fmt="o", color=_colour(i), capsize=3, label=label)
+                axes.errorbar(size, found.mean, found.deviation, fmt="o", color=colours[arm], capsize=3, label=label)
             else:
-                axes.axhline(found.mean, linestyle="--", linewidth=1, color=_colour(i), label=label)
+                axes.axhline(found.mean, linestyle="--", linewidth=1, color=colours[arm], label=label)
         axes.set_title(f"{column.title} (%)")
         axes.set_xlabel("codes")
     return _with_legend(figure)
 
 
-def codebook_use(results: Sequence[Result]) -> Figure | None:
+def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
     """Use and perplexity of the codebook of each group, by arm. None, where there is none."""
     keys = sorted({k for r in results for k in r.figures if k.startswith(("codebook_usage/", "perplexity/"))})
-    arms = [arm for arm in dict.fromkeys(r.arm for r in results) if _any(results, arm, keys)]
+    arms = list(dict.fromkeys(r.arm for r in results if any(key in r.figures for key in keys)))
     if not arms:
         return None
     figure = _figure(len(keys), 0.8 + 0.25 * len(arms))
     for number, (axes, key) in enumerate(zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True)):
         column = Column(key, key, 100.0 if key.startswith("codebook") else 1.0)
         found = [cell([r for r in results if r.arm == arm], column) for arm in arms]
-        axes.barh(range(len(arms)), [c.mean for c in found], xerr=_errors(found), color=_colour(0), height=0.6)
+        axes.barh(
+            range(len(arms)),
+            [c.mean for c in found],
+            xerr=_errors(found),
+            color=[colours[arm] for arm in arms],
+            height=0.6,
+        )
         axes.set_yticks(range(len(arms)), arms if number == 0 else [""] * len(arms))
         axes.invert_yaxis()
         axes.set_title(key.replace("_", " ") + (" (%)" if key.startswith("codebook") else " (codes)"))
@@ -113,19 +120,18 @@ def level_histograms(run: Run) -> Figure | None:
         for i, axes in enumerate(row):
             axes.set_visible(i < len(scalars))
             if i < len(scalars):
-                axes.bar(range(len(scalars[i])), [100 * share for share in scalars[i]], color=_colour(0))
+                axes.bar(range(len(scalars[i])), [100 * share for share in scalars[i]])
                 axes.set_title(f"{group}, scalar {i + 1} (%)")
                 axes.set_xticks(range(len(scalars[i])))
     return figure
 
 
-def training_curves(results: Sequence[Result]) -> Figure | None:
+def training_curves(results: Sequence[Result], colours: Colours) -> Figure | None:
     """Losses and label-free measures against the step, a line a run. None, where no run has the CSV logger's file."""
-    arms = list(dict.fromkeys(r.arm for r in results))
-    lines: dict[str, list[tuple[int, Any]]] = {}
+    lines: dict[str, list[tuple[str, Any]]] = {}
     for run, arm in dict.fromkeys((r.run.folder, r.arm) for r in results):
         for name, points in _logged(run / "csv" / "metrics.csv").items():
-            lines.setdefault(name, []).append((arms.index(arm), points))
+            lines.setdefault(name, []).append((arm, points))
     if not lines:
         return None
     across = min(4, len(lines))
@@ -135,11 +141,8 @@ def training_curves(results: Sequence[Result]) -> Figure | None:
     for axes in all_axes[len(lines) :]:
         axes.set_visible(False)
     for axes, (name, own) in zip(all_axes, lines.items(), strict=False):
-        labelled = set()
-        for i, (x, y) in own:
-            label = arms[i] if i not in labelled else None
-            labelled.add(i)
-            axes.plot(x, y, color=_colour(i), linewidth=0.8, marker="." if len(x) == 1 else None, label=label)
+        for arm, (x, y) in own:
+            axes.plot(x, y, color=colours[arm], linewidth=0.8, marker="." if len(x) == 1 else None, label=arm)
         axes.set_title(name)
         axes.set_xlabel("step")
         if name.startswith("train/") and all((y > 0).all() for _, (_, y) in own):
@@ -147,17 +150,20 @@ def training_curves(results: Sequence[Result]) -> Figure | None:
     return _with_legend(figure)
 
 
-def test_curves(curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Figure | None:
+def ranking_curves(
+    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], colours: Colours
+) -> Figure | None:
     """ROC, precision-recall and per-region-overlap curves of a category, a line an arm.
 
     Args:
         curves: Of each arm, as in ``curves.json``.
+        colours: Of each arm.
     """
     lines = {
         arm: {name: [axes[key] for key in AXES[name.rpartition("_")[2]]] for name, axes in own.items()}
         for arm, own in curves.items()
     }
-    return curve_figure(lines) if any(lines.values()) else None
+    return curve_figure(lines, colours) if any(lines.values()) else None
 
 
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
@@ -197,13 +203,5 @@ def _with_legend(figure: Figure) -> Figure:
     return figure
 
 
-def _any(results: Sequence[Result], arm: str, keys: Sequence[str]) -> bool:
-    return any(key in r.figures for r in results if r.arm == arm for key in keys)
-
-
 def _errors(cells: Sequence[Cell]) -> list[float] | None:
     return [c.deviation or 0.0 for c in cells] if any(c.deviation for c in cells) else None
-
-
-def _colour(i: int) -> str:
-    return f"C{i % 10}"

@@ -1,0 +1,273 @@
+"""Tables worked out by hand, from run folders made by hand."""
+
+import csv
+import json
+import math
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from squad_lit.report import gather, table, text
+from squad_lit.report.__main__ import main
+
+KEYS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
+QUANTIZER = {
+    "fsq": {"_target_": "squad_lit.quantizer.FSQ", "levels": [8, 5, 5, 5]},
+    "none": {"_target_": "squad_lit.quantizer.NoQuantizer", "dim": 4},
+}
+
+
+def make(folder: Path, category: Any, seed: int, figures: dict[str, Any] | None, *overrides: str) -> Path:
+    """A run's folder; figures None: it failed. Overrides: ``quantizer=none``, ``model.steps=N``."""
+    options = dict(o.split("=") for o in overrides)
+    quantizer = options.get("quantizer", "fsq")
+    config = {
+        "seed": seed,
+        "quantizer": quantizer,
+        "dataset": {
+            "_target_": "squad_lit.dataset.mvtec.MVTec",
+            "category": category,
+            "root": str(folder),
+            "seed": seed,
+        },
+        "model": {
+            "_target_": "squad_lit.module.Squad",
+            "seed": seed,
+            "steps": int(options.get("model.steps", 100)),
+            "generator": {"quantizer": QUANTIZER[quantizer]},
+        },
+        "threads": seed,
+        "logger": {"csv": {"save_dir": "${hydra:runtime.output_dir}"}},
+    }
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    OmegaConf.save([f"seed={seed}", "dataset=mvtec", *overrides], folder / ".hydra" / "overrides.yaml")
+    if figures is not None:
+        (folder / "metrics.json").write_text(json.dumps(figures))
+    return folder
+
+
+def same(value: float | None, **more: Any) -> dict[str, Any]:
+    return dict.fromkeys(KEYS, value) | more
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two arms, two categories; two seeds of the first arm; an undefined value; a failed run; a joint one elsewhere."""
+    root = tmp_path / "runs"
+    for seed, bottle, screw in ((0, 0.90, 0.50), (1, 0.94, 0.60)):
+        make(root / f"b{seed}", "bottle", seed, same(bottle, **{"codebook_usage/low": 0.5}))
+        make(root / f"s{seed}", ["screw"], seed, same(screw, **{"codebook_usage/low": 0.25}))
+    make(root / "none_b", "bottle", 0, same(0.93), "quantizer=none")
+    make(root / "none_s", "screw", 0, same(None), "quantizer=none")
+    make(root / "failed", "screw", 2, None)
+    return root
+
+
+def tables(runs: Path, baseline: str | None = None) -> dict[str, table.Table]:
+    results, _ = gather.results(gather.find([runs]))
+    return {t.title: t for t in table.make(results, baseline)}
+
+
+def cells(made: table.Table) -> dict[str, list[str]]:
+    return {row.name: [text.cell_text(c, row.categories) for c in row.cells] for row in made.rows}
+
+
+def test_means_deviations_differences_and_what_is_undefined_by_hand(runs: Path) -> None:
+    made = tables(runs, "default")["mvtec: Pixel AP"]
+    assert made.columns == ["default", "quantizer=none"]
+    assert cells(made) == {
+        "bottle": ["92.0 ± 2.8", "93.0 (+1.0)"],  # 90, 94: deviation 4 / sqrt(2)
+        "screw": ["55.0 ± 7.1", "undefined"],
+        "mean": [
+            "73.5 ± 4.9",
+            "93.0 (of 1) (1 undefined)",
+        ],  # seeds 70, 77: 7 / sqrt(2); no difference: fewer categories
+    }
+    assert [[c.best for c in row.cells] for row in made.rows] == [[False, True], [False, False], [False, False]]
+
+
+def test_arms_have_a_table_of_their_means(runs: Path) -> None:
+    made = tables(runs)["mvtec: means over 2 categories"]
+    assert cells(made)["default"] == ["73.5 ± 4.9"] * 4
+    assert cells(made)["quantizer=none"] == ["93.0 (of 1) (1 undefined)"] * 4
+    assert not any(c.best for row in made.rows for c in row.cells)
+    assert cells(tables(runs)["mvtec: further figures"])["default"] == ["37.5 ± 0.0"]
+
+
+def test_equal_as_shown_is_equally_good(tmp_path: Path) -> None:
+    for name, value, *more in (("a", 0.90001), ("b", 0.90004, "model.steps=7"), ("c", 0.8, "model.steps=8")):
+        make(tmp_path / name, "bottle", 0, same(value), *more)
+    row = tables(tmp_path)["mvtec: Pixel AP"].rows[0]
+    assert [c.best for c in row.cells] == [True, True, False]
+
+
+def test_one_arm_has_one_table_by_category(tmp_path: Path) -> None:
+    each = {"bottle": same(0.5), "screw": same(0.7)}
+    joint = same(0.6, per_category=each, categories_averaged=dict.fromkeys(KEYS, 2), **{"codebook_usage/low": 0.1})
+    make(tmp_path / "joint", "all", 0, joint)
+    made = tables(tmp_path)
+    assert list(made) == ["mvtec: means over 2 categories", "mvtec: default", "mvtec: further figures"]
+    assert cells(made["mvtec: default"]) == {"bottle": ["50.0"] * 4, "screw": ["70.0"] * 4, "mean": ["60.0"] * 4}
+    assert cells(made["mvtec: further figures"]) == {"default": ["10.0"]}
+
+
+def test_the_newer_of_two_equal_runs_counts_and_the_failed_one_is_found(runs: Path) -> None:
+    again = make(runs / "again", "bottle", 1, same(0.98))
+    os.utime(runs / "b1" / "metrics.json", (1, 1))
+    found = gather.find([runs, again])
+    results, repeated = gather.results(found)
+    assert [run.folder.name for run in repeated] == ["b1"]
+    assert sorted(r.figures["pixel_ap"] for r in results if (r.arm, r.category) == ("default", "bottle")) == [0.9, 0.98]
+    assert [run.folder.name for run in found if run.figures is None] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ([[], ["quantizer=none"]], ["default", "quantizer=none"]),
+        ([["quantizer=fsq"], ["quantizer=none"]], ["quantizer=fsq", "quantizer=none"]),
+        ([["model.steps=5"], ["model.steps=5", "quantizer=none"]], ["default", "quantizer=none"]),
+        (
+            [["model.steps=5"], ["model.steps=6"], ["model.steps=7"]],
+            ["model.steps=5", "model.steps=6", "model.steps=7"],
+        ),
+        ([[], [], ["model.steps=5"]], ["default", "default", "model.steps=5"]),
+        ([["model.steps=100"], []], ["model.steps=100", "model.steps=100"]),  # the default, typed: the same arm
+    ],
+)
+def test_arms_are_named_by_what_differs(tmp_path: Path, typed: list[list[str]], names: list[str]) -> None:
+    found = [make(tmp_path / str(i), "bottle", i, same(0.5), *o) for i, o in enumerate(typed)]
+    arms = gather.name_arms(gather.find(found))
+    assert len(set(arms)) == len(set(names))
+    if len(set(names)) > 1:
+        assert arms == names
+
+
+def test_arms_whose_options_are_not_known_are_named_by_their_configuration(tmp_path: Path) -> None:
+    for i, options in enumerate([["quantizer=none"], ["model.steps=5"], []]):
+        make(tmp_path / str(i), "bottle", 0, same(0.5), *options)
+        (tmp_path / str(i) / ".hydra" / "overrides.yaml").unlink()
+    assert gather.name_arms(gather.find([tmp_path])) == ["quantizer=none", "model.steps=5", "default"]
+
+
+def test_latex_has_no_sign_that_is_a_command(runs: Path) -> None:
+    best = table.Cell(50.0, 1.5, best=True)
+    made = table.Table("a_b & 100%", "#", ["x^2 [1]", "~"], [table.Row("[8,5]_{1}", [best, best])])
+    written = text.latex([made])
+    assert r"\caption{a\_b \& 100\%}" in written
+    assert r"\# & x\textasciicircum{}2 {[}1{]} & \textasciitilde{} \\" in written
+    assert r"{[}8,5{]}\_\{1\} & \textbf{50.0 $\pm$ 1.5} & \textbf{50.0 $\pm$ 1.5} \\" in written
+    everything = text.latex(list(tables(runs, "default").values()))
+    assert everything.count("{") == everything.count("}")
+    assert not re.search(r"(?<!\\)[_#^~]|[^\x00-\x7f]", everything)
+    assert everything.count(r"\toprule") == everything.count(r"\bottomrule") == 6
+
+
+def test_markdown_marks_the_best(runs: Path) -> None:
+    assert "| bottle | 92.0 ± 2.8 | **93.0** |" in text.markdown([tables(runs)["mvtec: Pixel AP"]])
+
+
+def test_published_results_are_marked_and_never_the_best(runs: Path) -> None:
+    published = table.read_published()
+    assert all(p.source and p.protocol and p.values and max(p.values.values()) <= 100 for p in published)
+    assert not any(p.method.lower().startswith("squad") for p in published)
+    results, _ = gather.results(gather.find([runs]))
+    made = table.make(results, None, published)[0]
+    theirs = [row for row in made.rows if row.kind == "published"]
+    assert len(theirs) == sum(p.dataset == "mvtec" for p in published) > 20
+    assert all("published, other protocol" in row.name for row in theirs)
+    assert not any(c.best or c.delta for row in theirs for c in row.cells)
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+class Links(HTMLParser):
+    """Everything that a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+
+
+def panels(folder: Path, category: str) -> None:
+    (folder / "panels").mkdir()
+    rows = []
+    for i, choice in enumerate(("first", "miss", "first, false alarm", "miss")):
+        name = f"p {i}#.png"
+        Image.fromarray(np.full((40, 200, 3), 50 * i, np.uint8)).save(folder / "panels" / name)
+        row = {"panel": name, "choice": choice, "image_path": f"x/<{i}>.png", "category": category}
+        rows.append(row | {"defect": "cut", "label": 1, "anomaly_score": 5 - i})
+    with (folder / "panels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_page_needs_nothing_but_itself(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panels(runs / "b0", "bottle")
+    curve = {"false_positive_rate": [0.0, 1.0], "true_positive_rate": [0.0, 1.0]}
+    (runs / "b0" / "curves.json").write_text(json.dumps({"bottle": {"image_roc": curve}}))
+    (runs / "b0" / "csv").mkdir()
+    (runs / "b0" / "csv" / "metrics.csv").write_text("step,train/loss\n0,2.0\n10,1.0\n")
+    assert main([str(runs), "--panels", "3", "--published", "--baseline", "default"]) == 0
+    folder = runs / "report"
+    assert {p.name for p in folder.iterdir()} == {"report.html", "report.md", "report.tex", "tables.csv", "results.csv"}
+    assert str(runs / "failed") in capsys.readouterr().out
+    page = (folder / "report.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert sum(link.startswith("data:image/jpeg") for link in links.found) == 3
+    assert all(link.startswith(("data:", "#")) for link in links.found)
+    assert "../failed" in page
+    assert "&lt;3&gt;.png" in page  # the worst of the misses, escaped
+    assert "x/<" not in page
+    for title in ("training", "use of the codebook", "bottle: ROC"):
+        assert title in page
+    assert page.count("<svg") == page.count('role="img"') == 3
+    rows = read(folder / "results.csv")
+    assert len(rows) == 6
+    assert [r["pixel_ap"] for r in rows if r["arm"] == "default" and r["category"] == "bottle"] == ["90.0", "94.0"]
+    found = next(r for r in read(folder / "tables.csv") if (r["row"], r["column"]) == ("default", "AUPRO"))
+    assert (float(found["mean"]), found["seeds"]) == (73.5, "2")
+    assert math.isclose(float(found["deviation"]), 7 / math.sqrt(2), abs_tol=1e-4)
+
+
+def test_pictures_can_be_linked(runs: Path) -> None:
+    panels(runs / "b0", "bottle")
+    assert main([str(runs), "--link"]) == 0
+    links = Links()
+    links.feed((runs / "report" / "report.html").read_text())
+    assert "../b0/panels/p%201%23.png" in links.found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere"], "no folder /nowhere"),
+        (["empty"], "no run in"),
+        (["runs/failed"], "none of 1 runs is finished"),
+        (["runs", "--baseline", "quantizer=vq"], "no arm 'quantizer=vq'; there are: default; quantizer=none"),
+    ],
+)
+def test_mistakes_are_told_in_words(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    Path("empty").mkdir()
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
