@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 
 # Before torch is imported: OpenMP threads that spin beside other processes on a small machine cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,7 +64,10 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def read_wandb() -> Callable[[Path], list[Any]]:
-    """Reads the records of W&B's file: after 7 bytes, blocks of 32 KiB of chunks: CRC, length, kind, content."""
+    """Reads the records of W&B's file: after 7 bytes, blocks of 32 KiB of chunks: CRC, length, kind, content.
+
+    W&B's service may write the last ones after the run was finished, so the record of its exit is waited for.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     def read(file: Path) -> list[Any]:
@@ -80,4 +84,12 @@ def read_wandb() -> Callable[[Path], list[Any]]:
                 record = b""
         return records
 
-    return read
+    def read_whole(file: Path) -> list[Any]:
+        deadline = time.monotonic() + 30
+        while True:
+            records = read(file)
+            if any(r.HasField("exit") for r in records) or time.monotonic() > deadline:
+                return records
+            time.sleep(0.1)
+
+    return read_whole

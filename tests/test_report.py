@@ -115,9 +115,39 @@ def test_one_arm_has_one_table_by_category(tmp_path: Path) -> None:
     joint = same(0.6, per_category=each, categories_averaged=dict.fromkeys(KEYS, 2), **{"codebook_usage/low": 0.1})
     make(tmp_path / "joint", "all", 0, joint)
     made = tables(tmp_path)
-    assert list(made) == ["mvtec: means over 2 categories", "mvtec: default", "mvtec: further figures"]
-    assert cells(made["mvtec: default"]) == {"bottle": ["50.0"] * 4, "screw": ["70.0"] * 4, "mean": ["60.0"] * 4}
-    assert cells(made["mvtec: further figures"]) == {"default": ["10.0"]}
+    assert list(made) == ["mvtec: means over 2 categories", "mvtec: dataset.category=joint", "mvtec: further figures"]
+    assert cells(made["mvtec: dataset.category=joint"]) == {
+        "bottle": ["50.0"] * 4,
+        "screw": ["70.0"] * 4,
+        "mean": ["60.0"] * 4,
+    }
+    assert cells(made["mvtec: further figures"]) == {"dataset.category=joint": ["10.0"]}
+
+
+def test_a_joint_model_is_another_arm_than_one_a_category(runs: Path) -> None:
+    each = {"bottle": same(0.5), "screw": same(0.7)}
+    make(runs / "joint", "all", 0, same(0.6, per_category=each, categories_averaged=dict.fromkeys(KEYS, 2)))
+    made = cells(tables(runs)["mvtec: means over 2 categories"])
+    assert {arm: values[0] for arm, values in made.items()} == {
+        "default": "73.5 ± 4.9",
+        "dataset.category=joint": "60.0",
+        "quantizer=none": "93.0 (of 1) (1 undefined)",
+    }
+
+
+def test_what_is_no_run_of_ours_is_passed_over(runs: Path) -> None:
+    for name, content in (("theirs", "lr: 0.1"), ("list", "[1, 2]")):
+        (runs / name).mkdir()
+        (runs / name / "config.yaml").write_text(content)
+    assert len(gather.find([runs])) == 7
+    (runs / "list" / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"cannot read .*list/config.yaml"):
+        gather.find([runs])
+
+
+def test_a_run_that_failed_before_its_configuration_was_written_is_found(runs: Path) -> None:
+    (make(runs / "early", "bottle", 0, None) / "config.yaml").unlink()
+    assert {run.folder.name for run in gather.find([runs]) if run.figures is None} == {"failed", "early"}
 
 
 def test_the_newer_of_two_equal_runs_counts_and_the_failed_one_is_found(runs: Path) -> None:

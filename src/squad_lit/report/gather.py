@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 # What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}
 _IGNORED |= {"dataset", "model.seed", "metric.bootstrap"}
 _IGNORED |= {f"dataset.{key}" for key in ("category", "root", "num_workers", "cache", "cache_folder", "seed")}
+
+
+_JOINT = "joint"
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,14 @@ class Run:
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
-        """The configuration by dotted names, without what makes no other method."""
-        return {key: value for key, value in _flatten(self.config) if not _is_ignored(key)}
+        """The configuration by dotted names: what makes another method, and whether the model is a joint one."""
+        joint = {"dataset.category": _JOINT} if self.is_joint else {}
+        return {key: value for key, value in _flatten(self.config) if not _is_ignored(key)} | joint
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one model was trained on several categories."""
+        return len(self.categories) > 1
 
     @property
     def dataset(self) -> str:
@@ -109,10 +119,11 @@ def find(paths: Iterable[Path]) -> list[Run]:
         if not path.is_dir():
             raise ValueError(f"no folder {path}; give folders of runs, or of sweeps")
     folders = sorted({folder.resolve() for path in paths for folder in _below(path)})
-    if not folders:
+    runs = [run for folder in folders if "_target_" in (run := _read(folder)).config.get("dataset", {})]
+    if not runs:
         listed = ", ".join(map(str, paths))
         raise ValueError(f"no run in {listed}: a run is a folder with config.yaml and, when it is done, metrics.json")
-    return [_read(folder) for folder in folders]
+    return runs
 
 
 def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
@@ -166,11 +177,11 @@ def codebook_size(run: Run) -> int | None:
 
 def _below(path: Path) -> Iterator[Path]:
     for folder, below, files in os.walk(path):
-        if "config.yaml" in files or ".hydra" in below:
-            if "config.yaml" in files or (Path(folder) / ".hydra" / "config.yaml").exists():
-                yield Path(folder)
-            if "config.yaml" in files:
-                below.clear()
+        if "config.yaml" in files:
+            yield Path(folder)
+            below.clear()
+        elif (Path(folder) / ".hydra" / "config.yaml").exists():  # it failed before its own was written
+            yield Path(folder)
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
@@ -181,13 +192,14 @@ def _read(folder: Path) -> Run:
     try:
         for file in (folder / "config.yaml", folder / ".hydra" / "config.yaml"):
             if file.exists():
-                config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+                loaded = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+                config = loaded if isinstance(loaded, dict) else {}  # a list is another program's
                 break
         if (file := folder / ".hydra" / "overrides.yaml").exists():
             overrides = [str(o) for o in OmegaConf.load(file)]
         if (file := folder / "metrics.json").exists() and (folder / "config.yaml").exists():
             figures = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, YAMLError) as error:
         raise ValueError(f"cannot read {file}: {error}") from None
     return Run(folder, config, overrides, figures)
 
@@ -231,7 +243,8 @@ def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
 def _typed(run: Run) -> dict[str, str]:
     """The options that were typed, without those that make no other method."""
     pairs = [override.lstrip("+~").partition("=") for override in run.overrides]
-    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])}
+    joint = {"dataset.category": _JOINT} if run.is_joint else {}
+    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | joint
 
 
 def _word(key: str) -> str:
