@@ -5,15 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from squad_lit.logger import Board, TensorBoard, Wandb
+from squad_lit.logger import Board, TensorBoard, Wandb, run_name
 from squad_lit.metric.curve import Curve
 from squad_lit.panel import Panel, choose, name_all
+from squad_lit.train import CONF
 
 CURVES = {
     "bottle": {"image_roc": Curve(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.75, 1.0]))},
@@ -99,6 +102,22 @@ def test_wandb_shows_everything_offline(
     assert content["data"][0][:2] == ["bottle_good_000.png", "first, false alarm"]
     assert content["data"][0][-1]["_type"] == "image-file"
     assert len(list(media.glob("images/maps/*.jpg"))) == 4  # two of them chosen twice
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "all fsq"),
+        (["quantizer=none", "dataset.category=[wood,gear]"], "wood+gear none"),
+        (["quantizer=vq", "dataset=btad", "dataset.category='01'"], "01 vq"),
+        (["model=memory"], "all memory"),
+    ],
+)
+def test_a_run_is_named_by_category_and_quantiser(overrides: list[str], name: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", overrides)
+    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("dataset", "model")}
+    assert run_name(plain) == name
 
 
 def test_tensorboard_shows_everything(tmp_path: Path, panels: list[Panel]) -> None:

@@ -115,13 +115,13 @@ def test_one_arm_has_one_table_by_category(tmp_path: Path) -> None:
     joint = same(0.6, per_category=each, categories_averaged=dict.fromkeys(KEYS, 2), **{"codebook_usage/low": 0.1})
     make(tmp_path / "joint", "all", 0, joint)
     made = tables(tmp_path)
-    assert list(made) == ["mvtec: means over 2 categories", "mvtec: dataset.category=joint", "mvtec: further figures"]
-    assert cells(made["mvtec: dataset.category=joint"]) == {
+    assert list(made) == ["mvtec: means over 2 categories", "mvtec: dataset.category=all", "mvtec: further figures"]
+    assert cells(made["mvtec: dataset.category=all"]) == {
         "bottle": ["50.0"] * 4,
         "screw": ["70.0"] * 4,
         "mean": ["60.0"] * 4,
     }
-    assert cells(made["mvtec: further figures"]) == {"dataset.category=joint": ["10.0"]}
+    assert cells(made["mvtec: further figures"]) == {"dataset.category=all": ["10.0"]}
 
 
 def test_a_joint_model_is_another_arm_than_one_a_category(runs: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_joint_model_is_another_arm_than_one_a_category(runs: Path) -> None:
     made = cells(tables(runs)["mvtec: means over 2 categories"])
     assert {arm: values[0] for arm, values in made.items()} == {
         "default": "73.5 ± 4.9",
-        "dataset.category=joint": "60.0",
+        "dataset.category=all": "60.0",
         "quantizer=none": "93.0 (of 1) (1 undefined)",
     }
 
@@ -187,6 +187,16 @@ def test_arms_whose_options_are_not_known_are_named_by_their_configuration(tmp_p
         make(tmp_path / str(i), "bottle", 0, same(0.5), *options)
         (tmp_path / str(i) / ".hydra" / "overrides.yaml").unlink()
     assert gather.name_arms(gather.find([tmp_path])) == ["quantizer=none", "model.steps=5", "default"]
+
+
+def test_a_test_of_a_checkpoint_is_of_the_arm_of_its_training(tmp_path: Path) -> None:
+    for i, options in enumerate(([], ["quantizer=none"], ["quantizer=none"])):
+        make(tmp_path / str(i), "bottle", i, same(0.5), *options)
+    config = OmegaConf.load(tmp_path / "2" / "config.yaml")
+    del config["quantizer"]  # it is not of the command line that was typed for the test
+    OmegaConf.save(OmegaConf.merge(config, {"fit": False}), tmp_path / "2" / "config.yaml")
+    OmegaConf.save(["fit=false", "checkpoint=x"], tmp_path / "2" / ".hydra" / "overrides.yaml")
+    assert gather.name_arms(gather.find([tmp_path])) == ["default", "quantizer=none", "quantizer=none"]
 
 
 def test_latex_has_no_sign_that_is_a_command(runs: Path) -> None:

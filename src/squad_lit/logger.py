@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from squad_lit.metric.curve import AXES, Curve
 from squad_lit.panel import FALSE_ALARM, FIRST, MISS, Panel
+from squad_lit.quantizer import chosen_by
 from squad_lit.visual import curve_plot
 
 # What stands in which section, by the first word after train/, val/ or test/; the rest of train/ are losses and
@@ -135,9 +136,10 @@ def run_name(config: Mapping[str, Any]) -> str:
         >>> run_name({"dataset": {"category": ["a", "b"]}, "model": {"_target_": "squad_lit.memory.Memory"}})
         'a+b memory'
     """
-    category = config["dataset"]["category"]
-    what = config["model"].get("generator", {}).get("quantizer", config["model"])["_target_"]
-    word = str(what).rpartition(".")[2].lower().removesuffix("quantizer")
+    category, model = config["dataset"]["category"], config["model"]
+    word = str(model["_target_"]).rpartition(".")[2].lower()
+    if word == "squad":  # another model's configuration may name a quantiser that it does not use
+        word = chosen_by(model["generator"]["quantizer"]["_target_"])
     return f"{category if isinstance(category, str) else '+'.join(category)} {word}"
 
 

@@ -236,3 +236,14 @@ def codebook_statistics(count: Tensor) -> tuple[float, float]:
     p = count.double() / count.sum()
     entropy = -(p * p.clamp_min(1e-300).log()).sum()
     return float((count > 0).double().mean()), round(math.exp(float(entropy)), 9)
+
+
+def chosen_by(target: str) -> str:
+    """The word after ``quantizer=`` that chooses a class.
+
+    Example:
+        >>> chosen_by("squad_lit.quantizer.FSQ"), chosen_by("squad_lit.quantizer.NoQuantizer")
+        ('fsq', 'none')
+    """
+    name = target.rpartition(".")[2]
+    return "none" if name == NoQuantizer.__name__ else name.lower()

@@ -16,13 +16,18 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from squad_lit.quantizer import chosen_by
+
 # What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}
 _IGNORED |= {"dataset", "model.seed", "metric.bootstrap"}
 _IGNORED |= {f"dataset.{key}" for key in ("category", "root", "num_workers", "cache", "cache_folder", "seed")}
 
 
-_JOINT = "joint"
+_QUANTIZER = "model.generator.quantizer."
+# What a configuration says a second time inside of its model, and a test of a checkpoint does not say.
+_REPEATED = {"quantizer", "discriminator", "backbone", "anomaly", "augmentation", "synthesis"}
+_REPEATED |= {f"model.{quantizer}" for quantizer in ("fsq", "vq", "none")}
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,21 @@ class Run:
     @cached_property
     def leaves(self) -> dict[str, Any]:
         """The configuration by dotted names: what makes another method, and whether the model is a joint one."""
-        joint = {"dataset.category": _JOINT} if self.is_joint else {}
-        return {key: value for key, value in _flatten(self.config) if not _is_ignored(key)} | joint
+        model = self.config["model"]
+        uses_codes = str(model["_target_"]).endswith(".Squad")  # another model's generator is not used
+        word = chosen_by(model["generator"]["quantizer"]["_target_"]) if uses_codes else ""
+        found: dict[str, Any] = {"quantizer": word} if word else {}
+        for key, value in _flatten(self.config):
+            if _is_ignored(key) or _is_repeated(key) or (key.startswith("model.generator.") and not uses_codes):
+                continue
+            if key != f"{_QUANTIZER}_target_":
+                found[key.replace(_QUANTIZER, f"model.{word}.")] = value
+        return found | self.joint
 
     @property
-    def is_joint(self) -> bool:
-        """Whether one model was trained on several categories."""
-        return len(self.categories) > 1
+    def joint(self) -> dict[str, str]:
+        """The choice of categories, if one model was trained on several: it is another one than one a category."""
+        return {"dataset.category": _value(self.config["dataset"]["category"])} if len(self.categories) > 1 else {}
 
     @property
     def dataset(self) -> str:
@@ -156,7 +169,9 @@ def name_arms(runs: Sequence[Run]) -> list[str]:
     by_arm: dict[Any, list[Run]] = {}
     for run, arm in zip(runs, arms, strict=True):
         by_arm.setdefault(arm, []).append(run)
-    names = _names([min((_typed(run) for run in own), key=len) for own in by_arm.values()])
+    # A test of a checkpoint has the options of a training that was typed elsewhere.
+    trained = [[_typed(run) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
+    names = _names([min(own, key=len) for own in trained]) if all(trained) else []
     if len(set(names)) < len(by_arm):
         kept: list[str] = []
         for key in sorted(varied, key=lambda key: (_word(key).count("."), len(key))):
@@ -217,6 +232,10 @@ def _is_ignored(key: str) -> bool:
     return key in _IGNORED or key == "dataset._target_" or (first in _IGNORED and first != "dataset")
 
 
+def _is_repeated(key: str) -> bool:
+    return key.split(".")[0] in _REPEATED or ".".join(key.split(".")[:2]) in _REPEATED
+
+
 def _varies(runs: Sequence[Run], key: str) -> bool:
     within: Callable[[Run], str] = (lambda run: run.dataset) if key.startswith("dataset.") else (lambda run: "")
     return len({(within(run), repr(run.leaves.get(key))) for run in runs}) > len({within(run) for run in runs})
@@ -243,8 +262,7 @@ def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
 def _typed(run: Run) -> dict[str, str]:
     """The options that were typed, without those that make no other method."""
     pairs = [override.lstrip("+~").partition("=") for override in run.overrides]
-    joint = {"dataset.category": _JOINT} if run.is_joint else {}
-    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | joint
+    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | run.joint
 
 
 def _word(key: str) -> str:
