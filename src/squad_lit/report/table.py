@@ -119,7 +119,7 @@ class Published(NamedTuple):
 
 
 def make(results: Sequence[Result], baseline: str | None = None, published: Sequence[Published] = ()) -> list[Table]:
-    """All tables, data set by data set: means of each arm, each metric by category, and the further figures.
+    """All tables, data set by data set: means of each arm, each metric by category, further figures.
 
     Args:
         results: At least one.
@@ -138,12 +138,14 @@ def make(results: Sequence[Result], baseline: str | None = None, published: Sequ
         here = [arm for arm in arms if any(r.arm == arm for r in own)]
         categories = sorted({r.category for r in own})
         theirs = [p for p in published if p.dataset == dataset]
-        tables.append(_of_arms(f"{dataset}: means over {_count(categories)}", own, here, METRICS, baseline, theirs))
-        if len(here) > 1:
+        what = f"means over {len(categories)} categories" if len(categories) > 1 else categories[0]
+        tables.append(_of_arms(f"{dataset}: {what}", own, here, METRICS, baseline, theirs))
+        if len(categories) > 1 and len(here) > 1:
             tables += [_of_metric(f"{dataset}: {c.title}", own, here, categories, c, baseline) for c in METRICS]
-        else:
+        elif len(categories) > 1:
             tables.append(_of_categories(f"{dataset}: {here[0]}", own, categories))
-        tables.append(_of_arms(f"{dataset}: further figures", own, here, _present(own), baseline, []))
+        if more := _present(own):
+            tables.append(_of_arms(f"{dataset}: further figures", own, here, more, baseline, []))
     return tables
 
 
@@ -222,13 +224,12 @@ def _of_metric(
         cells = _compared({arm: cell([r for r in own if r.arm == arm], column) for arm in arms}, column, baseline)
         row = Row(name, list(cells.values())) if name else Row("mean", list(cells.values()), "mean", len(categories))
         rows.append(row)
-    return Table(title, "category", arms, rows if len(categories) > 1 else rows[:1])
+    return Table(title, "category", arms, rows)
 
 
 def _of_categories(title: str, results: Sequence[Result], categories: Sequence[str]) -> Table:
     rows = [Row(name, [cell([r for r in results if r.category == name], c) for c in METRICS]) for name in categories]
-    if len(categories) > 1:
-        rows.append(Row("mean", [cell(results, c) for c in METRICS], "mean", len(categories)))
+    rows.append(Row("mean", [cell(results, c) for c in METRICS], "mean", len(categories)))
     return Table(title, "category", [c.title for c in METRICS], rows)
 
 
@@ -255,7 +256,3 @@ def _present(results: Sequence[Result]) -> list[Column]:
         for key in keys
         if key == column.key or (column.key[-1] in "/_" and key.startswith(column.key))
     ]
-
-
-def _count(categories: Sequence[str]) -> str:
-    return f"{len(categories)} categories" if len(categories) > 1 else categories[0]
