@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,6 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+
+from squad_lit.output import write_text
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ def exit_with_sentence() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("stack trace", exc_info=True)
+        _record(_sentence(error))
         hydra_config = HydraConfig.get()
         if hydra_config.mode == RunMode.MULTIRUN:
             text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {_sentence(error)}"
@@ -119,6 +123,22 @@ def exit_with_sentence() -> Iterator[None]:
             raise CompactHydraException(text) from error
         print(f"error: {_sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        _record(f"{type(error).__name__}: {error}", error)
+        raise
+
+
+def _record(text: str, error: Exception | None = None) -> None:
+    """Leave an error in the run's folder: in ``error.txt``, and in the log, which Hydra does not write it to."""
+    if not HydraConfig.initialized():
+        return
+    trace = (type(error), error, error.__traceback__) if error is not None else None
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), trace)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):  # the terminal gets it in another form
+            handler.handle(record)
+    with contextlib.suppress(OSError):  # a full disk may be the error
+        write_text(Path(HydraConfig.get().runtime.output_dir) / "error.txt", f"{text}\n")
 
 
 def _sentence(error: BaseException) -> str:

@@ -34,7 +34,9 @@ from squad_lit.command import (
     instantiate,
     model_options,
 )
+from squad_lit.job import config_hash, differences
 from squad_lit.output import write_json, write_rows, write_text
+from squad_lit.sweep import is_sweep, run_job
 from squad_lit.table import table
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     figures = (
         module.figures
         | timed
-        | {"peak_memory_mb": _peak_memory_mb(), "run": _about(config, started, trainer.strategy.root_device)}
+        | _peak_memory()
+        | {"run": _about(config, started, trainer.strategy.root_device)}
     )
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
@@ -140,7 +143,7 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 
 def _remove_results(folder: Path) -> None:
     """Leave no figures and pictures of an earlier run beside the configuration of this one."""
-    for name in ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png"):
+    for name in ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt"):
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / "panels").glob("*.png"):
         picture.unlink()
@@ -155,11 +158,14 @@ def _make_module(config: DictConfig) -> Detector:
     content: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     # model.fsq is where the command line finds it; the generator has its copy. The memory takes no part of a training.
     plain = {key: value for key, value in content.items() if key in model_options(config) or key == "_target_"}
+    # Hydra merges dictionaries, so null is how the command line takes a group away.
+    plain["groups"] = {name: strides for name, strides in plain["groups"].items() if strides is not None}
     if config.resume:
         path = hydra.utils.to_absolute_path(config.resume)
         content = checkpoint.read(path)
         own = content[checkpoint.KEY]
-        different = _differences(own["config"], plain) + _differences(own["data"], _data_options(config), "dataset")
+        different = differences(own["config"], plain, "model")
+        different += differences(own["data"], _data_options(config), "dataset")
         if different := sorted(different):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
@@ -203,13 +209,6 @@ def _silence() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _differences(a: Any, b: Any, name: str = "model") -> list[str]:
-    """Names of the leaves in which two plain configurations differ."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [d for key in a.keys() | b.keys() for d in _differences(a.get(key), b.get(key), f"{name}.{key}")]
-    return [] if a == b else [name]
-
-
 def _about(config: DictConfig, started: float, device: torch.device) -> dict[str, Any]:
     """Seed, versions, commit, device: what one must know to repeat the run."""
     import torch
@@ -222,6 +221,7 @@ def _about(config: DictConfig, started: float, device: torch.device) -> dict[str
         "commit": _commit(),
         "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
         "device": f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(),
+        "config_hash": config_hash(config),
         "command": shlex.join(["python", "-m", "squad_lit.train", *overrides]),
     }
 
@@ -240,9 +240,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _peak_memory_mb() -> float:
+def _peak_memory() -> dict[str, float]:
+    import torch
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    figures = {"peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    if torch.cuda.is_initialized():
+        figures["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return figures
 
 
 def _finish_wandb(error: BaseException | None) -> None:
@@ -263,12 +268,17 @@ OmegaConf.register_new_resolver("wandb_offline", _has_no_wandb_key, replace=True
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Entry point of ``python -m squad_lit.train``."""
+def main(config: DictConfig) -> float | None:
+    """Entry point of ``python -m squad_lit.train``; of a job of a sweep it returns the objective."""
     with exit_with_sentence():
+        if is_sweep():
+            return run_job(config)
         check_overrides(config, list(HydraConfig.get().overrides.task))
         run(config, Path(HydraConfig.get().runtime.output_dir))
+    return None
 
 
 if __name__ == "__main__":
-    main()
+    from squad_lit.train import main as entry  # by name: a worker of a sweep imports it, instead of getting a copy
+
+    entry()
