@@ -107,11 +107,11 @@ def test_starts_from_one_percent():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"width": 12}, "discriminator.width: expected a positive multiple of 8, got 12"),
-        ({"width": 0}, "discriminator.width"),
-        ({"upsample": -1}, "discriminator.upsample"),
-        ({"feature_dropout": 1.1}, "discriminator.feature_dropout"),
-        ({"feature_dropout": -0.1}, "discriminator.feature_dropout"),
+        ({"width": 12}, "discriminator.segmentation.width: expected a positive multiple of 8, got 12"),
+        ({"width": 0}, "discriminator.segmentation.width"),
+        ({"upsample": -1}, "discriminator.segmentation.upsample"),
+        ({"feature_dropout": 1.1}, "discriminator.segmentation.feature_dropout"),
+        ({"feature_dropout": -0.1}, "discriminator.segmentation.feature_dropout"),
     ],
 )
 def test_segmentation_refuses_in_words(wrong, words):

@@ -372,18 +372,18 @@ def test_perlin_is_continuous(seed):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"kinds": {"patch": 1.0, "hole": 1.0}}, r"synthesis.kinds: unknown \['hole'\]; known: \['dent', "),
+        ({"kinds": {"patch": 1.0, "hole": 1.0}}, r"synthesis.image.kinds: unknown \['hole'\]; known: \['dent', "),
         ({"kinds": {}}, "positive sum"),
         ({"kinds": {"patch": 0.0}}, "positive sum"),
         ({"kinds": {"patch": 2.0, "own": -1.0}}, "weights of at least 0"),
-        ({"gross": 1.5}, "synthesis.gross: expected a share"),
-        ({"gross_area": -0.1}, "synthesis.gross_area: expected a share"),
-        ({"fine_area": [15, 2]}, r"synthesis.fine_area\[1\]: expected a share"),
+        ({"gross": 1.5}, "synthesis.image.gross: expected a share"),
+        ({"gross_area": -0.1}, "synthesis.image.gross_area: expected a share"),
+        ({"fine_area": [15, 2]}, r"synthesis.image.fine_area\[1\]: expected a share"),
         ({"fine_area": [0, 0.1]}, "must be >= 1"),
         ({"fine_count": 0}, "must be >= 1"),
-        ({"opacity": [0.0, 1.0]}, "synthesis.opacity: expected a range"),
-        ({"opacity": [0.8, 0.3]}, "synthesis.opacity"),
-        ({"opacity": [0.5, 1.2]}, "synthesis.opacity"),
+        ({"opacity": [0.0, 1.0]}, "synthesis.image.opacity: expected a range"),
+        ({"opacity": [0.8, 0.3]}, "synthesis.image.opacity"),
+        ({"opacity": [0.5, 1.2]}, "synthesis.image.opacity"),
     ],
 )
 def test_synthesis_refuses_in_words(wrong, words):

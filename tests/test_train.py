@@ -231,7 +231,7 @@ def test_wandb_works_offline(
         (["dataset.limit_train=0"], r"dataset.limit_train must be an integer"),
         (["metric.resolution=full"], r"metric.resolution: expected one of map, original"),
         (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit must be in"),
-        (["synthesis.image.kinds.patch=-1"], "synthesis.kinds"),
+        (["synthesis.image.kinds.patch=-1"], "synthesis.image.kinds"),
         (["+synthesis.image.kinds.rust=1"], "unknown"),
         (["anomaly.top=0"], "anomaly.top"),
         (["model.generator.width=30"], "multiple of 8"),

@@ -37,11 +37,13 @@ class SegmentationDiscriminator(nn.Module):
     def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
         super().__init__()
         if width < NORM_GROUP or width % NORM_GROUP:
-            raise ValueError(f"discriminator.width: expected a positive multiple of {NORM_GROUP}, got {width}")
+            raise ValueError(f"discriminator.segmentation.width: expected a positive multiple of {NORM_GROUP}, got {width}")
         if upsample < 0:
-            raise ValueError(f"discriminator.upsample: expected 0 or more doublings, got {upsample}")
+            raise ValueError(f"discriminator.segmentation.upsample: expected 0 or more doublings, got {upsample}")
         if not 0 <= feature_dropout <= 1:
-            raise ValueError(f"discriminator.feature_dropout: expected a probability in [0, 1], got {feature_dropout}")
+            raise ValueError(
+                f"discriminator.segmentation.feature_dropout: expected a probability in [0, 1], got {feature_dropout}"
+            )
         self.feature_dropout = feature_dropout
         self.residual_in = nn.ModuleDict({group: nn.Conv2d(c, width, 1) for group, c in channels.items()})
         self.feature_in = nn.ModuleDict(
@@ -112,7 +114,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, *, width: int, layers: int) -> None:
         super().__init__()
         if width < 1 or layers < 1:
-            raise ValueError(f"discriminator: width and layers must be at least 1, got {width} and {layers}")
+            raise ValueError(f"discriminator.patch: width and layers must be at least 1, got {width} and {layers}")
         blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(layers - 1):
             # Instance statistics: with four images a batch those of a batch would be too noisy.

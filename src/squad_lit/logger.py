@@ -1,13 +1,16 @@
-"""Where a run is watched: Weights & Biases and TensorBoard, with the same sections, pictures, curves and histograms."""
+"""Where a run is watched: W&B and TensorBoard, with the same sections and pictures, and a CSV file that goes on."""
 
 from __future__ import annotations
 
+import csv
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from squad_lit.metric.curve import AXES, Curve
@@ -175,3 +178,32 @@ class TensorBoard(TensorBoardLogger):
                     bucket_counts=list(share),
                     global_step=step,
                 )
+
+
+class ResumableCSVLogger(CSVLogger):
+    """Lightning's CSV, which goes on with its file when a run is resumed in its own folder, instead of replacing it.
+
+    Args:
+        save_dir: Of the run.
+        resume: The checkpoint that is continued; None: the file starts anew.
+    """
+
+    def __init__(self, *, save_dir: str, resume: str | None) -> None:
+        super().__init__(save_dir, name="", version="csv")
+        path = Path(self.log_dir) / "metrics.csv"
+        self._before: list[dict[str, Any]] = []
+        if resume is not None and path.exists():
+            with path.open(newline="") as file:
+                self._before = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        if self._before:
+            if step is not None and any(key.startswith("train/") for key in metrics):
+                # Steps after the checkpoint are run, and logged, a second time.
+                self._before = [row for row in self._before if float(row["step"]) < step]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
+                self.experiment.metrics.extend(self._before)
+            self._before = []
+        super().log_metrics(metrics, step)

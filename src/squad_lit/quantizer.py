@@ -68,7 +68,7 @@ class FSQ(nn.Module):
         if math.prod(levels) > 2**20:  # a run counts how often each code occurs
             raise ValueError(f"model.fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
         if not 0 <= jitter < 1:
-            raise ValueError(f"fsq.jitter: expected a probability in [0, 1), got {jitter}")
+            raise ValueError(f"model.fsq.jitter: expected a probability in [0, 1), got {jitter}")
         if bound not in _SLOPES:
             raise ValueError(f"model.fsq.bound: expected {' or '.join(_SLOPES)}, got {bound}")
         self.levels, self.jitter, self.slope = levels, jitter, _SLOPES[bound]
@@ -176,7 +176,7 @@ class VQ(nn.Module):
     ) -> None:
         super().__init__()
         if codebook_size < 1 or dim < 1:
-            raise ValueError(f"vq: codebook_size and dim must be at least 1, got {codebook_size} and {dim}")
+            raise ValueError(f"model.vq: codebook_size and dim must be at least 1, got {codebook_size} and {dim}")
         from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
 
         self.dim, self.codebook_size = dim, codebook_size
@@ -212,7 +212,7 @@ class NoQuantizer(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         if dim < 1:
-            raise ValueError(f"quantizer=none: dim must be at least 1, got {dim}")
+            raise ValueError(f"model.none: dim must be at least 1, got {dim}")
         self.dim = dim
 
     def forward(self, z: Tensor) -> Quantized:

@@ -84,17 +84,17 @@ class Synthesis:
         texture_dir: str | None = None,
     ) -> None:
         if unknown := sorted(set(kinds) - set(KINDS)):
-            raise ValueError(f"synthesis.kinds: unknown {unknown}; known: {sorted(KINDS)}")
+            raise ValueError(f"synthesis.image.kinds: unknown {unknown}; known: {sorted(KINDS)}")
         if min(kinds.values(), default=0) < 0 or sum(kinds.values()) <= 0:
-            raise ValueError(f"synthesis.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
+            raise ValueError(f"synthesis.image.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
         shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1], "curriculum": curriculum}
         for name, value in shares.items():
             if not 0 <= value <= 1:
-                raise ValueError(f"synthesis.{name}: expected a share in [0, 1], got {value}")
+                raise ValueError(f"synthesis.image.{name}: expected a share in [0, 1], got {value}")
         if fine_count < 1 or fine_area[0] < 1:
-            raise ValueError(f"synthesis: fine_count and fine_area[0] must be >= 1, got {fine_count}, {fine_area[0]}")
+            raise ValueError(f"synthesis.image: fine_count and fine_area[0] must be >= 1, got {fine_count}, {fine_area[0]}")
         if not 0 < opacity[0] <= opacity[1] <= 1:
-            raise ValueError(f"synthesis.opacity: expected a range in (0, 1], got {list(opacity)}")
+            raise ValueError(f"synthesis.image.opacity: expected a range in (0, 1], got {list(opacity)}")
         self.names = list(kinds)
         self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())
         self.gross, self.gross_area = gross, gross_area
@@ -202,7 +202,7 @@ def _load_textures(folder: str | None) -> list[Array]:
     root = Path(folder)
     files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"}]
     if not files:
-        raise FileNotFoundError(f"synthesis.texture_dir: no png, jpg or bmp image under {root.resolve()}")
+        raise FileNotFoundError(f"synthesis.image.texture_dir: no png, jpg or bmp image under {root.resolve()}")
     return [_to_texture(skimage.io.imread(p)) for p in files]
 
 
