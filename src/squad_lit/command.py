@@ -116,8 +116,8 @@ def exit_with_sentence() -> Iterator[None]:
             raise
         log.debug("stack trace", exc_info=True)
         _record(_sentence(error))
-        hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.MULTIRUN:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            hydra_config = HydraConfig.get()
             text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {_sentence(error)}"
             print(f"error: {text}", file=sys.stderr)
             raise CompactHydraException(text) from error

@@ -79,6 +79,9 @@ class Job:
 
     def _start(self, arguments: Sequence[str], gpus: list[str] | None, quiet: bool) -> None:
         environment = dict(os.environ)
+        if "SLURM_JOB_NAME" in environment:
+            # By this name Lightning knows that the processes of a job are its own to start, and not SLURM's tasks.
+            environment["SLURM_JOB_NAME"] = "interactive"
         if gpus is not None:
             while (taken := lock.take_gpu(gpus)) is None:
                 time.sleep(1.0)

@@ -1,0 +1,220 @@
+"""Search for options: ``python -m squad_lit.search --trials 20 --output DIR 'model.optimizer.lr=interval(5e-4,5e-3)'``.
+
+Takes the overrides of ``squad_lit.train``; those with a sweep in Hydra's grammar are searched: ``choice(a,b)`` or
+``a,b``, ``range(1,5)``, ``interval(0,1)``, ``tag(log,interval(1e-4,1e-2))``. Optuna's TPE proposes values; each trial is
+a job with a folder of its own, ``DIR/NUMBER``. The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from squad_lit import lock
+from squad_lit.command import check_options, check_overrides, exit_with_sentence
+from squad_lit.job import Job, wait
+from squad_lit.output import write_rows
+from squad_lit.sweep import check_objective, is_cost, objective
+from squad_lit.train import CONF
+
+if TYPE_CHECKING:
+    import optuna
+
+_OVERRIDES = "overrides"  # attribute of the study: what it searches, to be refused under another command
+
+
+def search(
+    folder: Path, overrides: Sequence[str], *, trials: int, jobs: int, gpus: list[str] | None, seed: int
+) -> optuna.Study:
+    """Run trials until there are as many as asked for, and keep them in ``study.journal`` and ``trials.csv``.
+
+    A trial whose objective is undefined, or whose job fails, counts as failed: no value is made up for it.
+
+    Args:
+        folder: Of the study.
+        overrides: Of ``squad_lit.train``, those with a sweep included.
+        trials: In all, those of earlier calls included.
+        jobs: Side by side.
+        gpus: One for each job; None: the jobs find their devices themselves.
+        seed: Of the proposals.
+
+    Raises:
+        ValueError: Nothing to search, or overrides that do not go together or not with the study in the folder.
+    """
+    fixed, space = _parse(overrides)
+    config = _compose([*fixed, *(f"{key}={_example(d)}" for key, d in space.items())])
+    name = config.objective
+    check_objective(name)
+    study = _open(folder, [*overrides], is_cost(name), seed)
+    # Trials that were interrupted come first, in their folders.
+    waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
+    running: dict[Job, int] = {}
+    try:
+        while True:
+            while len(running) < jobs and (waiting or len(study.trials) < trials):
+                number = waiting.pop(0) if waiting else study.ask(space).number
+                values = [f"{key}={value}" for key, value in study.trials[number].params.items()]
+                print(f"trial {number}: {' '.join(values)}", flush=True)
+                arguments = [*fixed, *values]
+                (folder / str(number)).mkdir(exist_ok=True)
+                job = Job(folder / str(number), _compose(arguments), arguments, gpus=gpus, quiet=jobs > 1)
+                running[job] = number
+            if not running:
+                return study
+            for job in wait(list(running)):
+                _tell(study, running.pop(job), job, name)
+            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
+    finally:
+        for job in running:  # after an error: none is left behind
+            job.send(signal.SIGTERM)
+
+
+def _tell(study: optuna.Study, number: int, job: Job, name: str) -> None:
+    from optuna.trial import TrialState
+
+    try:
+        value = objective(job.figures(), name)
+    except ValueError as error:
+        print(f"trial {number} failed: {error}; see {job.folder}", file=sys.stderr)
+        value = math.nan
+    else:
+        print(f"trial {number}: {name} {value:.4f}", flush=True)
+    if math.isnan(value):
+        study.tell(number, state=TrialState.FAIL)
+    else:
+        study.tell(number, value)
+
+
+def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        study_name="squad_lit",
+        load_if_exists=True,
+        direction="minimize" if smaller_is_better else "maximize",
+    )
+    # Other proposals in each call, and the same in each repetition of it; the trials that run count as well.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), constant_liar=True)
+    before = study.user_attrs.get(_OVERRIDES, overrides)
+    if before != overrides:
+        raise ValueError(f"{folder} has a search of {' '.join(before)}; go on with the same, or choose another --output")
+    study.set_user_attr(_OVERRIDES, overrides)
+    return study
+
+
+def _parse(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Overrides without a sweep, and for each of the others Optuna's distribution."""
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
+    if not space:
+        raise ValueError("nothing to search: give an option several values, such as 'model.fsq.jitter=interval(0,0.2)'")
+    return [str(o.input_line) for o in parsed if not o.is_sweep_override()], space
+
+
+def _distribution(override: Override) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep = override.value()
+    log = isinstance(sweep, IntervalSweep | RangeSweep) and "log" in sweep.tags
+    if isinstance(sweep, IntervalSweep):
+        low, high = sweep.start, sweep.end
+        assert low is not None and high is not None
+        whole = isinstance(low, int) and isinstance(high, int)
+        return IntDistribution(low, high, log=log) if whole else FloatDistribution(float(low), float(high), log=log)
+    # Texts as the command line takes them: Optuna knows no lists.
+    choices = list(itertools.islice(override.sweep_string_iterator(), 1000))
+    if isinstance(sweep, RangeSweep) and all(isinstance(n, int) for n in (sweep.start, sweep.stop, sweep.step)):
+        step = 1 if log else int(choices[1]) - int(choices[0]) if len(choices) > 1 else 1
+        return IntDistribution(int(choices[0]), int(choices[-1]), log=log, step=step)
+    return CategoricalDistribution(choices)
+
+
+def _example(distribution: Any) -> Any:
+    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The configuration of a trial, checked as far as it can be without data."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = hydra.compose("train", overrides, return_hydra_config=True)
+        if whole.hydra.sweeper.params:
+            raise ValueError("a search takes no experiment that is a sweep itself: give its data set and category")
+        config = hydra.compose("train", overrides)
+    check_options(config)
+    check_overrides(config, overrides)
+    return config
+
+
+def _rows(study: optuna.Study, name: str, keys: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"number": trial.number, "state": trial.state.name.lower(), name: trial.value}
+        | {key: trial.params.get(key) for key in keys}
+        for trial in study.trials
+    ]
+
+
+def _jobs(text: str) -> int | None:
+    if text == "gpus":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, or gpus, got {text}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m squad_lit.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of squad_lit.train; objective=FIGURE")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument("--trials", type=int, required=True, help="in all, those of earlier calls included")
+    parser.add_argument("--jobs", type=_jobs, default=1, help="trials side by side, or gpus: one on each GPU")
+    parser.add_argument("--seed", type=int, default=0, help="of the proposals (default: 0)")
+    return parser
+
+
+def main() -> None:
+    """Entry point of ``python -m squad_lit.search``."""
+    given = _parser().parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with exit_with_sentence():
+        try:
+            import optuna  # noqa: F401
+        except ImportError:
+            raise ImportError("a search needs Optuna: pip install 'squad_lit[sweep]'") from None
+        gpus = lock.gpus() if given.jobs is None else None
+        jobs = len(gpus) if gpus is not None else given.jobs
+        try:
+            study = search(
+                given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed
+            )
+        except HydraException as error:  # an override that it does not understand
+            raise ValueError(str(error)) from error
+        done = [trial for trial in study.trials if trial.value is not None]
+        if not done:
+            raise ValueError(f"none of the {len(study.trials)} trials has an objective; see {given.output}")
+        best = study.best_trial
+        print(f"best of {len(done)}: trial {best.number}, {best.value:.4f}, {given.output / str(best.number)}")
+        print(" ".join(f"{key}={value}" for key, value in best.params.items()))
+
+
+if __name__ == "__main__":
+    main()
