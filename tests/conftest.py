@@ -2,6 +2,7 @@
 
 import os
 import struct
+import sys
 import time
 
 # Before torch is imported: OpenMP threads that spin beside other processes on a small machine cost minutes.
@@ -93,3 +94,41 @@ def read_wandb() -> Callable[[Path], list[Any]]:
             time.sleep(0.1)
 
     return read_whole
+# Stands for a training: writes its options as figures into its folder, or ends as "end" says.
+_FAKE = """
+import json, os, pathlib, signal, sys, time
+given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+folder = pathlib.Path(given["hydra.run.dir"][1:-1].replace(chr(92) + "'", "'"))
+end = given.get("end")
+if end == "error":
+    (folder / "error.txt").write_text("no folder for category cable")
+    sys.exit(1)
+if end == "silent":
+    sys.exit(3)
+if end == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if end == "sleep":
+    def stop(number, frame):
+        with (folder / "signals").open("a") as file:
+            file.write(f"{number} ")
+        time.sleep(0.3)
+        sys.exit(128 + number)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    (folder / "ready").touch()
+    time.sleep(60)
+print("trained")
+known = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": os.environ.get("SLURM_JOB_NAME"), "run": {}}
+rate = float(given.get("model.optimizer.lr", 0.5))
+known["synthetic_auroc"] = None if rate > 0.9 else rate
+(folder / "metrics.json").write_text(json.dumps(given | known))
+"""
+
+
+@pytest.fixture
+def fake_training(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jobs start a script that ends in a moment, in the place of a training."""
+    script = tmp_path_factory.mktemp("fake") / "train.py"
+    script.write_text(_FAKE)
+    monkeypatch.setattr("squad_lit.job._COMMAND", [sys.executable, "-S", str(script)])
+    return script

@@ -1,5 +1,6 @@
 """What is shown is read back from the loggers' own files."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from squad_lit.logger import Board, TensorBoard, Wandb, run_name
+from squad_lit.logger import Board, ResumableCSVLogger, TensorBoard, Wandb, run_name
 from squad_lit.metric.curve import Curve
 from squad_lit.panel import Panel, choose, name_all
 from squad_lit.train import CONF
@@ -134,3 +135,23 @@ def test_tensorboard_shows_everything(tmp_path: Path, panels: list[Panel]) -> No
     (levels,) = events.Histograms("codes/levels_low_0")
     assert (levels.histogram_value.min, levels.histogram_value.max, levels.histogram_value.num) == (0, 2, 1)
     assert list(levels.histogram_value.bucket) == [0.5, 0.25, 0.25]
+
+
+def steps_in_csv(folder: Path, steps: range, resume: str | None) -> list[str]:
+    logger = ResumableCSVLogger(save_dir=str(folder), resume=resume)
+    for step in steps:
+        logger.log_metrics({"train/loss": 1.0 + step}, step)
+    logger.log_metrics({"val/score": 0.5}, steps.stop)
+    logger.save()
+    rows = list(csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()))
+    assert [float(row["train/loss"]) for row in rows if row["train/loss"]] == [
+        1.0 + int(row["step"]) for row in rows if row["train/loss"]
+    ]
+    return [row["step"] for row in rows if row["train/loss"]]
+
+
+def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> None:
+    assert steps_in_csv(tmp_path, range(6), None) == list("012345")
+    assert steps_in_csv(tmp_path, range(4, 8), "last.ckpt") == list("01234567")  # 4 and 5 came after the checkpoint
+    assert steps_in_csv(tmp_path, range(8, 8), "last.ckpt") == list("01234567")  # nothing was left to train
+    assert steps_in_csv(tmp_path, range(2), None) == list("01")

@@ -23,6 +23,7 @@ from squad_lit import lock
 
 log = logging.getLogger(__name__)
 
+_COMMAND = [sys.executable, "-m", "squad_lit.train"]
 # Options that change no figure: where files lie, how they are read, what is shown.
 _NO_EFFECT = ("callback", "logger", "threads", "resume", "objective")
 _NO_EFFECT += ("dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers")
@@ -62,22 +63,19 @@ class Job:
             raise ValueError(f"{folder} is in use by another process")
         self._held: list[IO[str]] = [held]
         self._process: subprocess.Popen[bytes] | None = None
-        hashed, found = config_hash(config), _read_figures(folder)
-        self.skipped = found is not None and found["run"].get("config_hash") == hashed
+        found = _read_figures(folder)
+        self.skipped = found is not None and found["run"].get("config_hash") == config_hash(config)
         if self.skipped:
             return
-        resumable = (folder / "last.ckpt").exists() and _check_same(folder, config)
-        if found is not None and not resumable:
-            raise ValueError(f"{folder} has the figures of another configuration: choose another folder")
-        for name in ("error.txt", "metrics.json"):
-            (folder / name).unlink(missing_ok=True)
-        more = [f"hydra.run.dir={quote(folder)}", "hydra.mode=RUN"]
-        if resumable:
-            log.info("%s: continues from its last.ckpt", folder)
-            more.append(f"resume={quote(folder / 'last.ckpt')}")
-        self._start([*arguments, *more], gpus, quiet)
+        try:
+            more = [f"hydra.run.dir={quote(folder)}", "hydra.mode=RUN", *_resume(folder, config)]
+            self._start([*arguments, *more], gpus, quiet)
+        except BaseException:
+            self._release()
+            raise
 
     def _start(self, arguments: Sequence[str], gpus: list[str] | None, quiet: bool) -> None:
+        (self.folder / "error.txt").unlink(missing_ok=True)
         environment = dict(os.environ)
         if "SLURM_JOB_NAME" in environment:
             # By this name Lightning knows that the processes of a job are its own to start, and not SLURM's tasks.
@@ -92,7 +90,7 @@ class Job:
         with contextlib.ExitStack() as stack:
             output = stack.enter_context((self.folder / "output.log").open("a")) if quiet else None
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "squad_lit.train", *arguments],
+                [*_COMMAND, *arguments],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT if quiet else None,
@@ -111,8 +109,7 @@ class Job:
             ValueError: The job failed; its sentence.
             KeyboardInterrupt: It was interrupted.
         """
-        for file in self._held:
-            file.close()
+        self._release()
         status = self._process.returncode if self._process is not None else 0
         if status == 130:
             raise KeyboardInterrupt
@@ -125,6 +122,10 @@ class Job:
         reason = f"signal {-status}" if status < 0 else f"exit status {status}"
         killed = ", perhaps for memory" if status == -signal.SIGKILL else ""
         raise ValueError(f"its process ended with {reason}{killed} and without a message")
+
+    def _release(self) -> None:
+        for file in self._held:
+            file.close()
 
     def send(self, number: int) -> None:
         """Send a signal to all processes of the job, if it runs."""
@@ -205,10 +206,15 @@ def _read_figures(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _check_same(folder: Path, config: DictConfig) -> bool:
-    """Whether the checkpoint in a folder is of this configuration; of another one it must not be overwritten."""
+def _resume(folder: Path, config: DictConfig) -> list[str]:
+    """How to go on with what an interrupted job has left; of another configuration nothing is overwritten."""
+    if not (folder / "last.ckpt").exists():
+        if _read_figures(folder) is not None:
+            raise ValueError(f"{folder} has the figures of another configuration: choose another folder")
+        return []
     saved = OmegaConf.load(folder / "config.yaml")
     assert isinstance(saved, DictConfig)
     if different := sorted(differences(_effective(saved), _effective(config))):
         raise ValueError(f"{folder} has a run with other values of {', '.join(different)}: choose another folder")
-    return True
+    log.info("%s: goes on from its last.ckpt", folder)
+    return [f"resume={quote(folder / 'last.ckpt')}"]

@@ -1,7 +1,7 @@
 """Search for options: ``python -m squad_lit.search --trials 20 --output DIR 'model.optimizer.lr=interval(5e-4,5e-3)'``.
 
 Takes the overrides of ``squad_lit.train``; those with a sweep in Hydra's grammar are searched: ``choice(a,b)`` or
-``a,b``, ``range(1,5)``, ``interval(0,1)``, ``tag(log,interval(1e-4,1e-2))``. Optuna's TPE proposes values; each trial is
+``a,b``, ``range(1,5)``, ``interval(0,1)``, ``int(interval(1,9))``, ``tag(log,interval(1e-4,1e-2))``. Optuna's TPE proposes values; each trial is
 a job with a folder of its own, ``DIR/NUMBER``. The same command goes on where it was stopped.
 """
 
