@@ -97,7 +97,7 @@ def read_wandb() -> Callable[[Path], list[Any]]:
 # Stands for a training: writes its options as figures into its folder, or ends as "end" says.
 _FAKE = """
 import json, os, pathlib, signal, sys, time
-given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+given = dict(text.lstrip("+").split("=", 1) for text in sys.argv[1:] if "=" in text)
 folder = pathlib.Path(given["hydra.run.dir"][1:-1].replace(chr(92) + "'", "'"))
 end = given.get("end")
 if end == "error":

@@ -1,13 +1,13 @@
-"""The experiments of conf/experiment, composed by Hydra and run as their user runs them."""
+"""The experiments of conf/experiment, composed as Hydra composes their jobs."""
 
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import hydra
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from squad_lit.dataset.btad import BTAD
 from squad_lit.dataset.core import AnomalyDataModule
@@ -15,25 +15,56 @@ from squad_lit.dataset.ksdd2 import KSDD2
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.visa import VisA
-from squad_lit.train import CONF
+from squad_lit.job import config_hash
+from squad_lit.train import CONF, make_module
 
 
 @pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])
 def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[AnomalyDataModule]) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", [f"experiment={benchmark.name}"], return_hydra_config=True)
-        swept = config.hydra.sweeper.params["dataset.category"].split(",")
-        seen = [hydra.compose("train", [f"dataset.category={name}"]).dataset.category for name in swept]
+    swept = config.hydra.sweeper.params["dataset.category"].split(",")
+    seen = [OverridesParser.create().parse_override(f"dataset.category={name}").value() for name in swept]
     assert config.hydra.mode == RunMode.MULTIRUN
     assert config.dataset._target_ == f"{benchmark.__module__}.{benchmark.__name__}"
     assert tuple(seen) == benchmark.CATEGORIES  # "01" is text, not the number 1
 
 
-def test_the_command_line_narrows_an_experiment_and_each_job_has_its_folder(tmp_path: Path, mvtec: Path) -> None:
-    command = [sys.executable, "-m", "squad_lit.train", "experiment=mvtec", "dataset.category=screw,bottle"]
-    command += ["trainer=smoke", "model.steps=2", "dataset.image_size=64", "logger=none"]
-    command += [f"dataset.root={mvtec}", f"hydra.sweep.dir={tmp_path}"]
-    subprocess.run(command, check=True, capture_output=True)
-    jobs = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert [OmegaConf.load(job / "config.yaml").dataset.category for job in jobs] == ["screw", "bottle"]
-    assert all((job / "metrics.json").exists() for job in jobs)
+def jobs(experiment: str, *overrides: str) -> list[list[str]]:
+    """What each job of an experiment is composed from."""
+    given = [f"experiment={experiment}", *overrides]
+    params = hydra.compose("train", given[:1], return_hydra_config=True).hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *given])
+    return BasicSweeper.split_arguments(parsed, None)[0]
+
+
+@functools.cache
+def compose(name: str) -> list[DictConfig]:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return [hydra.compose("train", [*job, "backbone.weights=null"]) for job in jobs(f"ablation/{name}")]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "experiment" / "ablation").glob("*.yaml")))
+def test_each_job_of_an_ablation_builds_and_no_two_are_the_same(name: str) -> None:
+    configs = compose(name)
+    assert len({config_hash(config) for config in configs}) == len(configs) >= 3
+    groups = [make_module(config).backbone.groups for config in configs]
+    if name == "groups":  # replaced, where Hydra by itself would have added to the default
+        assert groups == [{"low": [4, 8], "high": [16]}, {"low": [4, 8]}, {"high": [16]}, {"all": [4, 8, 16]}]
+
+
+def test_each_kind_of_anomaly_is_off_once() -> None:
+    images = [config.synthesis.image for config in compose("synthesis")]
+    default = images[0]
+    off = [kind for image in images for kind, weight in image.kinds.items() if weight == 0 < default.kinds[kind]]
+    assert sorted(off) == sorted(kind for kind, weight in default.kinds.items() if weight > 0)
+    assert [image.gross for image in images if image.gross != default.gross] == [1.0, 0.0]
+
+
+def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        assert len(jobs("ablation/levels", "model.fsq.levels=[8,6,5]")) == 1
+        both = jobs("[mpdd,ablation/quantizer]", "dataset.category=tubes,metal_plate")
+        configs = [hydra.compose("train", job) for job in both]
+    seen = [(config.dataset.category, config.quantizer) for config in configs]
+    assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]

@@ -22,7 +22,10 @@ def command(fake_training: Path) -> None:
 def make(**more: object) -> DictConfig:
     return OmegaConf.create(
         {"seed": 0, "threads": None, "logger": {"csv": {"save_dir": "${hydra:runtime.output_dir}"}}}
-        | {"dataset": {"_target_": "squad_lit.dataset.mvtec.MVTec", "root": "a", "batch_size": 4}, "model": {"steps": 3}}
+        | {
+            "dataset": {"_target_": "squad_lit.dataset.mvtec.MVTec", "root": "a", "batch_size": 4},
+            "model": {"steps": 3},
+        }
         | more
     )
 

@@ -16,7 +16,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lock_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.lock"
-    code = f"import pathlib, squad_lit.lock as l; f = l.take(pathlib.Path({str(path)!r})); print('ok', flush=True); input()"
+    code = f"import pathlib, squad_lit.lock as l; f = l.take(pathlib.Path({str(path)!r})); print('ok', flush=True)"
+    code += "; input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
         assert other.stdout is not None

@@ -37,7 +37,9 @@ class SegmentationDiscriminator(nn.Module):
     def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
         super().__init__()
         if width < NORM_GROUP or width % NORM_GROUP:
-            raise ValueError(f"discriminator.segmentation.width: expected a positive multiple of {NORM_GROUP}, got {width}")
+            raise ValueError(
+                f"discriminator.segmentation.width: expected a positive multiple of {NORM_GROUP}, got {width}"
+            )
         if upsample < 0:
             raise ValueError(f"discriminator.segmentation.upsample: expected 0 or more doublings, got {upsample}")
         if not 0 <= feature_dropout <= 1:

@@ -33,7 +33,8 @@ def take(path: Path) -> IO[str] | None:
 def gpus() -> list[str]:
     """GPUs that may be used, as in ``CUDA_VISIBLE_DEVICES``; found without torch, so that none is touched.
 
-    ``SQUAD_LIT_GPUS`` (such as ``0,2``) goes before ``CUDA_VISIBLE_DEVICES``, and that before what ``nvidia-smi`` lists.
+    ``SQUAD_LIT_GPUS`` (such as ``0,2``) goes before ``CUDA_VISIBLE_DEVICES``, and that before what
+    ``nvidia-smi`` lists.
 
     Raises:
         ValueError: There is none.

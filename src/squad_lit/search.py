@@ -1,8 +1,9 @@
 """Search for options: ``python -m squad_lit.search --trials 20 --output DIR 'model.optimizer.lr=interval(5e-4,5e-3)'``.
 
 Takes the overrides of ``squad_lit.train``; those with a sweep in Hydra's grammar are searched: ``choice(a,b)`` or
-``a,b``, ``range(1,5)``, ``interval(0,1)``, ``int(interval(1,9))``, ``tag(log,interval(1e-4,1e-2))``. Optuna's TPE proposes values; each trial is
-a job with a folder of its own, ``DIR/NUMBER``. The same command goes on where it was stopped.
+``a,b``, ``range(1,5)``, ``interval(0,1)``, ``int(interval(1,9))``, ``tag(log,interval(1e-4,1e-2))``. Optuna's TPE
+proposes values; each trial is a job with a folder of its own, ``DIR/NUMBER``. The same command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), constant_liar=True)
     before = study.user_attrs.get(_OVERRIDES, overrides)
     if before != overrides:
-        raise ValueError(f"{folder} has a search of {' '.join(before)}; go on with the same, or choose another --output")
+        raise ValueError(
+            f"{folder} has a search of {' '.join(before)}; go on with the same, or choose another --output"
+        )
     study.set_user_attr(_OVERRIDES, overrides)
     return study
 
@@ -136,7 +139,8 @@ def _distribution(override: Override) -> Any:
     log = isinstance(sweep, IntervalSweep | RangeSweep) and "log" in sweep.tags
     if isinstance(sweep, IntervalSweep):
         low, high = sweep.start, sweep.end
-        assert low is not None and high is not None
+        assert low is not None
+        assert high is not None
         whole = isinstance(low, int) and isinstance(high, int)
         return IntDistribution(low, high, log=log) if whole else FloatDistribution(float(low), float(high), log=log)
     # Texts as the command line takes them: Optuna knows no lists.
@@ -203,9 +207,7 @@ def main() -> None:
         gpus = lock.gpus() if given.jobs is None else None
         jobs = len(gpus) if gpus is not None else given.jobs
         try:
-            study = search(
-                given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed
-            )
+            study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
         except HydraException as error:  # an override that it does not understand
             raise ValueError(str(error)) from error
         done = [trial for trial in study.trials if trial.value is not None]

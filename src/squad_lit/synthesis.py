@@ -86,13 +86,17 @@ class Synthesis:
         if unknown := sorted(set(kinds) - set(KINDS)):
             raise ValueError(f"synthesis.image.kinds: unknown {unknown}; known: {sorted(KINDS)}")
         if min(kinds.values(), default=0) < 0 or sum(kinds.values()) <= 0:
-            raise ValueError(f"synthesis.image.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
+            raise ValueError(
+                f"synthesis.image.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}"
+            )
         shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1], "curriculum": curriculum}
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"synthesis.image.{name}: expected a share in [0, 1], got {value}")
         if fine_count < 1 or fine_area[0] < 1:
-            raise ValueError(f"synthesis.image: fine_count and fine_area[0] must be >= 1, got {fine_count}, {fine_area[0]}")
+            raise ValueError(
+                f"synthesis.image: fine_count and fine_area[0] must be >= 1, got {fine_count}, {fine_area[0]}"
+            )
         if not 0 < opacity[0] <= opacity[1] <= 1:
             raise ValueError(f"synthesis.image.opacity: expected a range in (0, 1], got {list(opacity)}")
         self.names = list(kinds)

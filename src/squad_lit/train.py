@@ -90,7 +90,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         )
     if config.fit and data.batch_size < 2:
         raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
-    module = _make_module(config)
+    module = make_module(config)
     module.evaluation = evaluation
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
@@ -117,12 +117,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     finally:
         _finish_wandb(sys.exc_info()[1])
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
-    figures = (
-        module.figures
-        | timed
-        | _peak_memory()
-        | {"run": _about(config, started, trainer.strategy.root_device)}
-    )
+    figures = module.figures | timed | _peak_memory() | {"run": _about(config, started, trainer.strategy.root_device)}
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -149,7 +144,7 @@ def _remove_results(folder: Path) -> None:
         picture.unlink()
 
 
-def _make_module(config: DictConfig) -> Detector:
+def make_module(config: DictConfig) -> Detector:
     """The model of the configuration, or of the checkpoint that is to be tested or continued."""
     from squad_lit import checkpoint
 

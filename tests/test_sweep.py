@@ -1,0 +1,132 @@
+"""Sweeps: what Hydra and its launchers do with jobs, folders and failures."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.singleton import Singleton
+from omegaconf import DictConfig
+
+from squad_lit.job import config_hash
+from squad_lit.sweep import check_objective, is_cost, objective
+from squad_lit.train import CONF, main
+
+
+@pytest.fixture(autouse=True)
+def hydra_as_before() -> Iterator[None]:
+    """A sweep in this process leaves Hydra set up for it."""
+    state = Singleton.get_state()
+    yield
+    Singleton.set_state(state)
+
+
+def compose(*overrides: str, **options: bool) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("train", [*overrides], **options)
+
+
+def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "squad_lit.train", *overrides]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=variables)
+
+
+def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_the_sweep_again(
+    tmp_path: Path, mvtec: Path
+) -> None:
+    """About 10 s alone on 2 cores, most of it the imports of four processes."""
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.steps=2", "logger=none"]
+    options += ["dataset.image_size=64", "callback.progress=null", "+trainer.enable_progress_bar=false"]
+    options += ["dataset.limit_train=8", "model.pool.clean_limit=8", "model.pool.synthetic=8"]
+    options += ["experiment=mvtec", "dataset.category=bottle,screw", f"dataset.root={mvtec}"]
+    done = train(*options, f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "multirun.yaml"]
+    for job in ("0", "1"):
+        assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
+        assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
+        assert (tmp_path / job / "train_ddp_process_1.log").exists()
+
+
+def test_a_failed_job_is_named_and_the_others_run(
+    tmp_path: Path, fake_training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep() -> str:
+        monkeypatch.setattr(sys, "argv", ["train", "-m", "seed=0,1", "++end=error,none", f"hydra.sweep.dir={tmp_path}"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 1
+        return capsys.readouterr().err
+
+    errors = sweep()
+    summary = errors[errors.index("error: 2 of the jobs failed, the others are done:") :]
+    for job in (0, 2):
+        assert (
+            f"  job {job} (++end=error,seed={job // 2}): no folder for category cable; see {tmp_path / str(job)}"
+            in summary
+        )
+    assert f"hydra.sweep.dir='{tmp_path}' goes on" in summary
+    assert all((tmp_path / job / "metrics.json").exists() for job in "13")
+
+
+def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: Path) -> None:
+    """On this machine, by submitit's local executor; what is finished takes no time."""
+    for job, seed in enumerate((1, 5)):
+        (tmp_path / str(job)).mkdir()
+        found = {"synthetic_auroc": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
+        (tmp_path / str(job) / "metrics.json").write_text(json.dumps(found))
+    done = train("-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 1
+    logs = (tmp_path / ".submitit").glob("*/*_0_log.out")
+    assert "was finished before and is skipped" in "".join(log.read_text() for log in logs)
+    assert "job 1 (seed=2): " in done.stderr
+    assert "has the figures of another configuration" in done.stderr
+
+
+def test_launchers_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUAD_LIT_GPUS", "0,2,3")
+    launcher = compose("hydra/launcher=gpus", return_hydra_config=True).hydra.launcher
+    assert launcher.n_jobs == 3
+    assert launcher._target_.endswith("JoblibLauncher")
+    launcher = compose("hydra/launcher=slurm", "hydra.launcher.partition=a100", return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert launcher.partition == "a100"
+
+
+def test_folders_that_cannot_be_used_and_missing_gpus_are_told_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for arguments, message in (
+        ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder\n"),
+        (["-m", f"hydra.sweep.dir={file}/a", "seed=1,2"], f"error: hydra.sweep.dir={file}/a: Not a directory"),
+        (["-m", f"hydra.sweep.dir={tmp_path}/b", "seed=1,2", "hydra/launcher=gpus"], "error: no GPU was found"),
+    ):
+        done = train(*arguments, CUDA_VISIBLE_DEVICES="")
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert "Traceback" not in done.stderr
+
+
+def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:
+    configs = [compose(return_hydra_config=True).hydra for _ in range(2)]
+    assert configs[0].sweep.dir != configs[1].sweep.dir
+    assert configs[0].sweep.dir == configs[0].sweep.dir
+
+
+def test_what_a_search_may_compare_runs_by() -> None:
+    for name in ("synthetic_ap", "copy_ratio/low", "seconds/train"):
+        check_objective(name)
+    with pytest.warns(UserWarning, match="is measured on the test set"):
+        check_objective("pixel_aupro_0.05")
+    with pytest.raises(ValueError, match=r"no figure 'syntetic_ap' in metrics\.json; label-free ones: synthetic_ap"):
+        check_objective("syntetic_ap")
+    assert objective({"a": 1}, "a") == 1.0
+    assert math.isnan(objective({"a": None}, "a"))
+    assert math.isnan(objective({}, "a"))
+    assert [is_cost(name) for name in ("copy_ratio/low", "synthetic_ap")] == [True, False]
