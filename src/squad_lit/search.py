@@ -141,8 +141,9 @@ def _distribution(override: Override) -> Any:
         low, high = sweep.start, sweep.end
         assert low is not None
         assert high is not None
-        whole = isinstance(low, int) and isinstance(high, int)
-        return IntDistribution(low, high, log=log) if whole else FloatDistribution(float(low), float(high), log=log)
+        if isinstance(low, int) and isinstance(high, int):  # int(interval(1,9)); without int() they are floats
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
     # Texts as the command line takes them: Optuna knows no lists.
     choices = list(itertools.islice(override.sweep_string_iterator(), 1000))
     if isinstance(sweep, RangeSweep) and all(isinstance(n, int) for n in (sweep.start, sweep.stop, sweep.step)):

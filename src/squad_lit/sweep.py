@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -23,10 +24,10 @@ from squad_lit.job import Job, quote, wait
 log = logging.getLogger(__name__)
 
 # Of metrics.json. What is measured without a label of the test set; a name may go on with /GROUP.
-LABEL_FREE = ("synthetic_ap", "synthetic_auroc", "normal_score", "copy_ratio", "feature_error")
-LABEL_FREE += ("codebook_usage", "perplexity", "seconds", "images_per_second", "peak_memory_mb")
-_TEST = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
-_TEST += ("psnr", "ssim")
+LABEL_FREE = ["synthetic_ap", "synthetic_auroc", "normal_score", "copy_ratio", "feature_error"]
+LABEL_FREE += ["codebook_usage", "perplexity", "seconds", "images_per_second", "peak_memory_mb"]
+_TEST = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"]
+_TEST += ["psnr", "ssim"]
 # The smaller, the better.
 _COSTS = ("normal_score", "copy_ratio", "feature_error", "seconds", "peak_memory_mb")
 
@@ -44,7 +45,7 @@ def check_objective(name: str) -> None:
         ValueError: An unknown name.
     """
     kind = name.partition("/")[0]
-    if kind.startswith(_TEST):
+    if kind.startswith(tuple(_TEST)):
         warnings.warn(
             f"objective={name} is measured on the test set: what is selected by it must not be reported on that set",
             stacklevel=2,
@@ -81,7 +82,7 @@ def run_job(config: DictConfig) -> float:
         job = Job(
             folder,
             config,
-            arguments(settings),
+            _arguments(settings),
             gpus=lock.gpus() if launcher == "gpus" else None,
             quiet=launcher != "basic",
         )
@@ -99,10 +100,10 @@ def run_job(config: DictConfig) -> float:
     return objective(figures, config.objective)
 
 
-def arguments(settings: DictConfig) -> list[str]:
+def _arguments(settings: HydraConf) -> list[str]:
     """Arguments that compose a job's configuration again: its overrides, and where the user's own configuration is."""
     sources = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
-    given = ["--config-name", settings.job.config_name]
+    given = ["--config-name", str(settings.job.config_name)]
     return [*given, *(part for path in sources for part in ("--config-dir", path)), *settings.overrides.task]
 
 
