@@ -50,7 +50,7 @@ demo: env ## train the default model and show where the result is
 	@echo "pictures  $(CURDIR)/$(DEMO)/panels/"
 
 test: lint type ## lint, types and all tests: what CI runs
-	$(PY) -m pytest -n auto --maxprocesses 4  # each test file's process has one thread
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile  # a process has one thread; a file shares its models
 
 lint: env ## ruff: rules and formatting
 	$(PY) -m ruff check

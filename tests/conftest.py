@@ -94,6 +94,8 @@ def read_wandb() -> Callable[[Path], list[Any]]:
             time.sleep(0.1)
 
     return read_whole
+
+
 # Stands for a training: writes its options as figures into its folder, or ends as "end" says.
 _FAKE = """
 import json, os, pathlib, signal, sys, time
