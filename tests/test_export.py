@@ -47,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
         for name, overrides in MODELS.items():
             torch.manual_seed(0)
             small = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
-            module: Any = train._make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
+            module: Any = train.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
             module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
