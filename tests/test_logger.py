@@ -150,6 +150,7 @@ def steps_in_csv(folder: Path, steps: range, resume: str | None) -> list[str]:
     return [row["step"] for row in rows if row["train/loss"]]
 
 
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the run that starts anew
 def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> None:
     assert steps_in_csv(tmp_path, range(6), None) == list("012345")
     assert steps_in_csv(tmp_path, range(4, 8), "last.ckpt") == list("01234567")  # 4 and 5 came after the checkpoint

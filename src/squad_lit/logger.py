@@ -195,15 +195,21 @@ class ResumableCSVLogger(CSVLogger):
         if resume is not None and path.exists():
             with path.open(newline="") as file:
                 self._before = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self._rewrite(self._before)  # at once: Lightning's writer has deleted the file
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        if self._before:
-            if step is not None and any(key.startswith("train/") for key in metrics):
-                # Steps after the checkpoint are run, and logged, a second time.
-                self._before = [row for row in self._before if float(row["step"]) < step]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
-                self.experiment.metrics.extend(self._before)
+        if self._before and step is not None and any(key.startswith("train/") for key in metrics):
+            # Steps after the checkpoint are run, and logged, a second time.
+            self._rewrite([row for row in self._before if float(row["step"]) < step])
             self._before = []
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
+            writer = self.experiment
+        Path(writer.metrics_file_path).unlink(missing_ok=True)
+        writer.metrics = rows + writer.metrics
+        writer.save()
