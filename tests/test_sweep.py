@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ from squad_lit.train import CONF, main
 
 @pytest.fixture(autouse=True)
 def hydra_as_before() -> Iterator[None]:
-    """A sweep in this process leaves Hydra set up for it."""
-    state = Singleton.get_state()
+    """A sweep in this process leaves Hydra and a signal set up for it."""
+    state, handler = Singleton.get_state(), signal.getsignal(signal.SIGTERM)
     yield
     Singleton.set_state(state)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def compose(*overrides: str, **options: bool) -> DictConfig:
@@ -71,7 +73,7 @@ def test_a_failed_job_is_named_and_the_others_run(
             f"  job {job} (++end=error,seed={job // 2}): no folder for category cable; see {tmp_path / str(job)}"
             in summary
         )
-    assert f"hydra.sweep.dir='{tmp_path}' goes on" in summary
+    assert f"the same command with hydra.sweep.dir='{tmp_path}' does what is missing" in summary
     assert all((tmp_path / job / "metrics.json").exists() for job in "13")
 
 

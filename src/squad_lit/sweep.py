@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sys
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -88,13 +90,12 @@ def run_job(config: DictConfig) -> float:
         )
         wait([job])
         figures = job.figures()
-    except KeyboardInterrupt:
-        print(_how_to_go_on(settings.sweep.dir), file=sys.stderr)
-        raise
     except (ValueError, OSError) as error:
         print(f"{name} failed: {error}", file=sys.stderr)
         with (Path(settings.sweep.dir) / _FAILED).open("a", encoding="utf-8") as file:
             file.write(f"{name}: {str(error).splitlines()[0]}; see {folder}\n")
+        if not settings.callbacks:  # a configuration of the user's own, without Sweep to tell at the end
+            raise CompactHydraException(f"{name} failed") from error
         return math.nan
     print(f"{name} {'was finished before and is skipped' if job.skipped else 'is finished'}: {folder}", flush=True)
     return objective(figures, config.objective)
@@ -116,6 +117,9 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = _check_folder(config, "sweep")
         (folder / _FAILED).unlink(missing_ok=True)
+        print(_how_to_go_on(str(folder)), flush=True)
+        # As Ctrl-C: joblib then takes its workers, and they their jobs, along.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         if config.hydra.runtime.choices["hydra/launcher"] == "gpus":
             try:
                 lock.gpus()
@@ -132,7 +136,7 @@ class Sweep(Callback):
 
 
 def _how_to_go_on(folder: str) -> str:
-    return f"the same command with hydra.sweep.dir={quote(folder)} goes on with what is not finished"
+    return f"if it is stopped, or jobs fail, the same command with hydra.sweep.dir={quote(folder)} does what is missing"
 
 
 def _check_folder(config: DictConfig, mode: str) -> Path:

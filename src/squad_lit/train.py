@@ -276,4 +276,5 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     from squad_lit.train import main as entry  # by name: a worker of a sweep imports it, instead of getting a copy
 
-    entry()
+    with exit_with_sentence():  # Ctrl-C while Hydra waits for jobs elsewhere
+        entry()
