@@ -93,7 +93,7 @@ def run_job(config: DictConfig) -> float:
     except (ValueError, OSError) as error:
         print(f"{name} failed: {error}", file=sys.stderr)
         with (Path(settings.sweep.dir) / _FAILED).open("a", encoding="utf-8") as file:
-            file.write(f"{name}: {str(error).splitlines()[0]}; see {folder}\n")
+            file.write(f"{name}: {str(error).partition(chr(10))[0]}; see {folder}\n")
         if not settings.callbacks:  # a configuration of the user's own, without Sweep to tell at the end
             raise CompactHydraException(f"{name} failed") from error
         return math.nan
