@@ -115,7 +115,7 @@ def violations(modules: dict[str, list[Import]]) -> list[str]:
             if library == "timm" and layer != "backbone":
                 forbid(module, imported, "only backbone.py imports timm")
             if library in HYDRA and layer not in KNOW_HYDRA:
-                forbid(module, imported, "only what runs trainings or reads their configuration knows Hydra")
+                forbid(module, imported, "only commands that run or read configurations know Hydra")
             if library == "wandb" and layer != "logger":
                 forbid(module, imported, "only logger.py imports wandb")
             if library == "wandb" and imported.top_level:
@@ -191,8 +191,8 @@ def test_relative_import_in_a_package_file_starts_at_the_package():
         ("anomaly", "from . import helper", "helper:1 imports lightning"),
         ("visual", "import wandb", "only logger.py imports wandb"),
         ("generator", "import timm", "only backbone.py imports timm"),
-        ("module", "from omegaconf import DictConfig", "only what runs trainings or reads their configuration knows Hydra"),
-        ("predict", "import hydra", "only what runs trainings or reads their configuration knows Hydra"),
+        ("module", "from omegaconf import DictConfig", "only commands that run or read configurations know Hydra"),
+        ("predict", "import hydra", "only commands that run or read configurations know Hydra"),
         ("dataset/visa", "from ..train import main", "only entry points import entry points"),
         ("logger", "import wandb", "inside the function that needs it"),
         ("logger", "class A:\n    try:\n        import wandb\n    except ImportError: ...", "inside the function"),
