@@ -88,11 +88,13 @@ def opened(path: Path) -> Runtime:
 def test_files_give_what_the_checkpoint_gives(models, exported, images, name, form):
     truth, found = opened(models[name]), opened(exported[name, form])
     for image in [*(image[None] for image in images), np.stack([images[2], images[2][::-1], images[2][:, ::-1]])]:
-        (expected_map, expected_score), (anomaly_map, score) = truth.run(image), found.run(image)
+        expected, (anomaly_map, score, model_map) = truth.run(image), found.run(image)
         assert anomaly_map.shape == image.shape[:3]
         assert anomaly_map.dtype == score.dtype == np.float32
-        np.testing.assert_allclose(score, expected_score, atol=1e-4)  # deviations from normal
-        np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
+        np.testing.assert_allclose(score, expected.anomaly_score, atol=1e-4)  # deviations from normal
+        np.testing.assert_allclose(anomaly_map, expected.anomaly_map, atol=1e-3)
+        assert model_map.shape == (len(image), SIDE, SIDE)
+        np.testing.assert_allclose(model_map, expected.model_map, atol=1e-3)
 
 
 def test_each_file_says_what_it_is(models, exported):
@@ -121,7 +123,7 @@ def test_the_onnx_file_is_a_valid_one_of_the_stated_opset(exported, images):
     assert str(Path(squad_lit.__file__).parent) not in exported["squad", "onnx"].read_bytes().decode(errors="ignore")
     session = onnxruntime.InferenceSession(exported["squad", "onnx"])
     for image in images:
-        _, score, label = session.run(None, {"image": image[None]})
+        _, score, label, _ = session.run(None, {"image": image[None]})
         assert label.tolist() == (score > about["threshold"]).astype(int).tolist()
 
 
@@ -267,7 +269,7 @@ def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
     ("change", "words"),
     [
         (lambda text: None, "was not written by squad_lit"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "newer"),
+        (lambda text: text.replace('"format": 2', '"format": 3'), "newer"),
     ],
 )
 def test_foreign_and_newer_files_are_refused(exported, tmp_path, change, words):

@@ -14,6 +14,7 @@ from squad_lit.augmentation import Augmentation
 from squad_lit.backbone import Backbone
 from squad_lit.pool import FeaturePool, chunks_ahead
 from squad_lit.synthesis import Synthesis
+from squad_lit.tile import Grid
 
 SIDE = 64
 
@@ -64,9 +65,11 @@ def data(draw_texture) -> Textures:
     return Textures(draw_texture, 5)
 
 
-def attached(data: Textures, seed: int = 0, backbone: nn.Module | None = None, **changed: Any) -> FeaturePool:
+def attached(
+    data: Textures, seed: int = 0, backbone: nn.Module | None = None, grid: Grid | None = None, **changed: Any
+) -> FeaturePool:
     pool = make(**changed)
-    pool.attach(data, backbone or Pixels(), seed=seed, steps=100)
+    pool.attach(data, backbone or Pixels(), grid or Grid((SIDE, SIDE)), seed=seed, steps=100)
     return pool
 
 
@@ -122,9 +125,9 @@ def test_anomalies_are_drawn_anew_at_a_refresh_and_clean_features_are_kept(data)
 def test_attaching_again_starts_anew(data, draw_texture):
     pool = attached(data)
     before = take(pool, 0)
-    pool.attach(Textures(draw_texture, 3), Pixels(), seed=0, steps=100)
+    pool.attach(Textures(draw_texture, 3), Pixels(), Grid((SIDE, SIDE)), seed=0, steps=100)
     assert not equal(take(pool, 0), before)
-    pool.attach(data, Pixels(), seed=0, steps=100)
+    pool.attach(data, Pixels(), Grid((SIDE, SIDE)), seed=0, steps=100)
     assert equal(take(pool, 0), before)
 
 
@@ -238,7 +241,7 @@ def test_targets_are_the_backbones_features_of_the_views(data, views):
     backbone.fit(image[None] for image in data.images)
     made = list(data.images)
 
-    def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
+    def turn(image: Tensor, rng: np.random.Generator, window: Any) -> Tensor:
         turned = torch.rot90(image, int(rng.integers(1, 4)), (1, 2)).mul(rng.uniform(0.9, 1))
         made.append(turned)
         return turned

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     __version__ = version("squad_lit")
@@ -18,12 +18,20 @@ except PackageNotFoundError:  # run from a checkout by PYTHONPATH=src, not insta
     __version__ = "0.0.0+uninstalled"
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from squad_lit.predictor import Predictor
 
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, *, runtime: str | None = None, false_alarm_rate: float | None = None) -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    runtime: str | None = None,
+    false_alarm_rate: float | None = None,
+    roi: NDArray[Any] | str | Path | None = None,
+) -> Predictor:
     """A trained model for new images, from one file alone.
 
     Args:
@@ -31,6 +39,7 @@ def load(path: str | Path, *, runtime: str | None = None, false_alarm_rate: floa
         runtime: ``torch``, ``onnx`` or ``openvino``; None: by the file's suffix.
         false_alarm_rate: Share of normal images that may be called anomalous; None: the one that the file was exported
             with, of a checkpoint 0.01.
+        roi: Region of interest, an image file or an array ``(H, W)``: only where it is not zero images are judged.
 
     Example:
         .. code-block:: python
@@ -42,4 +51,4 @@ def load(path: str | Path, *, runtime: str | None = None, false_alarm_rate: floa
     from squad_lit.predictor import Predictor  # NumPy is imported here, and not by "import squad_lit"
     from squad_lit.runtime import open_runtime
 
-    return Predictor(open_runtime(path, runtime), false_alarm_rate=false_alarm_rate)
+    return Predictor(open_runtime(path, runtime), false_alarm_rate=false_alarm_rate, roi=roi)

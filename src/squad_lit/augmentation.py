@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from squad_lit.tile import Window
+
+_WHOLE = slice(None), slice(None)
+
 
 class Augmentation:
     """Random flips, rotation, shift, zoom and brightness; what leaves the image is mirrored in.
@@ -37,15 +41,16 @@ class Augmentation:
                 raise ValueError(f"augmentation.{name}: expected a number in [0, {most}], got {value}")
         self.flip, self.rotation, self.shift, self.zoom, self.brightness = flip, rotation, shift, zoom, brightness
 
-    def __call__(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """A view of an image.
+    def __call__(self, image: Tensor, rng: np.random.Generator, window: Window = _WHOLE) -> Tensor:
+        """A part of a view of an image.
 
         Args:
             image: ``(3, H, W)`` in [0, 1].
             rng: The only source of randomness.
+            window: Rows and columns of the part; of a large image only these are computed.
 
         Returns:
-            ``(3, H, W)`` in [0, 1].
+            The part, ``(3, height, width)`` in [0, 1].
         """
         flip = [d for d, name in ((-1, "horizontal"), (-2, "vertical")) if name in self.flip and rng.random() < 0.5]
         image = image.flip(flip) if flip else image
@@ -57,6 +62,8 @@ class Augmentation:
             h, w = image.shape[-2:]
             c, s = np.cos(angle) / scale, np.sin(angle) / scale
             matrix = torch.tensor([[[c, -s * h / w, shift[0]], [s * w / h, c, shift[1]]]], dtype=image.dtype)
-            grid = F.affine_grid(matrix, [1, 3, h, w], align_corners=False)
-            image = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
-        return (image * factor).clamp(0, 1)
+            grid = F.affine_grid(matrix, [1, 3, h, w], align_corners=False)[:, *window]
+            part = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+        else:
+            part = image[:, *window]
+        return (part * factor).clamp(0, 1)

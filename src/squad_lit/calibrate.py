@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.image_file import find_images, read_pixels
+import numpy as np
+
+import squad_lit
+from squad_lit.image_file import find_images
 from squad_lit.threshold import Threshold, choose
 
 if TYPE_CHECKING:
-    from squad_lit.detector import Detector
+    from squad_lit.predictor import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bad = find_images(options.defective or [])
         if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
             raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
-        before, after, skipped = calibrate(options.checkpoint, options.output, good, bad, add=options.add)
+        before, after, skipped = calibrate(
+            options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi
+        )
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -47,13 +52,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint with the new thresholds")
     parser.add_argument("--defective", type=Path, nargs="+", metavar="IMAGE_OR_DIR", help="known defects, if any")
     parser.add_argument("--add", action="store_true", help="keep the normal images and defects that it knows already")
+    roi = "image of the region of interest; give predict the same"
+    parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     good = "good parts that it was not trained on; folders are read recursively"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     return parser.parse_args(arguments)
 
 
 def calibrate(
-    path: Path, output: Path, good: Sequence[Path], bad: Sequence[Path], *, add: bool = False
+    path: Path,
+    output: Path,
+    good: Sequence[Path],
+    bad: Sequence[Path],
+    *,
+    add: bool = False,
+    roi: Path | None = None,
 ) -> tuple[Threshold, Threshold, list[str]]:
     """Write a copy of a checkpoint with the scores of other normal images, and of defects.
 
@@ -63,6 +76,7 @@ def calibrate(
         good: Normal images that were not trained on.
         bad: Images with a defect; may be empty.
         add: Add to the scores that are there instead of replacing them.
+        roi: Region of interest; see :class:`squad_lit.predictor.Predictor`.
 
     Returns:
         The thresholds of the score before and after, at the default false-alarm rate where there are no defects, and a
@@ -70,7 +84,7 @@ def calibrate(
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint, or no good image that can be read.
+        ValueError: A file that is no checkpoint, an empty region, or no good image that can be read.
     """
     import torch
 
@@ -78,17 +92,18 @@ def calibrate(
     from squad_lit.output import whole
 
     content = checkpoint.read(path)
-    detector = checkpoint.load(path)
     own = content[checkpoint.KEY]
-    before = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, None)[0]
+    normal, known = own["normal"], own.get("defective", [])
+    predictor = squad_lit.load(path, roi=roi)
+    before = choose(normal["score"], normal["maximum"], known, None)[0]
     skipped: list[str] = []
-    scores, maxima = _look(detector, good, skipped)
-    defective, _ = _look(detector, bad, skipped)
+    scores, maxima = _look(predictor, good, skipped)
+    defective, _ = _look(predictor, bad, skipped)
     if not scores:
         raise ValueError("none of the good images can be read:\n" + "\n".join(skipped))
     if add:
-        scores, maxima = detector.normal["score"] + scores, detector.normal["maximum"] + maxima
-        defective = detector.defective + defective
+        scores, maxima = normal["score"] + scores, normal["maximum"] + maxima
+        defective = known + defective
     own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole(output) as part:
@@ -96,24 +111,19 @@ def calibrate(
     return before, choose(scores, maxima, defective, None)[0], skipped
 
 
-def _look(detector: Detector, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
+def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
     """Score of each image that can be read, and the highest pixel of its map."""
-    import torch
     from tqdm import tqdm
-
-    from squad_lit.inference import shrink
 
     scores, maxima = [], []
     for path in tqdm(paths, unit="image", disable=not paths):
         try:
-            pixels = read_pixels(path, detector.data.get("intensity_range"))
+            result = predictor.predict(path)
         except (OSError, ValueError) as error:
             skipped.append(str(error))
             continue
-        with torch.inference_mode():
-            anomaly_map, score = detector.predict(shrink(torch.tensor(pixels[None]), detector.image_size))
-        scores.append(float(score))
-        maxima.append(float(anomaly_map.max()))
+        scores.append(result.anomaly_score)
+        maxima.append(float(np.nanmax(result.anomaly_map)))
     return scores, maxima
 
 

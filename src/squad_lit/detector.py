@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -17,20 +17,16 @@ from squad_lit.anomaly import Anomaly
 from squad_lit.backbone import Backbone
 from squad_lit.checkpoint import KEY, VERSION
 from squad_lit.evaluation import Evaluation
-from squad_lit.generator import Reconstruction
 from squad_lit.metric import auroc, average_precision
+from squad_lit.pool import chunks_ahead
+from squad_lit.seen import Seen, blend, cut, put_together
 from squad_lit.synthesis import Synthesis
+from squad_lit.tile import AT_ONCE, Grid
 
 # Validation images, at most, that are looked at a second time with a synthetic anomaly on them.
 _SYNTHETIC = 64
-
-
-class Seen(NamedTuple):
-    """What a model sees in images: raw maps ``{name: (N, H, W)}``, features, and their reconstruction if it has one."""
-
-    maps: dict[str, Tensor]
-    features: dict[str, Tensor]
-    recon: Reconstruction | None = None
+# At a larger share nearly all of the work is done again and again.
+_MOST_OVERLAP = 0.9
 
 
 class Detector(L.LightningModule):
@@ -49,9 +45,11 @@ class Detector(L.LightningModule):
         synthesis: Makes the synthetic anomalies of the validation.
         steps: Length of the training, in batches.
         seed: Of everything random.
+        tile: Side of the square tiles, in pixels, in which images are looked at and trained on; None: as a whole.
+        tile_overlap: Least share of a side that neighbouring tiles have in common, in [0, 0.9].
 
     Raises:
-        ValueError: ``steps`` is no whole number of at least 1.
+        ValueError: ``steps`` is no whole number of at least 1, or tiles that cannot be.
     """
 
     local_batch: int
@@ -67,6 +65,8 @@ class Detector(L.LightningModule):
         synthesis: Synthesis,
         steps: int,
         seed: int,
+        tile: int | None = None,
+        tile_overlap: float = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -75,6 +75,8 @@ class Detector(L.LightningModule):
         self.backbone = backbone(groups=groups)
         self.anomaly = anomaly(names=maps)
         self.synthesis, self.steps, self.seed = synthesis, steps, seed
+        self.tile, self.tile_overlap = tile, tile_overlap
+        self._check_tile()
         self.step = 0
         # Set by whoever builds the module, and part of the checkpoint: plain values only.
         self.config: dict[str, Any] = {}
@@ -90,9 +92,9 @@ class Detector(L.LightningModule):
 
     @abstractmethod
     def look(self, image: Tensor) -> Seen:
-        """Raw maps of images ``(N, 3, H, W)`` in [0, 1], and what they come from."""
+        """Raw maps of images, or tiles, ``(N, 3, H, W)`` in [0, 1], and what they come from."""
 
-    def see(self, image: Tensor) -> Seen:
+    def see_tile(self, image: Tensor) -> Seen:
         """As :meth:`look`, the maps averaged with those of the flipped images that ``anomaly.flips`` asks for."""
         seen = self.look(image)
         flipped = [(self.look(image.flip(side)).maps, side) for side in self.anomaly.flip_sides]
@@ -100,6 +102,22 @@ class Detector(L.LightningModule):
             return seen
         maps = {n: torch.stack([m, *(o[n].flip(side) for o, side in flipped)]).mean(0) for n, m in seen.maps.items()}
         return seen._replace(maps=maps)
+
+    def see(self, image: Tensor) -> Seen:
+        """Look at whole images ``(N, 3, H, W)`` in [0, 1]; with tiles, a few at a time, their maps blended."""
+        grid = self.grid(image.shape[-2:])
+        if len(grid) == 1:
+            return self.see_tile(image)
+        return put_together([self.see_tile(tiles) for tiles in cut(image, grid).split(AT_ONCE)], grid)
+
+    def grid(self, image_size: Sequence[int]) -> Grid:
+        """The tiles in which images of a size are looked at."""
+        return Grid(image_size, self.tile, self.tile_overlap)
+
+    @property
+    def look_size(self) -> list[int]:
+        """Height and width of what is looked at at a time: a tile, or the image."""
+        return list(self.grid(self.image_size).tile)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
@@ -112,10 +130,15 @@ class Detector(L.LightningModule):
             ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
         """
         stride = max(self.backbone.stride.values())
-        if any(side % stride for side in image_size):
+        if self.tile is None and any(side % stride for side in image_size):
             raise ValueError(
                 f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, "
                 f"got {list(image_size)}"
+            )
+        if self.tile is not None and self.tile > min(image_size):
+            raise ValueError(
+                f"model.tile: expected at most the smaller side of dataset.image_size={list(image_size)}, "
+                f"got {self.tile}"
             )
         if self.step == 0:
             return
@@ -137,6 +160,27 @@ class Detector(L.LightningModule):
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
         self.categories, self.image_size = list(data.categories), list(data.image_size)
+
+    def _check_tile(self) -> None:
+        stride = max(self.backbone.stride.values())
+        if self.tile is not None and (type(self.tile) is not int or self.tile < 1 or self.tile % stride):
+            raise ValueError(
+                f"model.tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, "
+                f"got {self.tile}"
+            )
+        if type(self.tile_overlap) not in (int, float) or not 0 <= self.tile_overlap <= _MOST_OVERLAP:
+            raise ValueError(f"model.tile_overlap: expected a share in [0, {_MOST_OVERLAP}], got {self.tile_overlap}")
+
+    def training_tiles(self) -> Iterator[Tensor]:
+        """The normal training images, whole or all of their tiles, image by image, some at a time: ``(N, 3, H, W)``."""
+        images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+        grid = self.grid(images[0]["image"].shape[-2:])
+
+        def tile(number: int) -> Tensor:
+            image: Tensor = images[number // len(grid)]["image"]
+            return image[:, *grid.windows[number % len(grid)]].contiguous()  # the large image may go
+
+        return (tiles.to(self.device) for tiles in chunks_ahead(tile, len(images) * len(grid)))
 
     # Validation
 
@@ -167,7 +211,7 @@ class Detector(L.LightningModule):
         self._look_again()
 
     def observe(self, seen: Seen) -> None:
-        """For models that measure more: a batch of normal images."""
+        """For models that measure more: a batch of normal images, or the tiles of one."""
 
     def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
         """For models that measure more: synthetic anomalies, the features without them, and where they are."""
@@ -194,7 +238,9 @@ class Detector(L.LightningModule):
             masks.append(mask[:, 0].cpu() > 0)
             bad_score += found.tolist()
             plain_score += anomaly_score[chosen].tolist()
-            self.compare(corrupted, {g: f[chosen] for g, f in seen.features.items()}, mask)
+            grid = self.grid(image.shape[-2:])
+            clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in seen.features.items()}
+            self.compare(corrupted, clean, cut(mask, grid))
         label = torch.arange(2 * len(bad_score)) >= len(bad_score)
         self.normal = {"score": score, "maximum": maximum}
         self.measured = {
@@ -228,14 +274,14 @@ class Detector(L.LightningModule):
         anomaly_map, anomaly_score = self.anomaly(seen.maps)
         shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
         quality: dict[str, list[float]] = {}
-        if (image_recon := self.image_recon(seen)) is not None:
-            shown["image_recon"] = image_recon
+        if (tiles := self.image_recon(seen)) is not None:
+            shown["image_recon"] = image_recon = blend(tiles, self.grid(anomaly_map.shape[-2:]))
             quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
         self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)
         return shown
 
     def image_recon(self, seen: Seen) -> Tensor | None:
-        """The reconstructed image ``(N, 3, H, W)`` in [0, 1], of a model that makes one."""
+        """The reconstructed images, or tiles, ``(N, 3, H, W)`` in [0, 1], of a model that makes them."""
         return None
 
     def on_test_epoch_end(self) -> None:

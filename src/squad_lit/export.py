@@ -1,8 +1,9 @@
 """A trained model as one file for other runtimes: ``python -m squad_lit.export --checkpoint FILE --format onnx ...``.
 
 The graph takes uint8 RGB images ``(N, H, W, 3)`` of any size and gives ``anomaly_map`` ``(N, H, W)`` at the image's own
-resolution, ``anomaly_score`` ``(N,)`` and ``label`` ``(N,)``: resize, normalisation, calibration and threshold are
-inside, the decoding of image files is not. Its metadata (key ``squad_lit``, JSON) says what else there is to know.
+resolution, ``anomaly_score`` ``(N,)``, ``label`` ``(N,)``, and ``model_map``, the map at the model's own size: resize,
+normalisation, calibration and threshold are inside, the decoding of image files is not. Of a model with tiles the graph
+takes single tiles, float32 in [0, 1]. Its metadata (key ``squad_lit``, JSON) says what else there is to know.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def export(
             write_onnx(module, made, about, names)
             if calibrate is not None:
                 quantize(made, images, about)
-        difference = _difference(module, made)
+        difference = _difference(module, made, about)
         for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
             os.replace(file, output.parent / file.name)
     return about["threshold"], difference
@@ -137,7 +138,7 @@ def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     import torch
 
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
-    program = torch.export.export(module, (_example(),), dynamic_shapes=(sides,))
+    program = torch.export.export(module, (_example(about),), dynamic_shapes=(sides,))
     torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
 
 
@@ -148,7 +149,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequ
 
     program = torch.onnx.export(
         module,
-        (_example(),),
+        (_example(about),),
         dynamic_shapes=({0: "N", 1: "H", 2: "W"},),
         dynamo=True,
         opset_version=OPSET,
@@ -172,7 +173,7 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
     import openvino
     import torch
 
-    image = _example()
+    image = _example(about)
     # Traced as a function: Lightning's modules have properties that do not survive being traced.
     traced = torch.jit.trace(lambda image: module(image), image, check_trace=False)
     model = openvino.convert_model(traced, example_input=image, input=[openvino.PartialShape([-1, -1, -1, 3])])
@@ -182,21 +183,22 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _example() -> Tensor:
+def _example(about: dict[str, Any]) -> Tensor:
     """Two images whose sides differ from each other and from the model's: no size is taken for a constant."""
     import torch
 
-    return torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return noise if about["input"]["type"] == "uint8" else noise / 255
 
 
-def _difference(module: nn.Module, path: Path) -> float:
+def _difference(module: nn.Module, path: Path, about: dict[str, Any]) -> float:
     """Largest relative difference of the scores of module and file, on images of another size than the example's."""
     import torch
 
-    image = torch.cat([_example()] * 2, 1)[..., :200, :]
+    image = torch.cat([_example(about)] * 2, 1)[..., :200, :]
     with torch.inference_mode():
         _, expected, *_ = module(image)
-    _, found = open_runtime(path).run(image.numpy())
+    found = open_runtime(path).run(image.numpy()).anomaly_score
     return float(((torch.tensor(found) - expected) / expected).abs().max())
 
 

@@ -86,9 +86,59 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
     return np.array(image.convert("RGB"))
 
 
+def read_marked(path: Path | str) -> NDArray[np.bool_]:
+    """Where the pixels of a mask file are not zero: of a palette image the indices, of a colour image any channel.
+
+    Args:
+        path: The file. Alpha is ignored.
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
+    image = open_image(Path(path))
+    if image.mode in ("LA", "La", "PA"):
+        image = image.getchannel(0)
+    elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    array = np.asarray(image) != 0
+    return array.any(axis=2) if array.ndim == 3 else array
+
+
 def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Pixels as :func:`read_pixels` returns them, rounded to 8 bits if they are not uint8 already."""
     return pixels if pixels.dtype == np.uint8 else (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def to_float32(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Pixels as :func:`read_pixels` returns them, in [0, 1]."""
+    return np.divide(pixels, 255, dtype=np.float32) if pixels.dtype == np.uint8 else pixels
+
+
+def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
+    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened where it reduces.
+
+    Args:
+        pixels: ``(H, W, 3)``, uint8 or float32 in [0, 1].
+        size: Height and width of the result.
+
+    Returns:
+        ``(height, width, 3)`` in [0, 1].
+    """
+    if pixels.shape[:2] == tuple(size):
+        return to_float32(pixels)
+    resized = np.empty((*size, 3), np.float32)
+    for channel in range(3):  # one by one: that many arrays of the image's size are not there at once
+        resized[..., channel] = resize_plane(to_float32(pixels[..., channel]), size)
+    return resized
+
+
+def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
+    """As :func:`resize_pixels`, of one channel or map ``(H, W)``."""
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def is_deep_colour(path: Path | str) -> bool:

@@ -21,7 +21,8 @@ from squad_lit.threshold import choose
 class Inference(nn.Module):
     """Pixels to map, score and label, with resize, normalisation, calibration and threshold inside.
 
-    The map has the resolution of the image: what a line overlays, masks and measures is in the camera's pixels.
+    The map has the resolution of the image: what a line overlays, masks and measures is in the camera's pixels. Of a
+    model with tiles the image is a single tile: :class:`squad_lit.predictor.Predictor` cuts and blends.
 
     Args:
         detector: A calibrated model.
@@ -32,20 +33,22 @@ class Inference(nn.Module):
         super().__init__()
         self.detector = detector
         self.threshold = threshold
+        self.size = detector.look_size
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Look at images.
 
         Args:
             image: ``(N, H, W, 3)`` RGB: uint8, or float32 in [0, 1].
 
         Returns:
-            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, and
-            ``label`` ``(N,)``, int64.
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, ``label``
+            ``(N,)``, int64, and ``model_map`` ``(N, height, width)``, the map that the score is of, at the size that
+            the model looks at.
         """
-        anomaly_map, anomaly_score = self.detector.predict(shrink(image, self.detector.image_size))
-        whole = resize_map(anomaly_map[:, None], image.shape[1:3])[:, 0]
-        return whole, anomaly_score, (anomaly_score > self.threshold).long()
+        model_map, anomaly_score = self.detector.anomaly(self.detector.see_tile(shrink(image, self.size)).maps)
+        anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
+        return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
 
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -68,6 +71,8 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     """
     config = json.dumps([detector.config, detector.data], sort_keys=True)
     scores, maxima = detector.normal["score"], detector.normal["maximum"]
+    tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
+    height, width = detector.look_size
     threshold, pixel_threshold = choose(scores, maxima, detector.defective, false_alarm_rate)
     return {
         "format": FORMAT,
@@ -76,6 +81,8 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
         "categories": detector.categories,
         "image_size": list(detector.image_size),
+        "tile": tile,
+        "top": detector.anomaly.top,
         "intensity_range": detector.data.get("intensity_range"),
         "false_alarm_rate": false_alarm_rate,
         "threshold": threshold.value,
@@ -83,10 +90,17 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "normal_scores": scores,
         "normal_maxima": maxima,
         "defective_scores": detector.defective,
-        "input": {"name": "image", "shape": ["N", "H", "W", 3], "type": "uint8", "channels": "RGB"},
+        # A tile is cut out of a resized image, which has more than 8 bits.
+        "input": {
+            "name": "image",
+            "shape": ["N", "H", "W", 3],
+            "type": "float32" if tile else "uint8",
+            "channels": "RGB",
+        },
         "outputs": {
             "anomaly_map": {"shape": ["N", "H", "W"], "type": "float32"},
             "anomaly_score": {"shape": ["N"], "type": "float32"},
             "label": {"shape": ["N"], "type": "int64"},
+            "model_map": {"shape": ["N", height, width], "type": "float32"},
         },
     }

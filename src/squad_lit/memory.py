@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from squad_lit.anomaly import Anomaly
 from squad_lit.backbone import Backbone
-from squad_lit.detector import Detector, Seen
-from squad_lit.pool import chunks_ahead
+from squad_lit.detector import Detector
+from squad_lit.seen import Seen
 from squad_lit.synthesis import Synthesis
 
 # A coreset is chosen among this many times as many patches, by distances in this many random directions.
@@ -38,6 +38,8 @@ class Memory(Detector):
         selection: ``random``, or ``coreset``: each next patch is the one farthest from those chosen (of 20 times as
             many random ones), which keeps rare normal looks.
         seed: Of the choice.
+        tile: Side of the square tiles in which images are looked at, in pixels; None: as a whole.
+        tile_overlap: Least share of a side that neighbouring tiles have in common.
 
     Raises:
         ValueError: ``patches`` below 1, or an unknown selection.
@@ -58,13 +60,23 @@ class Memory(Detector):
         patches: int,
         selection: str,
         seed: int,
+        tile: int | None = None,
+        tile_overlap: float = 0.0,
     ) -> None:
         if type(patches) is not int or patches < 1:
             raise ValueError(f"model.patches: expected a whole number of at least 1, got {patches}")
         if selection not in ("random", "coreset"):
             raise ValueError(f"model.selection: expected random or coreset, got {selection}")
         super().__init__(
-            backbone=backbone, groups=groups, anomaly=anomaly, maps=["memory"], synthesis=synthesis, steps=1, seed=seed
+            backbone=backbone,
+            groups=groups,
+            anomaly=anomaly,
+            maps=["memory"],
+            synthesis=synthesis,
+            steps=1,
+            seed=seed,
+            tile=tile,
+            tile_overlap=tile_overlap,
         )
         self.patches, self.selection = patches, selection
         self.register_buffer("memory", torch.zeros(0, sum(self.backbone.channels.values())))
@@ -87,19 +99,16 @@ class Memory(Detector):
     def training_step(self, step: int) -> None:
         images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
         self.local_batch = len(images)
-
-        def chunks() -> Iterator[Tensor]:
-            made = chunks_ahead(lambda index: images[index]["image"], len(images))
-            return (chunk.to(self.device) for chunk in made)
-
-        self.backbone.fit(chunks())
-        cells = self._rows(self.backbone(images[0]["image"][None].to(self.device))).shape[1]
+        self.backbone.fit(self.training_tiles())
+        first = next(self.training_tiles())
+        tiles = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
+        cells = tiles * self._rows(self.backbone(first[:1])).shape[1]
         count = self.patches * (_CANDIDATES if self.selection == "coreset" else 1)
-        chosen = np.random.default_rng(self.seed).permutation(len(images) * cells)[:count]
-        keep = torch.zeros(len(images) * cells, dtype=torch.bool)
+        chosen = np.random.default_rng(self.seed).permutation(cells)[:count]
+        keep = torch.zeros(cells, dtype=torch.bool)
         keep[torch.from_numpy(chosen)] = True
         found, start = [], 0
-        for chunk in chunks():
+        for chunk in self.training_tiles():
             rows = self._rows(self.backbone(chunk)).flatten(0, 1)
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)

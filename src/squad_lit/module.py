@@ -17,12 +17,14 @@ from torch.nn import functional as F
 from squad_lit import loss as losses
 from squad_lit.anomaly import Anomaly, residual_maps
 from squad_lit.backbone import Backbone
-from squad_lit.detector import Detector, Seen
+from squad_lit.detector import Detector
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.generator import Generator
-from squad_lit.pool import FeaturePool, chunks_ahead
+from squad_lit.pool import FeaturePool
 from squad_lit.quantizer import FSQ, codebook_statistics
+from squad_lit.seen import Seen
 from squad_lit.synthesis import CodeLevel
+from squad_lit.tile import AT_ONCE
 
 
 class Squad(Detector):
@@ -54,6 +56,8 @@ class Squad(Detector):
         scheduler: Makes a schedule from an optimiser and ``total_steps``.
         gradient_clip: Largest norm of each optimiser's gradient.
         seed: Of everything random in training.
+        tile: Side of the square tiles in which images are looked at and trained on, in pixels; None: as a whole.
+        tile_overlap: Least share of a side that neighbouring tiles have in common.
 
     Raises:
         ValueError: A number out of range, or a weight that is not known.
@@ -81,6 +85,8 @@ class Squad(Detector):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
         gradient_clip: float,
         seed: int,
+        tile: int | None = None,
+        tile_overlap: float = 0.0,
     ) -> None:
         if not 0 <= synthetic_fraction <= 1:
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
@@ -101,6 +107,8 @@ class Squad(Detector):
             synthesis=pool.synthesis,
             steps=steps,
             seed=seed,
+            tile=tile,
+            tile_overlap=tile_overlap,
         )
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
         self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
@@ -129,7 +137,9 @@ class Squad(Detector):
 
     def image_recon(self, seen: Seen) -> Tensor:
         assert seen.recon is not None
-        return self.generator.image_decoder(seen.recon.codes)
+        groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
+        parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
+        return torch.cat([self.generator.image_decoder(part) for part in parts])
 
     # Training
 
@@ -149,11 +159,15 @@ class Squad(Detector):
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         self.pool.attach(
-            data.train_set, self.backbone, seed=self.seed + 7919 * self.global_rank, steps=self.steps, show=show
+            data.train_set,
+            self.backbone,
+            self.grid(self.image_size),
+            seed=self.seed + 7919 * self.global_rank,
+            steps=self.steps,
+            show=show,
         )
         if self.step == 0:
-            images = chunks_ahead(lambda index: data.train_set[index]["image"], len(data.train_set))
-            self.backbone.fit(chunk.to(self.device) for chunk in images)
+            self.backbone.fit(self.training_tiles())
 
     def training_step(self, step: int) -> None:
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.
@@ -283,7 +297,7 @@ class Squad(Detector):
                 self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
 
     def _count_codes(self) -> None:
-        """How often each code occurs on the normal training images that the pool holds."""
+        """How often each code occurs on the normal training images, or tiles, that the pool holds."""
         for group, size in self.generator.codebook_sizes.items():
             if size:
                 self._code_count(group).zero_()  # counts are of the current weights only

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from squad_lit.augmentation import Augmentation
 from squad_lit.backbone import Backbone
 from squad_lit.synthesis import Synthesis
+from squad_lit.tile import Grid
 
 # Images that pass the backbone at once.
 _CHUNK = 16
@@ -33,7 +34,8 @@ class FeaturePool:
     """Cached features of clean views and of synthetic anomalies.
 
     Args:
-        views: Views of each image, the plain one included.
+        views: Views of each image, the plain one included; of an image of T tiles, T times as many views of a tile's
+            size, its plain tiles included.
         clean_limit: Most clean views held at a time; a larger data set is sampled anew at each refresh.
         synthetic: Synthetic anomalies drawn at each refresh.
         refresh_every: Steps between refreshes.
@@ -66,17 +68,20 @@ class FeaturePool:
         self._period = -1
         self._slots: list[tuple[int, int]] = []
 
-    def attach(self, dataset: Dataset[Any], backbone: Backbone, *, seed: int, steps: int, show: bool = False) -> None:
+    def attach(
+        self, dataset: Dataset[Any], backbone: Backbone, grid: Grid, *, seed: int, steps: int, show: bool = False
+    ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
 
         Args:
             dataset: Items with ``image`` (3, H, W) in [0, 1] and ``category``; normal images only.
             backbone: On the device that is to compute.
+            grid: The tiles of an image; views have their size.
             seed: Of views, anomalies and the order of batches.
             steps: Length of the training.
             show: Show a progress bar while the pool is filled.
         """
-        self._dataset, self._backbone, self._seed, self._show = dataset, backbone, seed, show
+        self._dataset, self._backbone, self._grid, self._seed, self._show = dataset, backbone, grid, seed, show
         self._steps = steps
         self._period, self._slots = -1, []
 
@@ -119,14 +124,14 @@ class FeaturePool:
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
-        plain = torch.tensor([i for i, (_, view) in enumerate(self._slots) if view == 0], dtype=torch.long)
+        plain = torch.tensor([i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)], dtype=torch.long)
         for index in plain.split(_CHUNK):
             yield {group: f[index].float() for group, f in self._clean.items()}
 
     def _draw_slots(self, period: int) -> list[tuple[int, int]]:
         """The (image, view) of each clean slot: all of them if they fit, else a draw of this period."""
         count = len(self._dataset)  # type: ignore[arg-type]
-        slots = [(image, view) for view in range(self.views) for image in range(count)]
+        slots = [(image, view) for view in range(self.views * len(self._grid)) for image in range(count)]
         if len(slots) <= self.clean_limit:
             return slots
         draw = np.random.default_rng([self._seed, 1, period]).permutation(len(slots))[: self.clean_limit]
@@ -136,15 +141,16 @@ class FeaturePool:
         def view_of(number: int) -> Tensor:
             index, view = self._slots[number]
             item = self._dataset[index]
-            image: Tensor = item["image"]
-            if view > 0:
-                image = self.augmentation(image, np.random.default_rng([self._seed, 2, index, view]))
+            if view < len(self._grid):
+                image: Tensor = item["image"][:, *self._grid.windows[view]].contiguous()  # the large image may go
+            else:
+                window = self._grid.draw(np.random.default_rng([self._seed, 7, index, view]))
+                image = self.augmentation(item["image"], np.random.default_rng([self._seed, 2, index, view]), window)
             self._image[number] = (image * 255).round().to(torch.uint8)
             self._category[number] = item["category"]
             return image
 
-        size = self._dataset[0]["image"].shape
-        self._image = torch.empty(len(self._slots), *size, dtype=torch.uint8)
+        self._image = torch.empty(len(self._slots), 3, *self._grid.tile, dtype=torch.uint8)
         self._category = [""] * len(self._slots)
         self._clean = self._compute("clean views", view_of, len(self._slots))
         self._kin = {name: np.flatnonzero(np.array(self._category) == name) for name in set(self._category)}

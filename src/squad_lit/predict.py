@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import sys
 import time
@@ -28,9 +29,12 @@ from squad_lit.visual import colour_map, outline
 if TYPE_CHECKING:
     from squad_lit.predictor import Predictor, Result
 
-FIELDS = ("image_path", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area")
+FIELDS = ("image_path", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area", "roi")
 # Folder of each kind of file, and what is appended to the image's name.
 ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
+# Rows of an overlay that are drawn at a time, and the brightness of what is not judged.
+_STRIP = 256
+_DIMMED = 0.35
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         images = find_images(_places(options.inputs, options.from_file))
         # Not before the paths are known to be right: this may import torch.
         predictor = squad_lit.load(
-            options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate
+            options.checkpoint,
+            runtime=options.runtime,
+            false_alarm_rate=options.false_alarm_rate,
+            roi=options.roi,
         )
         options.output.mkdir(parents=True, exist_ok=True)
         print(f"threshold {predictor.threshold}")
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[Path, str]:
-    """Predict the images that have no row and files of the same threshold yet.
+    """Predict the images that have no row and files of the same threshold and region of interest yet.
 
     Args:
         predictor: The model.
@@ -71,6 +78,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
     rows = _read(table)
     folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
     skipped: dict[Path, str] = {}
+    known_by = _known_by(predictor)
     started, made = time.perf_counter(), 0
     with table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
         if not rows:
@@ -80,7 +88,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
             writer.writeheader()
         for path in _progress(images):
             files = _files(path, folder, output)
-            if _is_done(rows.get(str(path)), files, predictor.threshold.value):
+            if _is_done(rows.get(str(path)), files, known_by):
                 continue
             try:
                 image = predictor.read(path)
@@ -89,7 +97,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[
                 continue
             result = predictor.predict(image)
             _write(result, to_uint8(image), files, predictor.pixel_threshold.value)
-            rows[str(path)] = _row(path, result, predictor.threshold.value)
+            rows[str(path)] = _row(path, result) | known_by
             writer.writerow(rows[str(path)])  # at once, so that an interruption loses nothing
             file.flush()
             made += 1
@@ -105,6 +113,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
     rate = f"of normal images (default: that of the export; of a checkpoint by known defects, else {FALSE_ALARM_RATE})"
     parser.add_argument("--false-alarm-rate", type=float, help=rate)
+    roi = "image of the region of interest, scaled to each image: what is 0 in it is not judged"
+    parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     parser.add_argument("--from-file", help="a file with an image or folder a line; - reads standard input")
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help="folders are read recursively")
     options = parser.parse_args(arguments)
@@ -136,8 +146,17 @@ def _files(path: Path, folder: Path, output: Path) -> dict[str, Path]:
     return {kind: output / kind / name.with_name(name.name + ending) for kind, ending in ENDINGS.items()}
 
 
-def _is_done(row: Mapping[str, Any] | None, files: Mapping[str, Path], threshold: float) -> bool:
-    return row is not None and row["threshold"] == f"{threshold:.6g}" and all(f.exists() for f in files.values())
+def _known_by(predictor: Predictor) -> dict[str, str]:
+    """What tells results of this threshold and region of interest from others."""
+    roi = predictor.roi
+    digest = (
+        "" if roi is None else hashlib.sha256(str(roi.shape).encode() + np.packbits(roi).tobytes()).hexdigest()[:12]
+    )
+    return {"threshold": f"{predictor.threshold.value:.6g}", "roi": digest}
+
+
+def _is_done(row: Mapping[str, Any] | None, files: Mapping[str, Path], known_by: Mapping[str, str]) -> bool:
+    return row is not None and row.items() >= known_by.items() and all(f.exists() for f in files.values())
 
 
 def _read(table: Path) -> dict[str, dict[str, Any]]:
@@ -149,13 +168,12 @@ def _read(table: Path) -> dict[str, dict[str, Any]]:
     return {row["image_path"]: row for row in rows}
 
 
-def _row(path: Path, result: Result, threshold: float) -> dict[str, Any]:
+def _row(path: Path, result: Result) -> dict[str, Any]:
     *box, area = result.regions[0] if result.regions else ("", "")
     return {
         "image_path": str(path),
         "anomaly_score": f"{result.anomaly_score:.6g}",
         "label": result.label,
-        "threshold": f"{threshold:.6g}",
         "regions": len(result.regions),
         "largest_box": " ".join(map(str, box)),
         "largest_area": area,
@@ -179,12 +197,19 @@ def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) ->
         pixel_threshold: Has the middle colour of the scale; 0 and below are dark and leave the image as it is.
 
     Returns:
-        ``(H, W, 3)`` uint8, the mask outlined.
+        ``(H, W, 3)`` uint8, the mask outlined; what lies outside of the region of interest is dimmed.
     """
-    share = np.clip(result.anomaly_map / (2 * pixel_threshold), 0, 1)[..., None]
-    heat = colour_map(result.anomaly_map, 0, 2 * pixel_threshold)
-    mixed = (1 - 0.7 * share) * image + 0.7 * share * heat
-    return outline(mixed.round().astype(np.uint8), result.mask)
+    mixed = np.empty_like(image)
+    for start in range(0, len(image), _STRIP):  # the colours of a large image take ten times its memory
+        strip = slice(start, start + _STRIP)
+        anomaly_map = result.anomaly_map[strip]
+        looked_at = ~np.isnan(anomaly_map)[..., None]
+        values = np.where(looked_at[..., 0], anomaly_map, 0)
+        share = np.clip(values / (2 * pixel_threshold), 0, 1)[..., None]
+        heat = colour_map(values, 0, 2 * pixel_threshold)
+        light = np.where(looked_at, 1.0, _DIMMED)
+        mixed[strip] = (light * ((1 - 0.7 * share) * image[strip] + 0.7 * share * heat)).round().astype(np.uint8)
+    return outline(mixed, result.mask)
 
 
 if __name__ == "__main__":

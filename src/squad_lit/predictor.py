@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from squad_lit.image_file import read_pixels
+from squad_lit.image_file import read_marked, read_pixels, resize_pixels, resize_plane
 from squad_lit.region import Region, connected_regions
-from squad_lit.runtime import Runtime
+from squad_lit.runtime import Output, Runtime
 from squad_lit.threshold import choose
+from squad_lit.tile import AT_ONCE, Grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,9 @@ class Result(NamedTuple):
     """What is known of one image.
 
     Args:
-        anomaly_map: ``(H, W)`` float32 at the image's own resolution, in deviations from normal.
-        anomaly_score: Of the image, in the same unit.
+        anomaly_map: ``(H, W)`` float32 at the image's own resolution, in deviations from normal; NaN outside of the
+            region of interest, if there is one.
+        anomaly_score: Of the image, or of the region of interest, in the same unit.
         label: 1 = anomalous: the score exceeds the threshold.
         mask: ``(H, W)`` bool: where the map exceeds the pixel threshold.
         regions: ``(row, column, height, width, area)`` in pixels of each connected part of the mask, the largest first.
@@ -46,13 +48,24 @@ class Predictor:
             of a checkpoint the threshold that tells known defects best (``squad_lit.calibrate``), else a rate of 0.01.
             The threshold of the score, and that of the map's highest pixel, come from normal images that were not
             trained on.
+        roi: Region of interest: an image file, or an array ``(H, W)``. What is not zero is judged; the rest is looked
+            at, but counts for nothing. It is scaled to the size of each image by nearest neighbour. The thresholds stay
+            those of whole images, unless ``squad_lit.calibrate`` was given the same region.
 
     Raises:
-        ValueError: A rate out of range.
+        ValueError: A rate out of range, or a region that is empty or of another shape.
+        OSError: The file of the region cannot be read.
     """
 
-    def __init__(self, runtime: Runtime, *, false_alarm_rate: float | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        false_alarm_rate: float | None = None,
+        roi: NDArray[Any] | str | Path | None = None,
+    ) -> None:
         self.runtime = runtime
+        self.roi = None if roi is None else _to_region(roi)
         about = runtime.metadata
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
@@ -74,10 +87,47 @@ class Predictor:
             ValueError: Another shape or type.
         """
         pixels = self.read(image) if isinstance(image, str | Path) else _to_pixels(image)
-        anomaly_map, score = (found[0] for found in self.runtime.run(pixels[None]))
+        anomaly_map, score, model_map = self._look(pixels)
+        if self.roi is not None:
+            shown = Image.fromarray(self.roi).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
+            anomaly_map = np.where(np.asarray(shown), anomaly_map, np.float32(np.nan))
+            # At the model's size: what lies inside by half or, of a region thinner than its pixels, what comes nearest.
+            share = resize_plane(self.roi, model_map.shape)
+            score = self._score(model_map[share >= min(0.5, share.max())])
         mask = anomaly_map > self.pixel_threshold.value
-        value = float(score)
-        return Result(anomaly_map, value, int(value > self.threshold.value), mask, connected_regions(mask))
+        return Result(anomaly_map, score, int(score > self.threshold.value), mask, connected_regions(mask))
+
+    def _look(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
+        """Map at the image's own resolution, score, and map at the model's size, of a whole image ``(H, W, 3)``."""
+        about = self.runtime.metadata
+        if about["tile"] is None:
+            found = Output(*(part[0] for part in self.runtime.run(pixels[None])))
+            return found.anomaly_map, float(found.anomaly_score), found.model_map
+        image = resize_pixels(pixels, about["image_size"])
+        grid = Grid(about["image_size"], **about["tile"])
+        model_map = np.zeros(grid.size, np.float32)
+        for start in range(0, len(grid), AT_ONCE):
+            windows = grid.windows[start : start + AT_ONCE]
+            maps = self.runtime.run(np.stack([image[window] for window in windows])).model_map
+            for number, (window, tile) in enumerate(zip(windows, maps, strict=True), start):
+                model_map[window] += grid.weight(number) * tile
+        return resize_plane(model_map, pixels.shape[:2]), self._score(model_map.ravel()), model_map
+
+    def _score(self, values: NDArray[np.float32]) -> float:
+        """Mean of the highest share of these pixels, as :func:`squad_lit.anomaly.top_mean`."""
+        count = max(1, round(self.runtime.metadata["top"] * len(values)))
+        return float(np.partition(values, -count)[-count:].mean())
+
+
+def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
+    """``(H, W)``: what is to be judged."""
+    marked = read_marked(roi) if isinstance(roi, str | Path) else np.asarray(roi) != 0
+    name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
+    if marked.ndim != 2:
+        raise ValueError(f"{name}: expected an array (H, W), got shape {marked.shape}")
+    if not marked.any():
+        raise ValueError(f"{name}: the region of interest is empty; expected pixels that are not 0 where to look")
+    return marked
 
 
 def _to_pixels(image: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime import quantization
 
-from squad_lit.image_file import IMAGE_EXTENSIONS, read_pixels, to_uint8
+from squad_lit.image_file import IMAGE_EXTENSIONS, read_pixels, resize_pixels, to_uint8
 from squad_lit.runtime import KEY
+from squad_lit.tile import Grid
 
 # Images whose ranges are looked at, at most.
 _IMAGES = 64
@@ -56,7 +56,7 @@ def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
     quantization.quantize_static(
         model,
         path,
-        _Reader(images, about["intensity_range"]),
+        _Reader(images, about),
         per_channel=True,
         nodes_to_quantize=chosen,
         activation_type=quantization.QuantType.QUInt8,
@@ -67,11 +67,19 @@ def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Images one by one, as the graph takes them."""
+    """Images one by one, or a tile of each, as the graph takes them."""
 
-    def __init__(self, paths: Sequence[Path], intensity_range: Sequence[float] | None) -> None:
-        self._images: Iterator[NDArray[np.uint8]] = (to_uint8(read_pixels(path, intensity_range)) for path in paths)
+    def __init__(self, paths: Sequence[Path], about: dict[str, Any]) -> None:
+        self._images = (_input(number, path, about) for number, path in enumerate(paths))
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         image = next(self._images, None)
         return None if image is None else {"image": image[None]}
+
+
+def _input(number: int, path: Path, about: dict[str, Any]) -> NDArray[Any]:
+    pixels = read_pixels(path, about["intensity_range"])
+    if about["tile"] is None:
+        return to_uint8(pixels)
+    windows = Grid(about["image_size"], **about["tile"]).windows
+    return resize_pixels(pixels, about["image_size"])[windows[number % len(windows)]]

@@ -1,4 +1,4 @@
-"""What a trained model runs on: torch, ONNX Runtime or OpenVINO, all behind ``run(image) -> (map, score)``.
+"""What a trained model runs on: torch, ONNX Runtime or OpenVINO, all behind ``run(image) -> (map, score, model map)``.
 
 Each runtime's own package is imported when it is chosen, so that an exported file needs NumPy, Pillow and that package.
 """
@@ -9,19 +9,31 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squad_lit.image_file import to_uint8
+from squad_lit.image_file import to_float32, to_uint8
 
-FORMAT = 1
-"""Of the description in an exported file; a higher one is refused."""
+FORMAT = 2
+"""Of an exported file and its description; another one is refused."""
 KEY = "squad_lit"
 """Of the description, in the file's own metadata."""
 
-Output = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+class Output(NamedTuple):
+    """What a model says of N images, in deviations from normal.
+
+    Args:
+        anomaly_map: ``(N, H, W)``, at the images' resolution.
+        anomaly_score: ``(N,)``.
+        model_map: ``(N, height, width)``, at the size that the model looks at; the score is its.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    anomaly_score: NDArray[np.float32]
+    model_map: NDArray[np.float32]
 
 
 class Runtime(Protocol):
@@ -34,9 +46,9 @@ class Runtime(Protocol):
     metadata: dict[str, Any]
 
     def run(self, image: NDArray[Any]) -> Output:
-        """Map ``(N, H, W)`` and score ``(N,)`` of pixels ``(N, H, W, 3)``: uint8, or float32 in [0, 1].
+        """Maps and scores of images, or of tiles, ``(N, H, W, 3)``: uint8, or float32 in [0, 1].
 
-        Exported files take uint8, to which they round float pixels.
+        Exported files of models without tiles take uint8, to which float pixels are rounded.
         """
         ...
 
@@ -81,8 +93,8 @@ class Checkpoint:
         import torch
 
         with torch.inference_mode():
-            anomaly_map, score, _ = self._model(torch.tensor(image))
-        return anomaly_map.numpy(), score.numpy()
+            anomaly_map, score, _, model_map = self._model(torch.tensor(image))
+        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
 
 
 class Program:
@@ -101,8 +113,8 @@ class Program:
         import torch
 
         with torch.inference_mode():
-            anomaly_map, score, _ = self._model(torch.tensor(to_uint8(image)))
-        return anomaly_map.numpy(), score.numpy()
+            anomaly_map, score, _, model_map = self._model(torch.tensor(_as_input(image, self.metadata)))
+        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
 
 
 class Onnx:
@@ -119,8 +131,7 @@ class Onnx:
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
 
     def run(self, image: NDArray[Any]) -> Output:
-        anomaly_map, score = self._session.run(["anomaly_map", "anomaly_score"], {"image": to_uint8(image)})
-        return anomaly_map, score
+        return Output(*self._session.run(Output._fields, {"image": _as_input(image, self.metadata)}))
 
 
 class OpenVino:
@@ -140,8 +151,8 @@ class OpenVino:
         self.metadata = _metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
 
     def run(self, image: NDArray[Any]) -> Output:
-        found = self._model(to_uint8(image))
-        return found["anomaly_map"], found["anomaly_score"]
+        found = self._model(_as_input(image, self.metadata))
+        return Output(*(found[name] for name in Output._fields))
 
 
 _KINDS: dict[str, tuple[str, Callable[[Path], Runtime]]] = {
@@ -158,11 +169,21 @@ def _import(name: str, package: str) -> Any:
         raise ImportError(f"this model needs the package {package}: pip install {package}") from error
 
 
+def _as_input(image: NDArray[Any], metadata: dict[str, Any]) -> NDArray[Any]:
+    """Pixels of the type that the graph takes."""
+    return to_uint8(image) if metadata["input"]["type"] == "uint8" else to_float32(image)
+
+
 def _metadata(path: Path, text: str | None) -> dict[str, Any]:
     """The description of an exported file, checked."""
     if not text:
         raise ValueError(f"{path} was not written by squad_lit.export: it has no metadata {KEY!r}")
     found: dict[str, Any] = json.loads(text)
+    if found["format"] < FORMAT:
+        raise ValueError(
+            f"{path} was exported by squad_lit {found['squad_lit']}, which is older than this one: export the "
+            f"checkpoint anew with python -m squad_lit.export"
+        )
     if found["format"] > FORMAT:
         raise ValueError(
             f"{path} was exported by squad_lit {found['squad_lit']}, which is newer than this one: update squad_lit"

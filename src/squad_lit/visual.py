@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from squad_lit.metric.curve import AXES
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -98,6 +96,8 @@ def curve_figure(lines: Mapping[str, Mapping[str, Any]], colours: Mapping[str, s
         colours: Of each line; none given: those of matplotlib, in turn.
     """
     from matplotlib.figure import Figure
+
+    from squad_lit.metric.curve import AXES  # imports torch, which whoever runs an exported model may not have
 
     names = list(dict.fromkeys(name for curves in lines.values() for name in curves))
     figure = Figure(figsize=(2.6 * max(1, len(names)), 2.6), layout="constrained")

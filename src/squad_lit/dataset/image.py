@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional
 
-from squad_lit.image_file import IMAGE_EXTENSIONS, open_image, read_pixels
+from squad_lit.image_file import IMAGE_EXTENSIONS, read_marked, read_pixels
 
 # Where a PNG may say how it is to be turned.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -126,15 +126,7 @@ def read_mask(path: Path | str) -> Tensor:
     Raises:
         OSError: The file cannot be read; the message names it.
     """
-    image = open_image(Path(path))
-    if image.mode in ("LA", "La", "PA"):
-        image = image.getchannel(0)
-    elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-        image = image.convert("RGB")
-    array = np.asarray(image) != 0
-    if array.ndim == 3:
-        array = array.any(axis=2)
-    return torch.from_numpy(array.astype(np.uint8))
+    return torch.from_numpy(read_marked(path).astype(np.uint8))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
