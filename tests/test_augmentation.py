@@ -148,3 +148,11 @@ def test_view_is_an_image():
 def test_augmentation_refuses_in_words(wrong, words):
     with pytest.raises(ValueError, match=words):
         make(**wrong)
+
+
+@pytest.mark.parametrize("changed", [{}, {"rotation": 20, "shift": 0.1, "zoom": 0.2, "brightness": 0.2}])
+def test_a_window_is_that_part_of_the_whole_view(changed):
+    window = slice(3, 11), slice(5, 18)
+    view = make(flip=["horizontal"], **changed)
+    whole = view(image(16, 20), np.random.default_rng(1))
+    assert torch.equal(view(image(16, 20), np.random.default_rng(1), window), whole[:, *window])

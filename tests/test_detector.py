@@ -28,11 +28,11 @@ def paint(image: np.ndarray, others: Any, rng: np.random.Generator) -> tuple[np.
     return (image + 0.3 * mask[..., None]).astype(np.float32), mask
 
 
-def make(images: Tensor, synthesis: Any = paint) -> Brightness:
+def make(images: Tensor, synthesis: Any = paint, kind: type[Brightness] = Brightness, **tiles: Any) -> Brightness:
     class Backbone(nn.Module):
         groups, stride = {"a": [1]}, {"a": 1}
 
-    model = Brightness(
+    model = kind(
         backbone=lambda groups: Backbone(),
         groups={"a": [1]},
         anomaly=lambda names: Anomaly(names, sigma=0.0, top=0.1, weight={"residual": 1.0}),
@@ -40,6 +40,7 @@ def make(images: Tensor, synthesis: Any = paint) -> Brightness:
         synthesis=synthesis,
         steps=1,
         seed=0,
+        **tiles,
     )
     return model
 
@@ -143,3 +144,54 @@ def test_flips_have_names():
     assert Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["horizontal", "vertical"]).flip_sides == [-1, -2]
     with pytest.raises(ValueError, match=r"anomaly\.flips: expected any of horizontal, vertical, got \['diagonal'\]"):
         Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["diagonal"])
+
+
+class Listening(Brightness):
+    """Notes what a model that measures more is given."""
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.heard: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+        self.heard.append((corrupted.features["a"], clean["a"], mask))
+
+
+def test_a_local_model_measures_the_same_in_tiles(images):
+    whole, tiled = make(images), make(images, tile=8, tile_overlap=0.25, kind=Listening)
+    validate(whole, images)
+    validate(tiled, images)
+    assert tiled.measured == pytest.approx(whole.measured, abs=1e-5)
+    np.testing.assert_allclose(tiled.normal["maximum"], whole.normal["maximum"], rtol=1e-4)
+    assert sum(len(mask) for _, _, mask in tiled.heard) == 20 * 9
+    for corrupted, clean, mask in tiled.heard:
+        assert clean.shape[1:] == (3, 8, 8)
+        assert torch.equal(((corrupted - clean).abs() > 0).any(1, keepdim=True), mask > 0)  # each with its own
+
+
+def test_maps_of_tiles_are_blended_and_their_features_kept_image_by_image(images):
+    model = make(images, tile=8, tile_overlap=0.25)
+    seen, expected = model.see(images), model.look(images)
+    torch.testing.assert_close(seen.maps, expected.maps, atol=1e-6, rtol=0)
+    assert seen.features["a"].shape == (20 * 9, 3, 8, 8)
+    assert torch.equal(seen.features["a"][9], images[1, :, :8, :8])
+
+
+@pytest.mark.parametrize(
+    ("tiles", "words"),
+    [
+        ({"tile": 0}, r"model\.tile: expected null or a multiple of 1 px"),
+        ({"tile": 8.5}, r"model\.tile: expected null or a multiple of 1 px .*got 8\.5"),
+        ({"tile": 8, "tile_overlap": 1.0}, r"model\.tile_overlap: expected a share in \[0, 0\.9\], got 1\.0"),
+    ],
+)
+def test_tiles_that_cannot_be_are_refused_in_words(images, tiles, words):
+    with pytest.raises(ValueError, match=words):
+        make(images, **tiles)
+
+
+def test_a_tile_larger_than_the_image_is_refused_in_words(images):
+    model = make(images, tile=32)
+    model.check_data(["x"], [32, 48])
+    with pytest.raises(ValueError, match=r"model\.tile: expected at most .*image_size=\[16, 48\], got 32"):
+        model.check_data(["x"], [16, 48])

@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 
 import squad_lit
-from squad_lit import train
+from squad_lit import checkpoint, train
 from squad_lit.export import OPSET, SUFFIXES, main
+from squad_lit.inference import shrink
 from squad_lit.predict import main as predict
+from squad_lit.predictor import Predictor
 from squad_lit.quantization import choose, quantize
 from squad_lit.runtime import KEY, Runtime, open_runtime
 
@@ -27,9 +29,11 @@ SIDE = 64
 MODELS = {
     "squad": ["model.generator.width=16", "discriminator.segmentation.width=16"],
     "memory": ["model=memory", "model.patches=50", "anomaly.flips=[vertical]"],
+    "tiled": ["model=memory", "model.patches=50", "model.tile=32"],
 }
 # An export takes seconds, so that what the formats share is seen with one of the models.
 FILES = [("squad", form) for form in SUFFIXES] + [("memory", "onnx"), ("memory", "openvino")]
+TILED = [("tiled", "onnx"), ("tiled", "openvino")]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
             module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
-            if name == "memory":
+            if name != "squad":
                 module.memory = module._rows(module.backbone(noise))[0, :50]
             maps = module.eval().see(noise).maps
             module.anomaly.calibrate(
@@ -71,7 +75,7 @@ def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     """By model and format."""
     folder = tmp_path_factory.mktemp("exported")
     made = {}
-    for name, form in FILES:
+    for name, form in FILES + TILED:
         made[name, form] = folder / "new" / f"{name}{SUFFIXES[form]}"
         command = ["--checkpoint", str(models[name]), "--format", form, "--output", str(made[name, form])]
         assert main([*command, "--false-alarm-rate", "0.25"]) == 0
@@ -97,6 +101,26 @@ def test_files_give_what_the_checkpoint_gives(models, exported, images, name, fo
         np.testing.assert_allclose(model_map, expected.model_map, atol=1e-3)
 
 
+@pytest.mark.parametrize(("name", "form"), [("tiled", "checkpoint"), *TILED])
+def test_a_tiled_model_sees_the_same_in_each_runtime(models, exported, images, name, form):
+    """The truth: the model itself, which cuts and blends in torch."""
+    detector = checkpoint.load(models[name])
+    predictor = Predictor(opened(models[name] if form == "checkpoint" else exported[name, form]))
+    region = np.zeros((SIDE, SIDE))
+    region[:20, 30:] = 1
+    for image in [*images, images[2] / np.float32(255)]:
+        with torch.inference_mode():
+            expected, score = detector.predict(shrink(torch.tensor(image[None]), [SIDE, SIDE]))
+        found = predictor.predict(image)
+        assert found.anomaly_map.shape == image.shape[:2]
+        assert found.anomaly_score == pytest.approx(float(score), abs=1e-4)
+        model_map = predictor._look(image)[2]
+        np.testing.assert_allclose(model_map, expected[0], atol=1e-4)
+        inside = Predictor(predictor.runtime, roi=region).predict(image).anomaly_score
+        values = expected[0][torch.from_numpy(region) > 0]
+        assert inside == pytest.approx(float(values.topk(round(0.01 * len(values))).values.mean()), abs=1e-4)
+
+
 def test_each_file_says_what_it_is(models, exported):
     for (name, form), path in exported.items():
         about = opened(path).metadata
@@ -107,7 +131,9 @@ def test_each_file_says_what_it_is(models, exported):
         scores = about["normal_scores"]
         assert about["threshold"] == sorted(scores)[-2]  # 2 of 9 places are at most a quarter
         assert about["config_hash"] == opened(models[name]).metadata["config_hash"]
-    assert len({opened(path).metadata["config_hash"] for path in exported.values()}) == 2
+        assert about["tile"] == ({"side": 32, "overlap": 0.25} if name == "tiled" else None)
+        assert about["input"]["type"] == ("float32" if name == "tiled" else "uint8")
+    assert len({opened(path).metadata["config_hash"] for path in exported.values()}) == 3
 
 
 def test_the_onnx_file_is_a_valid_one_of_the_stated_opset(exported, images):
@@ -270,6 +296,7 @@ def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
     [
         (lambda text: None, "was not written by squad_lit"),
         (lambda text: text.replace('"format": 2', '"format": 3'), "newer"),
+        (lambda text: text.replace('"format": 2', '"format": 1'), "older than this one: export the checkpoint anew"),
     ],
 )
 def test_foreign_and_newer_files_are_refused(exported, tmp_path, change, words):

@@ -11,7 +11,7 @@ PACKAGE = "squad_lit"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discriminator", "synthesis", "defect"}
-MATHS |= {"augmentation", "table", "threshold", "region"}
+MATHS |= {"augmentation", "table", "threshold", "region", "tile", "seen"}
 WIRING = {"dataset", "detector", "module", "memory", "callback", "logger", "panel", "backbone", "evaluation"}
 WIRING |= {"predictor", "inference", "runtime", "quantization"}
 ENTRY = {"command", "train", "check", "predict", "export", "calibrate", "report", "view", "job", "sweep", "search"}

@@ -78,6 +78,14 @@ def test_what_is_remembered_whole_has_distance_zero(images):
     assert model.look(images).maps["memory"].max() < 0.05  # cdist by matrix products is exact to about 1e-2
 
 
+def test_tiles_are_remembered_all_and_looked_at_alike(images):
+    model = fill(make(patches=10**6, tile=32, tile_overlap=0.25), images)
+    assert len(model.memory) == 5 * len(model.grid((64, 96))) * 4 * 4  # cells of 8 px
+    assert model.see(images).maps["memory"].shape == (5, 64, 96)
+    assert model.see(images).maps["memory"].max() < 0.05
+    assert model.look(images).maps["memory"].max() > 0.1  # as a whole the borders look different
+
+
 def test_coreset_by_hand():
     # On a line the projection keeps the order of the distances: after any start the ends come first.
     rows = torch.tensor([[0.0], [1.0], [1.1], [4.0], [10.0]])

@@ -322,6 +322,38 @@ def test_no_more_views_are_held_than_allowed_and_all_have_their_turn(data):
     assert len(held) == 10
 
 
+# Tiles
+
+TILES = Grid((SIDE, SIDE), 32, 0.25)
+
+
+def whole_of(view: Tensor, data: Textures) -> list[int]:
+    """The images that a view is a window of."""
+    patches = [i.unfold(1, 32, 1).unfold(2, 32, 1) for i in data.images]
+    return [n for n, p in enumerate(patches) if ((p - view[:, None, None]).abs() < 0.003).all(-1).all(-1).all(0).any()]
+
+
+def test_views_of_a_tiled_image_are_its_tiles_and_random_windows(data):
+    still = Augmentation(flip=[], rotation=0, shift=0, zoom=0, brightness=0)
+    pool = attached(data, grid=TILES, augmentation=still)
+    assert len(TILES) == 9
+    batch = take(pool, 0, clean=2 * 5 * 9, synthetic=6)
+    assert batch["image"].shape == (96, 3, 32, 32)
+    assert sorted(n for view in batch["image"][:90] for n in whole_of(view, data)) == sorted([*range(5)] * 18)
+    plain = torch.cat([chunk["pixel"] for chunk in pool.plain_features()])
+    expected = torch.stack([image[:, rows, columns] for rows, columns in TILES.windows for image in data.images])
+    torch.testing.assert_close(plain, expected, atol=5e-4, rtol=0)
+    assert len(batch["image"][:90].flatten(1).unique(dim=0)) > 80  # the others lie anywhere
+    torch.testing.assert_close(batch["image"], batch["target"]["pixel"], atol=0.5 / 255 + 5e-4, rtol=0)
+
+
+def test_batches_of_tiles_are_a_function_of_the_step(data):
+    setting = {"grid": TILES, "clean_limit": 7}
+    walked = attached(data, **setting)
+    batches = [take(walked, step) for step in range(9)]
+    assert equal(take(attached(data, **setting), 8), batches[8])
+
+
 @pytest.mark.parametrize("name", ["views", "clean_limit", "synthetic", "refresh_every"])
 def test_pool_refuses_in_words(name):
     with pytest.raises(ValueError, match=rf"model\.pool\.{name}: expected at least 1, got 0"):

@@ -157,6 +157,27 @@ def test_memory_is_filled_tested_and_reloaded(tmp_path: Path, mvtec: Path, selec
     assert list((tmp_path / "a" / "panels").glob("*.png"))
 
 
+@pytest.mark.parametrize("options", [["discriminator=both"], ["model=memory", "model.patches=40"]])
+def test_large_images_are_trained_and_tested_in_tiles(tmp_path: Path, mvtec: Path, options: list[str]) -> None:
+    tiles = ["dataset.image_size=[96,128]", "model.tile=64"]
+    figures = run(tmp_path / "a", mvtec, *options, *tiles)
+    assert 0 <= figures["pixel_aupro"] <= 1
+    assert ("psnr" in figures) == ("copy_ratio/low" in figures) == ("model=memory" not in options)
+    again = run(tmp_path / "b", mvtec, "fit=false", *tiles[:1], f"checkpoint={tmp_path / 'a' / 'last.ckpt'}")
+    assert again["pixel_ap"] == figures["pixel_ap"]
+    with Image.open(next((tmp_path / "a" / "panels").glob("*.png"))) as panel:
+        assert panel.height == 96 + 14  # the whole image, and its caption
+
+
+def test_a_checkpoint_from_before_there_were_tiles_goes_on(tmp_path: Path, mvtec: Path) -> None:
+    trained = run(tmp_path / "a", mvtec, "model=memory", "model.patches=40")
+    content = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)
+    del content["squad_lit"]["config"]["tile"], content["squad_lit"]["config"]["tile_overlap"]
+    torch.save(content, tmp_path / "old.ckpt")
+    resumed = run(tmp_path / "b", mvtec, "model=memory", "model.patches=40", f"resume={tmp_path / 'old.ckpt'}")
+    assert resumed["pixel_ap"] == trained["pixel_ap"]
+
+
 def groups() -> list[str]:
     return sorted(
         f"{folder.name}={file.stem}"

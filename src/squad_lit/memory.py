@@ -100,9 +100,9 @@ class Memory(Detector):
         images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
         self.local_batch = len(images)
         self.backbone.fit(self.training_tiles())
-        first = next(self.training_tiles())
-        tiles = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
-        cells = tiles * self._rows(self.backbone(first[:1])).shape[1]
+        grid = self.grid(images[0]["image"].shape[-2:])
+        blank = torch.zeros(1, 3, *grid.tile, device=self.device)
+        cells = len(images) * len(grid) * self._rows(self.backbone(blank)).shape[1]
         count = self.patches * (_CANDIDATES if self.selection == "coreset" else 1)
         chosen = np.random.default_rng(self.seed).permutation(cells)[:count]
         keep = torch.zeros(cells, dtype=torch.bool)

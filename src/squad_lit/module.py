@@ -158,14 +158,8 @@ class Squad(Detector):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        self.pool.attach(
-            data.train_set,
-            self.backbone,
-            self.grid(self.image_size),
-            seed=self.seed + 7919 * self.global_rank,
-            steps=self.steps,
-            show=show,
-        )
+        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.image_size)
+        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, steps=self.steps, show=show)
         if self.step == 0:
             self.backbone.fit(self.training_tiles())
 

@@ -60,7 +60,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
     """Where tiles begin along an axis: as few as overlap enough, the first and the last at the ends."""
     if side > length:
         raise ValueError(f"a tile of {side} px does not fit into an image of {length} px")
-    step = max(1, int(side * (1 - overlap)))
+    step = max(1, int(side * (1 - overlap) + 1e-9))  # 100 * (1 - 0.9) is 9.999999999999998
     gaps = -(-(length - side) // step)
     return [i * (length - side) // gaps for i in range(gaps + 1)] if gaps else [0]
 
