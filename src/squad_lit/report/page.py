@@ -57,7 +57,7 @@ class Picture:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page from one of the templates, which share ``page.html``: its style, its sorting and its search.
+    """A page from one of the templates, which share ``page.html``.
 
     Args:
         template: Name of a file in ``template/``.
@@ -117,10 +117,20 @@ def picture(file: Path, folder: Path, *, link: bool) -> str:
     if link:
         return quote(Path(os.path.relpath(file, folder)).as_posix())
     with Image.open(file) as opened:
-        image = opened.convert("RGB")
-    image.thumbnail((_WIDTH, _WIDTH))
+        return embed(opened.convert("RGB"), _WIDTH, _QUALITY)
+
+
+def embed(image: Image.Image, side: int, quality: int) -> str:
+    """A picture as a data URI.
+
+    Args:
+        image: RGB; made smaller in place.
+        side: The longer one, at most, in pixels.
+        quality: Of JPEG, in [0, 95].
+    """
+    image.thumbnail((side, side))
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=_QUALITY)
+    image.save(content, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 

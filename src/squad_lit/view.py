@@ -1,0 +1,333 @@
+"""A page to look through the images of a test or a prediction: ``python -m squad_lit.view RUN``.
+
+``RUN`` is a run's folder, whose checkpoint looks at the test images once more, because a run keeps pictures of a few
+only; or an output folder of ``squad_lit.predict``, whose overlays are taken as they are. Exit status: 0 all is well, 2
+some images have no pictures, 1 it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from squad_lit.detector import Detector
+
+LIMIT = 500  # images with pictures: some 12 MB
+SIDE, QUALITY = 256, 75  # of a picture: longer side in pixels, JPEG
+
+IMAGE, MAP, RECONSTRUCTION = "image", "map", "reconstruction"
+
+
+@dataclass
+class Row:
+    """An image of the gallery.
+
+    Args:
+        path: As it is in ``predictions.csv``.
+        name: What it is called in the page.
+        score: In deviations from normal.
+        category: Empty if it is not known.
+        kind: Of the defect, ``good`` if there is none; empty if it is not known.
+        label: 1: anomalous; None: nobody has said.
+        pictures: Sources of image elements, by caption.
+    """
+
+    path: str
+    name: str
+    score: float
+    category: str = ""
+    kind: str = ""
+    label: int | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the page shows.
+
+    Args:
+        title: Above it.
+        rows: All images.
+        threshold: Where the slider starts.
+        origin: Where this threshold comes from, in words.
+        failed: Why an image has no pictures, by path.
+    """
+
+    title: str
+    rows: list[Row]
+    threshold: float
+    origin: str
+    failed: Mapping[str, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.view``; returns the exit status."""
+    options = _parse(arguments)
+    output: Path = options.output or options.run / "view.html"
+    try:
+        gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
+        size = write(gallery, output)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {_shown(str(error))}", file=sys.stderr)
+        return 1
+    for reason in gallery.failed.values():
+        print(f"no picture: {_shown(reason)}", file=sys.stderr)
+    pictured = sum(bool(row.pictures) for row in gallery.rows)
+    print(f"{len(gallery.rows)} images, {pictured} with pictures; {_shown(str(output))} ({size / 2**20:.1f} MB)")
+    return 2 if gallery.failed else 0
+
+
+def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None, limit: int) -> Gallery:
+    """Read a folder, and make or take the pictures.
+
+    Args:
+        folder: Of a run or of predictions.
+        checkpoint: None: that of the run.
+        false_alarm_rate: Share of normal images above the threshold at the start; None: as ``squad_lit.predict``.
+        limit: How many images get pictures: of a test the most wrong ones, of predictions the highest scores.
+
+    Raises:
+        ValueError: A folder of another kind, a rate out of range or without a model, images that are not there.
+        OSError: No such folder, or a checkpoint that is not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.resolve()}; name that of a run, or the output of squad_lit.predict")
+    columns, lines = _read(folder / "predictions.csv")
+    try:
+        if {"defect", "category"} <= columns:
+            return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit)
+        if "threshold" in columns:
+            return _of_predictions(folder, lines, checkpoint, false_alarm_rate, limit)
+    except KeyError as error:
+        raise ValueError(f"{folder / 'predictions.csv'} has no column {error}: has it been edited?") from None
+    raise ValueError(f"{folder / 'predictions.csv'} is neither of squad_lit.train nor of squad_lit.predict")
+
+
+def write(gallery: Gallery, output: Path) -> int:
+    """Write the page, whole or not at all.
+
+    Returns:
+        Its size in bytes.
+    """
+    from squad_lit.output import write_text
+    from squad_lit.report.page import render
+
+    rows = [asdict(row) | {key: _shown(getattr(row, key)) for key in ("path", "name")} for row in gallery.rows]
+    html = render(
+        "view.html",
+        title=_shown(gallery.title),
+        data={"threshold": gallery.threshold, "rows": rows},
+        origin=gallery.origin,
+        labelled=gallery.rows[0].label is not None,
+        categories=list(dict.fromkeys(row.category for row in gallery.rows)),
+        pictured=sum(bool(row.pictures) for row in gallery.rows),
+        failed=len(gallery.failed),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, html)
+    return output.stat().st_size
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m squad_lit.view", description="A page to look through the images of a test or a prediction."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or an output folder of predict")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: view.html in the folder")
+    rate = "of normal images, for the threshold at the start (default: as predict)"
+    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: last.ckpt in the folder of the run")
+    limit = f"images with pictures, default {LIMIT}; the others are counted all the same"
+    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=limit)
+    options = parser.parse_args(arguments)
+    if options.limit < 1:
+        parser.error(f"--limit: expected a whole number of at least 1, got {options.limit}")
+    return options
+
+
+def _read(table: Path) -> tuple[set[str], list[dict[str, str]]]:
+    """Columns and lines of ``predictions.csv``."""
+    if not table.is_file():
+        raise FileNotFoundError(
+            f"no {table.resolve()}: a run leaves it when it has tested, squad_lit.predict in its output folder"
+        )
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        lines = list(reader)
+    if not lines:
+        raise ValueError(f"{table} has no images")
+    return set(reader.fieldnames or ()), lines
+
+
+def _number(line: Mapping[str, str], key: str) -> float:
+    """A finite number of a line of the table."""
+    try:
+        value = float(line[key])
+    except (TypeError, ValueError):  # None: the line is too short
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"predictions.csv: {key} of {line['image_path']} is {line[key]!r}, expected a finite number")
+    return value
+
+
+def _of_run(
+    folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path, rate: float | None, limit: int
+) -> Gallery:
+    """The test images of a run, looked at once more."""
+    from squad_lit import checkpoint as checkpoints
+    from squad_lit.threshold import choose
+
+    rows = [
+        Row(
+            path=line["image_path"],
+            name=Path(line["image_path"]).name,
+            score=_number(line, "anomaly_score"),
+            category=line["category"],
+            kind=line["defect"],
+            label=int(_number(line, "label")),
+        )
+        for line in lines
+    ]
+    if not checkpoint.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint {checkpoint.resolve()}; if the run tested that of another, name it with --checkpoint FILE"
+        )
+    detector = checkpoints.load(checkpoint)
+    threshold, pixel_threshold = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
+    source = "held-out normal images" if rate or not detector.defective else "normal images and known defects"
+    # The most wrong ones first: normal images far above the threshold, defects far below it.
+    chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]
+    failed: dict[str, str] = {}
+    for row in _progress(chosen):
+        try:
+            row.pictures = _look(detector, row, pixel_threshold.value)
+        except (OSError, ValueError) as error:
+            failed[row.path] = str(error)
+    if len(failed) == len(chosen):
+        raise ValueError(f"none of the test images can be shown; the first: {next(iter(failed.values()))}")
+    return Gallery(f"Test images of {folder.resolve().name}", rows, threshold.value, f"{source}; {threshold}", failed)
+
+
+def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str]:
+    """Pictures of an image; a score that is not that of the run says that the image or the model is another one."""
+    import torch
+
+    from squad_lit.image_file import read_pixels
+    from squad_lit.inference import shrink
+    from squad_lit.predict import overlay
+    from squad_lit.predictor import Result
+    from squad_lit.visual import to_picture
+
+    with torch.inference_mode():
+        image = shrink(
+            torch.tensor(read_pixels(row.path, detector.data.get("intensity_range"))[None]), detector.image_size
+        )
+        seen = detector.see(image)
+        maps, scores = detector.anomaly(seen.maps)
+        reconstruction = detector.image_recon(seen)
+    score = float(scores)
+    if not math.isclose(score, row.score, rel_tol=0.01, abs_tol=0.01):
+        raise ValueError(
+            f"{row.path}: its score is {score:.4g}, in predictions.csv {row.score:.4g}: the image or the checkpoint has "
+            f"changed since the test"
+        )
+    plain, anomaly_map = to_picture(image[0].numpy()), maps[0].numpy()
+    result = Result(anomaly_map, score, 0, anomaly_map > pixel_threshold, [])
+    pictures = {IMAGE: _embed(plain), MAP: _embed(overlay(plain, result, pixel_threshold))}
+    if reconstruction is not None:
+        pictures[RECONSTRUCTION] = _embed(to_picture(reconstruction[0].numpy()))
+    return pictures
+
+
+def _of_predictions(
+    folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path | None, rate: float | None, limit: int
+) -> Gallery:
+    """What ``squad_lit.predict`` has written."""
+    import squad_lit
+
+    common = _common_folder(line["image_path"] for line in lines)
+    rows = [
+        Row(line["image_path"], os.path.relpath(line["image_path"], common), _number(line, "anomaly_score"))
+        for line in lines
+    ]
+    if rate is not None and checkpoint is None:
+        raise ValueError("--false-alarm-rate: the normal images are known to the model only: add --checkpoint FILE")
+    if checkpoint is not None:
+        found = squad_lit.load(checkpoint, false_alarm_rate=rate).threshold
+        threshold, origin = found.value, f"normal images that the model was not trained on; {found}"
+    else:
+        values = Counter(_number(line, "threshold") for line in lines)
+        threshold = values.most_common(1)[0][0]
+        origin = f"the prediction ({threshold:.3g}), which has it from normal images that the model was not trained on"
+        if len(values) > 1:
+            origin += f"; the folder has predictions with {len(values)} thresholds, this is that of the most images"
+    failed: dict[str, str] = {}
+    for row in _progress(sorted(rows, key=lambda row: -row.score)[:limit]):
+        try:
+            row.pictures = _stored(folder, Path(row.path), common)
+        except (OSError, ValueError) as error:
+            failed[row.path] = str(error)
+    return Gallery(f"Predictions in {folder.resolve().name}", rows, threshold, origin, failed)
+
+
+def _common_folder(paths: Iterable[str]) -> Path:
+    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths]))
+
+
+def _stored(folder: Path, path: Path, common: Path) -> dict[str, str]:
+    """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
+    from PIL import Image
+
+    from squad_lit.image_file import read_pixels, to_uint8
+    from squad_lit.predict import ENDINGS
+
+    parts = path.absolute().parts[1:]
+    # Predicted with others than all that are in the table now, an image has been named from another folder.
+    names = [path.absolute().relative_to(common), *(Path(*parts[at:]) for at in range(len(parts)))]
+    places = [folder / "overlay" / name.with_name(name.name + ENDINGS["overlay"]) for name in names]
+    overlay = next((place for place in places if place.is_file()), None)
+    if overlay is None:
+        raise FileNotFoundError(f"{path}: no {places[0]}")
+    with Image.open(overlay) as opened:
+        pictures = {MAP: _embed(opened.convert("RGB"))}
+    if path.is_file():
+        pictures = {IMAGE: _embed(to_uint8(read_pixels(path)))} | pictures
+    return pictures
+
+
+def _embed(picture: Image.Image | NDArray[Any]) -> str:
+    from PIL import Image
+
+    from squad_lit.report.page import embed
+
+    return embed(picture if isinstance(picture, Image.Image) else Image.fromarray(picture), SIDE, QUALITY)
+
+
+def _progress(rows: Sequence[Row]) -> Iterable[Row]:
+    from tqdm import tqdm
+
+    return tqdm(rows, unit="image")
+
+
+def _shown(text: str) -> str:
+    """Text without the bytes of a file name that are no text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
