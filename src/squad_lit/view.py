@@ -243,8 +243,8 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
     score = float(scores)
     if not math.isclose(score, row.score, rel_tol=0.01, abs_tol=0.01):
         raise ValueError(
-            f"{row.path}: its score is {score:.4g}, in predictions.csv {row.score:.4g}: the image or the checkpoint has "
-            f"changed since the test"
+            f"{row.path}: its score is {score:.4g}, in predictions.csv {row.score:.4g}: the image or the checkpoint "
+            f"has changed since the test"
         )
     plain, anomaly_map = to_picture(image[0].numpy()), maps[0].numpy()
     result = Result(anomaly_map, score, 0, anomaly_map > pixel_threshold, [])
