@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -54,8 +55,10 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
+    content = io.BytesIO()  # Pillow hands a path to libtiff, which fails at a name that is no text
+    Image.fromarray(values).save(content, format="TIFF", compression="tiff_adobe_deflate")
     with whole(path) as part:
-        Image.fromarray(values).save(part, format="TIFF", compression="tiff_adobe_deflate")
+        part.write_bytes(content.getvalue())
 
 
 def _plain(value: Any) -> Any:
