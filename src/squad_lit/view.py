@@ -29,6 +29,10 @@ SIDE, QUALITY = 256, 75  # of a picture: longer side in pixels, JPEG
 
 IMAGE, MAP, RECONSTRUCTION = "image", "map", "reconstruction"
 
+# Columns of predictions.csv that are needed of each.
+OF_A_RUN = {"image_path", "category", "defect", "label", "anomaly_score"}
+OF_A_PREDICTION = {"image_path", "anomaly_score", "threshold"}
+
 
 @dataclass
 class Row:
@@ -61,7 +65,7 @@ class Gallery:
         title: Above it.
         rows: All images.
         threshold: Where the slider starts.
-        origin: Where this threshold comes from, in words.
+        origin: This threshold, and where it comes from, in words.
         failed: Why an image has no pictures, by path.
     """
 
@@ -107,15 +111,16 @@ def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.resolve()}; name that of a run, or the output of squad_lit.predict")
-    columns, lines = _read(folder / "predictions.csv")
-    try:
-        if {"defect", "category"} <= columns:
-            return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit)
-        if "threshold" in columns:
-            return _of_predictions(folder, lines, checkpoint, false_alarm_rate, limit)
-    except KeyError as error:
-        raise ValueError(f"{folder / 'predictions.csv'} has no column {error}: has it been edited?") from None
-    raise ValueError(f"{folder / 'predictions.csv'} is neither of squad_lit.train nor of squad_lit.predict")
+    table = folder / "predictions.csv"
+    columns, lines = _read(table)
+    if columns >= OF_A_RUN:
+        return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit)
+    if columns >= OF_A_PREDICTION:
+        return _of_predictions(folder, lines, checkpoint, false_alarm_rate, limit)
+    raise ValueError(
+        f"{table} is neither of squad_lit.train (columns {', '.join(sorted(OF_A_RUN))}) nor of squad_lit.predict "
+        f"({', '.join(sorted(OF_A_PREDICTION))})"
+    )
 
 
 def write(gallery: Gallery, output: Path) -> int:
@@ -127,14 +132,15 @@ def write(gallery: Gallery, output: Path) -> int:
     from squad_lit.output import write_text
     from squad_lit.report.page import render
 
-    rows = [asdict(row) | {key: _shown(getattr(row, key)) for key in ("path", "name")} for row in gallery.rows]
+    texts = ("path", "name", "category", "kind")
+    rows = [asdict(row) | {key: _shown(getattr(row, key)) for key in texts} for row in gallery.rows]
     html = render(
         "view.html",
         title=_shown(gallery.title),
         data={"threshold": gallery.threshold, "rows": rows},
         origin=gallery.origin,
         labelled=gallery.rows[0].label is not None,
-        categories=list(dict.fromkeys(row.category for row in gallery.rows)),
+        categories=list(dict.fromkeys(row["category"] for row in rows)),
         pictured=sum(bool(row.pictures) for row in gallery.rows),
         failed=len(gallery.failed),
     )
@@ -209,7 +215,7 @@ def _of_run(
         )
     detector = checkpoints.load(checkpoint)
     threshold, pixel_threshold = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
-    source = "held-out normal images" if rate or not detector.defective else "normal images and known defects"
+    source = "normal images" if rate is not None or not detector.defective else "normal images and known defects"
     # The most wrong ones first: normal images far above the threshold, defects far below it.
     chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]
     failed: dict[str, str] = {}
@@ -220,7 +226,13 @@ def _of_run(
             failed[row.path] = str(error)
     if len(failed) == len(chosen):
         raise ValueError(f"none of the test images can be shown; the first: {next(iter(failed.values()))}")
-    return Gallery(f"Test images of {folder.resolve().name}", rows, threshold.value, f"{source}; {threshold}", failed)
+    return Gallery(
+        f"Test images of {folder.resolve().name}",
+        rows,
+        threshold.value,
+        f"{threshold}; it comes from {source} outside of this test",
+        failed,
+    )
 
 
 def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str]:
@@ -269,11 +281,11 @@ def _of_predictions(
         raise ValueError("--false-alarm-rate: the normal images are known to the model only: add --checkpoint FILE")
     if checkpoint is not None:
         found = squad_lit.load(checkpoint, false_alarm_rate=rate).threshold
-        threshold, origin = found.value, f"normal images that the model was not trained on; {found}"
+        threshold, origin = found.value, f"{found}"
     else:
         values = Counter(_number(line, "threshold") for line in lines)
         threshold = values.most_common(1)[0][0]
-        origin = f"the prediction ({threshold:.3g}), which has it from normal images that the model was not trained on"
+        origin = f"{threshold:.3g}, which the prediction has from normal images that the model was not trained on"
         if len(values) > 1:
             origin += f"; the folder has predictions with {len(values)} thresholds, this is that of the most images"
     failed: dict[str, str] = {}

@@ -70,7 +70,7 @@ function drawHistogram() {
   const bars = Object.entries(of).flatMap(([kind, own]) => own.map(bar(kind))).join("");
   const axis = labelled ? `<line class="middle" x1="0" x2="1000" y1="50" y2="50"/>` : "";
   element("histogram").innerHTML = bars + axis + line("start", place(data.threshold) * 1000) + line("now", 0);
-  const text = labelled ? "histogram of the scores of good images and of defects" : "histogram of the scores";
+  const text = labelled ? "histogram of the scores of good images and defects" : "histogram of the scores";
   element("histogram").setAttribute("aria-label", `${text}, ${rows.length} images, with the threshold`);
   const steps = [-3, -2, -1, 0, 1, 2, 3].flatMap(e => [1, 2, 3, 4, 5, 6, 8].map(n => Number(`${n}e${e}`)));
   let last = -1;
