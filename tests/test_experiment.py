@@ -1,6 +1,8 @@
-"""The experiments of conf/experiment, composed as Hydra composes their jobs."""
+"""The experiments of conf/experiment, composed as Hydra composes their jobs, and the scripts in experiments/."""
 
 import functools
+import runpy
+from pathlib import Path
 
 import hydra
 import pytest
@@ -68,3 +70,12 @@ def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
         configs = [hydra.compose("train", job) for job in both]
     seen = [(config.dataset.category, config.quantizer) for config in configs]
     assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]
+
+
+SCRIPTS = sorted((CONF.parent / "experiments").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[f"{path.parent.name}/{path.stem}" for path in SCRIPTS])
+def test_a_script_finds_what_it_imports(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(CONF.parent)
+    runpy.run_path(str(script), run_name="imported")

@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from squad_lit import checkpoint
-from squad_lit.anomaly import smooth, top_mean
+from squad_lit.anomaly import enlarge, top_mean
 from squad_lit.detector import Detector
 from squad_lit.metric import auroc, average_precision, image_metrics, pixel_metrics
 
@@ -91,7 +91,10 @@ def measure(run: Path) -> list[dict[str, Any]]:
     known = torch.cat([plain.label, bad.label])
     rows = []
     for sigma in SIGMAS:
-        sets = [{n: smooth(m[:, None], sigma)[:, 0] for n, m in part.raw.items()} for part in (plain, bad, test)]
+        sets = [
+            {n: enlarge(m[:, None], m.shape[1:], sigma)[:, 0] for n, m in part.raw.items()}
+            for part in (plain, bad, test)
+        ]
         scale = {n: (m.mean(), m.std()) for n, m in sets[0].items()}
         z_plain, z_bad, z_test = ({n: (m - scale[n][0]) / scale[n][1] for n, m in part.items()} for part in sets)
         learned = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000))
