@@ -80,6 +80,10 @@ def view(folder: Path, output: Path, *options: str) -> str:
     return output.read_text(encoding="utf-8")
 
 
+def held_out(made: Path) -> list[float]:
+    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"])
+
+
 def decode(source: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))))
 
@@ -93,8 +97,7 @@ def test_a_run_is_shown_as_it_is_in_its_table(made: Path, tmp_path: Path, monkey
     assert [r["score"] for r in found["rows"]] == [float(r["anomaly_score"]) for r in rows]
     assert [(r["kind"], str(r["label"])) for r in found["rows"]] == [(r["defect"], r["label"]) for r in rows]
     assert {r["name"] for r in found["rows"] if r["label"]} == {"0.png", "1.png", ODD, "\ufffd.png"}
-    held_out = torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"]
-    assert found["threshold"] == sorted(held_out)[-3]  # 9 images: the third highest is exceeded by 3 in 10
+    assert found["threshold"] == sorted(held_out(made))[-3]  # 9 images: the third highest is exceeded by 3 in 10
     for row in found["rows"]:
         pictures = {caption: np.asarray(decode(source), np.float64) for caption, source in row["pictures"].items()}
         assert list(pictures) == ["image", "map", "reconstruction"]
@@ -190,6 +193,8 @@ def test_predictions_have_their_overlays_and_no_labels(made: Path, tmp_path: Pat
     assert [r["score"] for r in found["rows"]] == [float(r["anomaly_score"]) for r in rows]
     assert found["threshold"] == float(rows[0]["threshold"])
     assert {r["label"] for r in found["rows"]} == {None}
+    model = ["--checkpoint", str(made / "run" / "last.ckpt"), "--false-alarm-rate", "0.2"]
+    assert data(view(made / "out", tmp_path / "view.html", *model))["threshold"] == sorted(held_out(made))[-2]
     for row, line in zip(found["rows"], rows, strict=True):
         name = Path(line["image_path"]).name
         with Image.open(made / "out" / "overlay" / f"{name}.png") as image:
@@ -259,5 +264,5 @@ def test_mistakes_are_told_in_words(run: Path, made: Path, capsys: pytest.Captur
     text = (run / "predictions.csv").read_bytes().replace(b"/data/", b"/gone/")
     (run / "predictions.csv").write_bytes(text)
     assert main([str(run)]) == 1
-    assert "none of the test images can be shown; the first: cannot read image" in capsys.readouterr().err
+    assert "none of 10 images can be shown; the first: cannot read image" in capsys.readouterr().err
     assert not (run / "view.html").exists()

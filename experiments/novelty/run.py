@@ -121,7 +121,7 @@ def prior(codes: Tensor, scalars: Tensor) -> Callable[[Tensor], Tensor]:
 
     optimizer = torch.optim.AdamW([*around.parameters(), *hidden.parameters()], lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=PRIOR_STEPS)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.enable_grad():
         for _ in range(PRIOR_STEPS):
             batch = codes[torch.randint(len(codes), (8,))].clone()
             optimizer.zero_grad()
@@ -153,7 +153,7 @@ def line(name: str, anomaly_map: Tensor, test: dict[str, Any], top: float) -> st
     return f"| {name} | " + " | ".join(f"{100 * float(v):.1f}" for v in values) + " |"
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main(run: Path) -> None:
     """The table of a run."""
     config = OmegaConf.load(run / "config.yaml")

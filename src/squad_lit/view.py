@@ -8,19 +8,19 @@ some images have no pictures, 1 it failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
 
     from squad_lit.detector import Detector
 
@@ -66,14 +66,14 @@ class Gallery:
         rows: All images.
         threshold: Where the slider starts.
         origin: This threshold, and where it comes from, in words.
-        failed: Why an image has no pictures, by path.
+        failed: Why images have no pictures.
     """
 
     title: str
     rows: list[Row]
     threshold: float
     origin: str
-    failed: Mapping[str, str]
+    failed: Sequence[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {_shown(str(error))}", file=sys.stderr)
         return 1
-    for reason in gallery.failed.values():
+    for reason in gallery.failed:
         print(f"no picture: {_shown(reason)}", file=sys.stderr)
     pictured = sum(bool(row.pictures) for row in gallery.rows)
     print(f"{len(gallery.rows)} images, {pictured} with pictures; {_shown(str(output))} ({size / 2**20:.1f} MB)")
@@ -215,22 +215,15 @@ def _of_run(
         )
     detector = checkpoints.load(checkpoint)
     threshold, pixel_threshold = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
-    source = "normal images" if rate is not None or not detector.defective else "normal images and known defects"
+    source = "normal images" if rate is not None or not detector.defective else "normal images and of known defects"
     # The most wrong ones first: normal images far above the threshold, defects far below it.
     chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]
-    failed: dict[str, str] = {}
-    for row in _progress(chosen):
-        try:
-            row.pictures = _look(detector, row, pixel_threshold.value)
-        except (OSError, ValueError) as error:
-            failed[row.path] = str(error)
-    if len(failed) == len(chosen):
-        raise ValueError(f"none of the test images can be shown; the first: {next(iter(failed.values()))}")
+    failed = _illustrate(chosen, lambda row: _look(detector, row, pixel_threshold.value))
     return Gallery(
         f"Test images of {folder.resolve().name}",
         rows,
         threshold.value,
-        f"{threshold}; it comes from {source} outside of this test",
+        f"{threshold}. It comes from the scores of held-out {source}, not from this test",
         failed,
     )
 
@@ -246,14 +239,13 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
     from squad_lit.visual import to_picture
 
     with torch.inference_mode():
-        image = shrink(
-            torch.tensor(read_pixels(row.path, detector.data.get("intensity_range"))[None]), detector.image_size
-        )
+        pixels = read_pixels(row.path, detector.data.get("intensity_range"))
+        image = shrink(torch.tensor(pixels[None]), detector.image_size)
         seen = detector.see(image)
         maps, scores = detector.anomaly(seen.maps)
         reconstruction = detector.image_recon(seen)
     score = float(scores)
-    if not math.isclose(score, row.score, rel_tol=0.01, abs_tol=0.01):
+    if not math.isclose(score, row.score, rel_tol=0.05, abs_tol=0.1):  # a GPU may round a code to another level
         raise ValueError(
             f"{row.path}: its score is {score:.4g}, in predictions.csv {row.score:.4g}: the image or the checkpoint "
             f"has changed since the test"
@@ -272,7 +264,7 @@ def _of_predictions(
     """What ``squad_lit.predict`` has written."""
     import squad_lit
 
-    common = _common_folder(line["image_path"] for line in lines)
+    common = Path(os.path.commonpath([Path(line["image_path"]).absolute().parent for line in lines]))
     rows = [
         Row(line["image_path"], os.path.relpath(line["image_path"], common), _number(line, "anomaly_score"))
         for line in lines
@@ -288,23 +280,13 @@ def _of_predictions(
         origin = f"{threshold:.3g}, which the prediction has from normal images that the model was not trained on"
         if len(values) > 1:
             origin += f"; the folder has predictions with {len(values)} thresholds, this is that of the most images"
-    failed: dict[str, str] = {}
-    for row in _progress(sorted(rows, key=lambda row: -row.score)[:limit]):
-        try:
-            row.pictures = _stored(folder, Path(row.path), common)
-        except (OSError, ValueError) as error:
-            failed[row.path] = str(error)
+    chosen = sorted(rows, key=lambda row: -row.score)[:limit]
+    failed = _illustrate(chosen, lambda row: _stored(folder, Path(row.path), common))
     return Gallery(f"Predictions in {folder.resolve().name}", rows, threshold, origin, failed)
-
-
-def _common_folder(paths: Iterable[str]) -> Path:
-    return Path(os.path.commonpath([Path(path).absolute().parent for path in paths]))
 
 
 def _stored(folder: Path, path: Path, common: Path) -> dict[str, str]:
     """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
-    from PIL import Image
-
     from squad_lit.image_file import read_pixels, to_uint8
     from squad_lit.predict import ENDINGS
 
@@ -315,25 +297,33 @@ def _stored(folder: Path, path: Path, common: Path) -> dict[str, str]:
     overlay = next((place for place in places if place.is_file()), None)
     if overlay is None:
         raise FileNotFoundError(f"{path}: no {places[0]}")
-    with Image.open(overlay) as opened:
-        pictures = {MAP: _embed(opened.convert("RGB"))}
-    if path.is_file():
-        pictures = {IMAGE: _embed(to_uint8(read_pixels(path)))} | pictures
-    return pictures
+    pictures = {}
+    with contextlib.suppress(OSError, ValueError):
+        pictures[IMAGE] = _embed(to_uint8(read_pixels(path)))
+    return pictures | {MAP: _embed(read_pixels(overlay))}
 
 
-def _embed(picture: Image.Image | NDArray[Any]) -> str:
+def _embed(picture: NDArray[Any]) -> str:
     from PIL import Image
 
     from squad_lit.report.page import embed
 
-    return embed(picture if isinstance(picture, Image.Image) else Image.fromarray(picture), SIDE, QUALITY)
+    return embed(Image.fromarray(picture), SIDE, QUALITY)
 
 
-def _progress(rows: Sequence[Row]) -> Iterable[Row]:
+def _illustrate(rows: Sequence[Row], make: Callable[[Row], dict[str, str]]) -> list[str]:
+    """Give each row its pictures; returns why some have none."""
     from tqdm import tqdm
 
-    return tqdm(rows, unit="image")
+    failed = []
+    for row in tqdm(rows, unit="image"):
+        try:
+            row.pictures = make(row)
+        except (OSError, ValueError) as error:
+            failed.append(str(error))
+    if len(failed) == len(rows):
+        raise ValueError(f"none of {len(rows)} images can be shown; the first: {failed[0]}")
+    return failed
 
 
 def _shown(text: str) -> str:

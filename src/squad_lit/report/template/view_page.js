@@ -72,7 +72,7 @@ function drawHistogram() {
   element("histogram").innerHTML = bars + axis + line("start", place(data.threshold) * 1000) + line("now", 0);
   const text = labelled ? "histogram of the scores of good images and defects" : "histogram of the scores";
   element("histogram").setAttribute("aria-label", `${text}, ${rows.length} images, with the threshold`);
-  const steps = [-3, -2, -1, 0, 1, 2, 3].flatMap(e => [1, 2, 3, 4, 5, 6, 8].map(n => Number(`${n}e${e}`)));
+  const steps = [-3, -2, -1, 0, 1, 2, 3].flatMap(e => [1, 1.5, 2, 3, 4, 5, 6, 8].map(n => Number(`${n}e${e}`)));
   let last = -1;
   const ticks = [...steps.map(v => -v).reverse(), 0, ...steps].filter(v => {
     if (v < lowest || place(v) > 1 || place(v) - last < 0.06) return false;
