@@ -65,6 +65,21 @@ def test_known_defects_give_the_threshold_between_them_and_the_good_ones(
     )
 
 
+def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: Path) -> None:
+    roi = np.zeros((128, 128), np.uint8)
+    roi[:50, :50] = 255
+    Image.fromarray(roi).save(tmp_path / "roi.png")
+    output = tmp_path / "line.ckpt"
+    command = ["--checkpoint", str(model), "--output", str(output), "--roi", str(tmp_path / "roi.png"), str(good)]
+    assert main(command) == 0
+    detector = squad_lit.load(output, roi=roi)
+    results = [detector.predict(file) for file in sorted(good.iterdir())]
+    normal = checkpoint.load(output).normal
+    assert normal["score"] == pytest.approx([result.anomaly_score for result in results])
+    assert normal["maximum"] == pytest.approx([result.anomaly_map[:50, :50].max() for result in results])
+    assert all(n < w for n, w in zip(normal["score"], scores(model, good), strict=True))
+
+
 def test_images_can_be_added_to_those_that_are_known(model: Path, good: Path, tmp_path: Path) -> None:
     output = tmp_path / "line.ckpt"
     assert main(["--checkpoint", str(model), "--output", str(output), "--add", str(good)]) == 0

@@ -167,6 +167,32 @@ def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: P
     assert {row["threshold"] for row in rows(output)} != {row["threshold"] for row in before}
 
 
+def test_a_region_of_interest_is_all_that_counts(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roi = np.zeros((SIDE, SIDE), np.uint8)
+    roi[:, 64:] = 1  # the defect lies left of it
+    Image.fromarray(roi).save(tmp_path / "roi.png")
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main(command) == 0
+    whole = {Path(row["image_path"]).name: row for row in rows(output)}
+    assert main([*command, "--roi", str(tmp_path / "roi.png")]) == 0  # another region: nothing of the first run counts
+    found = {Path(row["image_path"]).name: row for row in rows(output)}
+    assert (whole["a.jpg"]["label"], found["a.jpg"]["label"]) == ("1", "0")
+    assert float(found["a.jpg"]["anomaly_score"]) < float(whole["a.jpg"]["anomaly_score"]) / 2
+    with Image.open(output / "map" / "a.jpg.tiff") as tiff:
+        assert np.array_equal(np.isnan(np.asarray(tiff)), np.arange(256)[None].repeat(256, 0) < 128)
+    with Image.open(output / "mask" / "a.jpg.png") as png:
+        assert not np.asarray(png)[:, :128].any()
+    stamp = (output / "map" / "a.jpg.tiff").stat().st_mtime_ns
+    assert main([*command, "--roi", str(tmp_path / "roi.png")]) == 0
+    assert (output / "map" / "a.jpg.tiff").stat().st_mtime_ns == stamp
+    Image.fromarray(0 * roi).save(tmp_path / "roi.png")
+    assert main([*command, "--roi", str(tmp_path / "roi.png")]) == 1
+    assert "roi.png: the region of interest is empty" in capsys.readouterr().err
+
+
 def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Path, tmp_path: Path) -> None:
     text = f"{parts / 'a.png'}\n\n{parts / 'ü=1'}\n{parts / 'a.png'}\n"
     (tmp_path / "list.txt").write_text(text, encoding="utf-8")

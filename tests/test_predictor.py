@@ -61,6 +61,16 @@ def test_the_map_of_a_tiled_image_has_the_images_own_size() -> None:
     np.testing.assert_allclose(found.anomaly_map[:, 8:-8], ramp[:, 8:-8, 0], atol=1e-5)  # a ramp stays a ramp
 
 
+def test_a_region_never_raises_a_score(image: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    whole = Predictor(Brightness((100, 130))).predict(image).anomaly_score
+    for _ in range(10):
+        (top, left), size = rng.integers(0, 60, 2), rng.integers(35, 70, 2)
+        roi = np.zeros((100, 130))
+        roi[top : top + size[0], left : left + size[1]] = 1
+        assert Predictor(Brightness((100, 130)), roi=roi).predict(image).anomaly_score <= whole
+
+
 @pytest.mark.parametrize("tile", [None, {"side": SIDE, "overlap": 0.25}])
 def test_a_region_of_everything_changes_nothing(image: np.ndarray, tile: Any) -> None:
     runtime = Brightness((100, 130), tile)
@@ -76,13 +86,13 @@ def test_only_what_lies_in_the_region_counts() -> None:
     image[5, 15:17] = np.array([0.9, 0.8])[:, None]
     roi = np.zeros((10, 20), np.uint8)
     roi[:, 10:] = 7
-    found = Predictor(Brightness((10, 20), top=0.02), roi=roi).predict(image)
+    found = Predictor(Brightness((10, 20), top=0.01), roi=roi).predict(image)
     assert np.isnan(found.anomaly_map[:, :10]).all()
     assert np.array_equal(found.anomaly_map[:, 10:], image[:, 10:].mean(-1))
-    assert found.anomaly_score == pytest.approx(0.85)  # the highest 2 of 100 pixels
+    assert found.anomaly_score == pytest.approx(0.85)  # the highest 2 pixels, as many as of the whole image
     assert found.label == 1
     assert found.regions == [(5, 15, 1, 2, 2)]
-    good = Predictor(Brightness((10, 20), top=0.02), roi=roi[:, ::-1] * (image[..., 0] == 0)).predict(image)
+    good = Predictor(Brightness((10, 20), top=0.01), roi=roi[:, ::-1] * (image[..., 0] == 0)).predict(image)
     assert (good.anomaly_score, good.label, good.regions) == (0.0, 0, [])
 
 

@@ -49,8 +49,9 @@ class Predictor:
             The threshold of the score, and that of the map's highest pixel, come from normal images that were not
             trained on.
         roi: Region of interest: an image file, or an array ``(H, W)``. What is not zero is judged; the rest is looked
-            at, but counts for nothing. It is scaled to the size of each image by nearest neighbour. The thresholds stay
-            those of whole images, unless ``squad_lit.calibrate`` was given the same region.
+            at, but counts for nothing. It is scaled to the size of each image by nearest neighbour. The score is the
+            mean of as many pixels as without a region, so that it is never higher, and the thresholds of whole images
+            let at most the stated share of false alarms through; ``squad_lit.calibrate`` finds those of the region.
 
     Raises:
         ValueError: A rate out of range, or a region that is empty or of another shape.
@@ -93,7 +94,7 @@ class Predictor:
             anomaly_map = np.where(np.asarray(shown), anomaly_map, np.float32(np.nan))
             # At the model's size: what lies inside by half or, of a region thinner than its pixels, what comes nearest.
             share = resize_plane(self.roi, model_map.shape)
-            score = self._score(model_map[share >= min(0.5, share.max())])
+            score = self._score(model_map, share >= min(0.5, share.max()))
         mask = anomaly_map > self.pixel_threshold.value
         return Result(anomaly_map, score, int(score > self.threshold.value), mask, connected_regions(mask))
 
@@ -111,11 +112,15 @@ class Predictor:
             maps = self.runtime.run(np.stack([image[window] for window in windows])).model_map
             for number, (window, tile) in enumerate(zip(windows, maps, strict=True), start):
                 model_map[window] += grid.weight(number) * tile
-        return resize_plane(model_map, pixels.shape[:2]), self._score(model_map.ravel()), model_map
+        return resize_plane(model_map, pixels.shape[:2]), self._score(model_map, np.ones(grid.size, bool)), model_map
 
-    def _score(self, values: NDArray[np.float32]) -> float:
-        """Mean of the highest share of these pixels, as :func:`squad_lit.anomaly.top_mean`."""
-        count = max(1, round(self.runtime.metadata["top"] * len(values)))
+    def _score(self, model_map: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+        """Mean of the highest pixels inside, as many as :func:`squad_lit.anomaly.top_mean` takes of the whole map.
+
+        As many, and not the same share: so no region that large raises the score of an image, and the thresholds hold.
+        """
+        values = model_map[inside]
+        count = min(len(values), max(1, round(self.runtime.metadata["top"] * model_map.size)))
         return float(np.partition(values, -count)[-count:].mean())
 
 
