@@ -62,9 +62,9 @@ def see(runtime: Runtime, codes: Callable[[Pixels], list[Any]] | None, samples: 
     seen = Seen([], torch.zeros(len(samples)), [])
     for i, sample in enumerate(samples):
         pixels = read_pixels(sample.image_path)[None]
-        anomaly_map, score = runtime.run(pixels)
-        seen.maps.append(torch.tensor(anomaly_map[0]))
-        seen.scores[i] = float(score[0])
+        found = runtime.run(pixels)
+        seen.maps.append(torch.tensor(found.anomaly_map[0]))
+        seen.scores[i] = float(found.anomaly_score[0])
         if codes is not None:
             seen.indices.append([np.asarray(index) for index in codes(pixels)])
     return seen

@@ -19,7 +19,7 @@ from squad_lit.checkpoint import KEY, VERSION
 from squad_lit.evaluation import Evaluation
 from squad_lit.metric import auroc, average_precision
 from squad_lit.pool import chunks_ahead
-from squad_lit.seen import Seen, blend, cut, put_together
+from squad_lit.seen import Seen, cut, put_together
 from squad_lit.synthesis import Synthesis
 from squad_lit.tile import AT_ONCE, Grid
 
@@ -274,14 +274,14 @@ class Detector(L.LightningModule):
         anomaly_map, anomaly_score = self.anomaly(seen.maps)
         shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
         quality: dict[str, list[float]] = {}
-        if (tiles := self.image_recon(seen)) is not None:
-            shown["image_recon"] = image_recon = blend(tiles, self.grid(anomaly_map.shape[-2:]))
+        if (image_recon := self.image_recon(seen)) is not None:
+            shown["image_recon"] = image_recon
             quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
         self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)
         return shown
 
     def image_recon(self, seen: Seen) -> Tensor | None:
-        """The reconstructed images, or tiles, ``(N, 3, H, W)`` in [0, 1], of a model that makes them."""
+        """The reconstructed image ``(N, 3, H, W)`` in [0, 1], of a model that makes one."""
         return None
 
     def on_test_epoch_end(self) -> None:

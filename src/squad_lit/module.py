@@ -22,7 +22,7 @@ from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminato
 from squad_lit.generator import Generator
 from squad_lit.pool import FeaturePool
 from squad_lit.quantizer import FSQ, codebook_statistics
-from squad_lit.seen import Seen
+from squad_lit.seen import Seen, blend
 from squad_lit.synthesis import CodeLevel
 from squad_lit.tile import AT_ONCE
 
@@ -139,7 +139,8 @@ class Squad(Detector):
         assert seen.recon is not None
         groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
         parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
-        return torch.cat([self.generator.image_decoder(part) for part in parts])
+        tiles = torch.cat([self.generator.image_decoder(part) for part in parts])
+        return blend(tiles, self.grid(next(iter(seen.maps.values())).shape[-2:]))
 
     # Training
 
