@@ -108,12 +108,12 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
         if form == "openvino":
             import openvino
 
-            write_openvino(module, path, {}, names)
+            write_openvino(module, path, {"input": {"type": "uint8"}}, names)
             model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             return lambda pixels: [model(pixels)[name] for name in names]
         import onnxruntime
 
-        write_onnx(module, path, {}, names)
+        write_onnx(module, path, {"input": {"type": "uint8"}}, names)
         if calibrate is not None:
             from squad_lit.quantization import choose, quantize
 
