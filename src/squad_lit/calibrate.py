@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import squad_lit
+from squad_lit.console import exit_status
 from squad_lit.image_file import find_images
 from squad_lit.threshold import Threshold, choose
 
@@ -26,20 +27,15 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.calibrate``; returns the exit status."""
     options = _parse(arguments)
-    try:
-        good = find_images(options.inputs)
-        bad = find_images(options.defective or [])
-        if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
-            raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
-        before, after, skipped = calibrate(
-            options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi
-        )
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(options), interrupted="interrupted; nothing was written")
+
+
+def _run(options: argparse.Namespace) -> int:
+    good = find_images(options.inputs)
+    bad = find_images(options.defective or [])
+    if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
+        raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
+    before, after, skipped = calibrate(options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi)
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
@@ -93,22 +89,21 @@ def calibrate(
 
     content = checkpoint.read(path)
     own = content[checkpoint.KEY]
-    normal, known = own["normal"], own.get("defective", [])
     predictor = squad_lit.load(path, roi=roi)
-    before = choose(normal["score"], normal["maximum"], known, None)[0]
     skipped: list[str] = []
     scores, maxima = _look(predictor, good, skipped)
     defective, _ = _look(predictor, bad, skipped)
     if not scores:
         raise ValueError("none of the good images can be read:\n" + "\n".join(skipped))
     if add:
-        scores, maxima = normal["score"] + scores, normal["maximum"] + maxima
-        defective = known + defective
+        known = predictor.runtime.metadata
+        scores, maxima = known["normal_scores"] + scores, known["normal_maxima"] + maxima
+        defective = known["defective_scores"] + defective
     own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole(output) as part:
         torch.save(content, part)
-    return before, choose(scores, maxima, defective, None)[0], skipped
+    return predictor.threshold, choose(scores, maxima, defective, None)[0], skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

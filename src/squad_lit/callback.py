@@ -163,6 +163,11 @@ def _images(trainer: L.Trainer, module: Detector, since: int) -> int:
     return (module.step - since) * module.local_batch * trainer.world_size
 
 
+def _boards(trainer: L.Trainer) -> list[Board]:
+    """The loggers that show more than numbers."""
+    return [logger for logger in trainer.loggers if isinstance(logger, Board)]
+
+
 class Levels(Callback):
     """Shows, after each validation, how often each level of each scalar of a code occurs (see :mod:`.logger`)."""
 
@@ -170,9 +175,8 @@ class Levels(Callback):
         assert isinstance(pl_module, Detector)
         prefix = "level_histogram/"
         levels = {k.removeprefix(prefix): v for k, v in pl_module.measured.items() if k.startswith(prefix)}
-        for logger in trainer.loggers:
-            if levels and isinstance(logger, Board):
-                logger.show_levels(levels, pl_module.step)
+        for board in _boards(trainer) if levels else []:
+            board.show_levels(levels, pl_module.step)
 
 
 class Curves(Callback):
@@ -195,9 +199,8 @@ class Curves(Callback):
         if not any(curves.values()):
             return
         write_picture(self.folder / "curves.png", curve_plot(curves))
-        for logger in trainer.loggers:
-            if isinstance(logger, Board):
-                logger.show_curves(curves, pl_module.step)
+        for board in _boards(trainer):
+            board.show_curves(curves, pl_module.step)
 
 
 class Panels(Callback):
@@ -253,9 +256,8 @@ class Panels(Callback):
         for p in panels:
             write_picture(self.folder / "panels" / p.name, p.picture())
         write_rows(self.folder / "panels.csv", [p.row() for p in panels])
-        for logger in trainer.loggers:
-            if isinstance(logger, Board):
-                logger.show_panels(panels, pl_module.step)
+        for board in _boards(trainer):
+            board.show_panels(panels, pl_module.step)
 
     def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> dict[str, Picture]:
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()

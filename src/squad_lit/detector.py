@@ -21,6 +21,7 @@ from squad_lit.metric import auroc, average_precision
 from squad_lit.pool import chunks_ahead
 from squad_lit.seen import Seen, cut, put_together
 from squad_lit.synthesis import Synthesis
+from squad_lit.threshold import Threshold, choose
 from squad_lit.tile import AT_ONCE, Grid
 
 # Validation images, at most, that are looked at a second time with a synthetic anomaly on them.
@@ -122,6 +123,17 @@ class Detector(L.LightningModule):
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
         return self.anomaly(self.see(image).maps)
+
+    def thresholds(self, false_alarm_rate: float | None = None) -> tuple[Threshold, Threshold]:
+        """Of the score and of the map's pixels, from what is known of normal and defective images.
+
+        Args:
+            false_alarm_rate: See :func:`squad_lit.threshold.choose`.
+
+        Raises:
+            ValueError: A rate out of range.
+        """
+        return choose(self.normal["score"], self.normal["maximum"], self.defective, false_alarm_rate)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.

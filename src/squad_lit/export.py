@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from squad_lit.console import exit_status
 from squad_lit.runtime import KEY, open_runtime
 from squad_lit.threshold import FALSE_ALARM_RATE
 
@@ -37,20 +38,17 @@ _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.export``; returns the exit status."""
     options = _parse(arguments)
-    try:
-        threshold, difference = export(
-            options.checkpoint,
-            options.output,
-            options.format,
-            false_alarm_rate=options.false_alarm_rate,
-            calibrate=options.calibrate if options.int8 else None,
-        )
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(options), interrupted="interrupted; nothing was written")
+
+
+def _run(options: argparse.Namespace) -> int:
+    threshold, difference = export(
+        options.checkpoint,
+        options.output,
+        options.format,
+        false_alarm_rate=options.false_alarm_rate,
+        calibrate=options.calibrate if options.int8 else None,
+    )
     print(
         f"{options.output}: labels scores above {threshold:.3g}; the scores of two images of noise differ from the "
         f"checkpoint's by {difference:.1g} of their size"

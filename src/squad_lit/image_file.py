@@ -26,13 +26,20 @@ def find_images(places: Iterable[Path]) -> list[Path]:
     for place in places:
         here = [place]
         if place.is_dir():
-            names = [p for p in sorted(place.rglob("*")) if p.suffix.lower() in IMAGE_EXTENSIONS]
-            here = [p for p in names if not p.name.startswith(".") and p.is_file()]
+            here = [p for p in sorted(place.rglob("*")) if is_image(p)]
             if not here:
                 raise ValueError(f"no image in {place.resolve()}: {', '.join(IMAGE_EXTENSIONS)}")
         for path in here:
             found.setdefault(path.absolute(), path)
     return list(found.values())
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is an image file by its name, and not hidden.
+
+    Archives made on a Mac carry a ``._000.png`` beside each ``000.png``, which ends like an image and is none.
+    """
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
 def open_image(path: Path) -> Image.Image:

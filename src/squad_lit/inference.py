@@ -15,7 +15,6 @@ from squad_lit.anomaly import resize_map
 from squad_lit.dataset.image import resize_batch
 from squad_lit.detector import Detector
 from squad_lit.runtime import FORMAT
-from squad_lit.threshold import choose
 
 
 class Inference(nn.Module):
@@ -70,10 +69,9 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         ValueError: A rate out of range.
     """
     config = json.dumps([detector.config, detector.data], sort_keys=True)
-    scores, maxima = detector.normal["score"], detector.normal["maximum"]
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
     height, width = detector.look_size
-    threshold, pixel_threshold = choose(scores, maxima, detector.defective, false_alarm_rate)
+    threshold, pixel_threshold = detector.thresholds(false_alarm_rate)
     return {
         "format": FORMAT,
         "squad_lit": squad_lit.__version__,
@@ -87,8 +85,8 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "false_alarm_rate": false_alarm_rate,
         "threshold": threshold.value,
         "pixel_threshold": pixel_threshold.value,
-        "normal_scores": scores,
-        "normal_maxima": maxima,
+        "normal_scores": detector.normal["score"],
+        "normal_maxima": detector.normal["maximum"],
         "defective_scores": detector.defective,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from squad_lit.metric.curve import AXES, Curve
+from squad_lit.output import read_rows
 from squad_lit.panel import FALSE_ALARM, FIRST, MISS, Panel
 from squad_lit.quantizer import chosen_by
 from squad_lit.visual import curve_plot
@@ -193,8 +193,7 @@ class ResumableCSVLogger(CSVLogger):
         path = Path(self.log_dir) / "metrics.csv"
         self._before: list[dict[str, Any]] = []
         if resume is not None and path.exists():
-            with path.open(newline="") as file:
-                self._before = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            self._before = [{k: v for k, v in row.items() if v} for row in read_rows(path)]
             self._rewrite(self._before)  # at once: Lightning's writer has deleted the file
 
     @rank_zero_only

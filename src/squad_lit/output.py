@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all."""
+"""Files of a run, written whole or not at all, and its tables read back."""
 
 from __future__ import annotations
 
@@ -45,6 +45,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, as :func:`write_rows` writes it."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:

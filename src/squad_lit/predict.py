@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import squad_lit
+from squad_lit.console import exit_status
 from squad_lit.image_file import find_images, to_uint8
-from squad_lit.output import write_picture, write_rows, write_tiff
+from squad_lit.output import read_rows, write_picture, write_rows, write_tiff
 from squad_lit.threshold import FALSE_ALARM_RATE
 from squad_lit.visual import colour_map, outline
 
@@ -40,24 +41,18 @@ _DIMMED = 0.35
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.predict``; returns the exit status."""
     options = _parse(arguments)
-    try:
-        images = find_images(_places(options.inputs, options.from_file))
-        # Not before the paths are known to be right: this may import torch.
-        predictor = squad_lit.load(
-            options.checkpoint,
-            runtime=options.runtime,
-            false_alarm_rate=options.false_alarm_rate,
-            roi=options.roi,
-        )
-        options.output.mkdir(parents=True, exist_ok=True)
-        print(f"threshold {predictor.threshold}")
-        skipped = predict(predictor, images, options.output)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(options), interrupted="interrupted; the same command continues")
+
+
+def _run(options: argparse.Namespace) -> int:
+    images = find_images(_places(options.inputs, options.from_file))
+    # Not before the paths are known to be right: this may import torch.
+    predictor = squad_lit.load(
+        options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate, roi=options.roi
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    print(f"threshold {predictor.threshold}")
+    skipped = predict(predictor, images, options.output)
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
     return 2 if skipped else 0
@@ -161,11 +156,9 @@ def _is_done(row: Mapping[str, Any] | None, files: Mapping[str, Path], known_by:
 
 def _read(table: Path) -> dict[str, dict[str, Any]]:
     """The whole rows of an earlier run, by image."""
-    if not table.exists():
-        return {}
-    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = [row for row in csv.DictReader(file) if row.keys() == set(FIELDS) and None not in row.values()]
-    return {row["image_path"]: row for row in rows}
+    rows = read_rows(table) if table.exists() else []
+    whole = [row for row in rows if row.keys() == set(FIELDS) and None not in row.values()]
+    return {row["image_path"]: row for row in whole}
 
 
 def _row(path: Path, result: Result) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime import quantization
 
-from squad_lit.image_file import IMAGE_EXTENSIONS, read_pixels, resize_pixels, to_uint8
+from squad_lit.image_file import is_image, read_pixels, resize_pixels, to_uint8
 from squad_lit.runtime import KEY
 from squad_lit.tile import Grid
 
@@ -27,7 +27,7 @@ def choose(folder: Path) -> list[Path]:
     Raises:
         ValueError: There is none.
     """
-    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and not p.name.startswith("."))
+    images = sorted(p for p in folder.rglob("*") if is_image(p))
     if not images:
         raise ValueError(f"--calibrate: no image in {folder.resolve()}; name a folder of normal training images")
     return images[:: -(-len(images) // _IMAGES)]

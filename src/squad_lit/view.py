@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import math
 import os
 import sys
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from squad_lit.console import exit_status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,16 +80,13 @@ class Gallery:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.view``; returns the exit status."""
     options = _parse(arguments)
+    return exit_status(lambda: _run(options), interrupted="interrupted; nothing was written", shown=_shown)
+
+
+def _run(options: argparse.Namespace) -> int:
     output: Path = options.output or options.run / "view.html"
-    try:
-        gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
-        size = write(gallery, output)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {_shown(str(error))}", file=sys.stderr)
-        return 1
+    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
+    size = write(gallery, output)
     for reason in gallery.failed:
         print(f"no picture: {_shown(reason)}", file=sys.stderr)
     pictured = sum(bool(row.pictures) for row in gallery.rows)
@@ -112,7 +110,8 @@ def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.resolve()}; name that of a run, or the output of squad_lit.predict")
     table = folder / "predictions.csv"
-    columns, lines = _read(table)
+    lines = _read(table)
+    columns = lines[0].keys()
     if columns >= OF_A_RUN:
         return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit)
     if columns >= OF_A_PREDICTION:
@@ -166,18 +165,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _read(table: Path) -> tuple[set[str], list[dict[str, str]]]:
-    """Columns and lines of ``predictions.csv``."""
+def _read(table: Path) -> list[dict[str, str]]:
+    """The lines of ``predictions.csv``, at least one."""
+    from squad_lit.output import read_rows
+
     if not table.is_file():
         raise FileNotFoundError(
             f"no {table.resolve()}: a run leaves it when it has tested, squad_lit.predict in its output folder"
         )
-    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        lines = list(reader)
+    lines = read_rows(table)
     if not lines:
         raise ValueError(f"{table} has no images")
-    return set(reader.fieldnames or ()), lines
+    return lines
 
 
 def _number(line: Mapping[str, str], key: str) -> float:
@@ -196,7 +195,6 @@ def _of_run(
 ) -> Gallery:
     """The test images of a run, looked at once more."""
     from squad_lit import checkpoint as checkpoints
-    from squad_lit.threshold import choose
 
     rows = [
         Row(
@@ -214,7 +212,7 @@ def _of_run(
             f"no checkpoint {checkpoint.resolve()}; if the run tested that of another, name it with --checkpoint FILE"
         )
     detector = checkpoints.load(checkpoint)
-    threshold, pixel_threshold = choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
+    threshold, pixel_threshold = detector.thresholds(rate)
     source = "normal images" if rate is not None or not detector.defective else "normal images and of known defects"
     # The most wrong ones first: normal images far above the threshold, defects far below it.
     chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional
 
-from squad_lit.image_file import IMAGE_EXTENSIONS, read_marked, read_pixels
+from squad_lit.image_file import is_image, read_marked, read_pixels
 
 # Where a PNG may say how it is to be turned.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -19,18 +19,8 @@ _MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name; empty if there is no such folder.
-
-    Hidden files are left out: archives made on a Mac carry a ``._000.png`` beside each ``000.png``, which ends like an
-    image and is none.
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
-    )
+    """The image files directly in a folder, sorted by name, hidden ones left out; empty if there is no such folder."""
+    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
 
 
 def list_folders(folder: Path) -> list[Path]:

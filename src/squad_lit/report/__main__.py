@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from squad_lit.console import exit_status
+
 _HEAD = (
     "Metrics in percent; mean ± standard deviation over seeds where there are several; best of the arms in bold; "
     "undefined values are left out and counted."
@@ -22,19 +24,11 @@ _HEAD = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.report``; returns the exit status."""
     options = _parse(arguments)
-    try:
-        report(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: report(options))
 
 
-def report(options: argparse.Namespace) -> None:
-    """Gather, and write the files.
+def report(options: argparse.Namespace) -> int:
+    """Gather, and write the files; returns the exit status.
 
     Raises:
         ValueError: No finished run, or no arm of the baseline's name.
@@ -67,6 +61,7 @@ def report(options: argparse.Namespace) -> None:
     print("".join(named), end="")
     size = len(html.encode()) / 2**20
     print(f"{len(runs)} runs; {folder / 'report.html'} ({size:.1f} MB); .md, .tex and .csv beside it")
+    return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from squad_lit.output import read_rows
 from squad_lit.panel import FALSE_ALARM, FIRST, MISS
 from squad_lit.report import plot
 from squad_lit.report.gather import Result, Run
@@ -138,8 +138,7 @@ def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Pict
     table = result.run.folder / "panels.csv"
     if not table.exists():
         return []
-    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = [row for row in csv.DictReader(file) if row["category"] == result.category]
+    rows = [row for row in read_rows(table) if row["category"] == result.category]
     files = [(row, result.run.folder / "panels" / row["panel"]) for row in _in_turn(rows)[:count]]
     return [Picture(picture(path, folder, link=link), result.arm, row) for row, path in files if path.exists()]
 

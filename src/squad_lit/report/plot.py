@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from squad_lit.metric.curve import AXES
+from squad_lit.output import read_rows
 from squad_lit.report.gather import Result, Run, codebook_size
 from squad_lit.report.table import METRICS, Cell, Column, cell
 from squad_lit.visual import curve_figure
@@ -168,10 +168,7 @@ def ranking_curves(
 
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
     """Steps and values of what is drawn of a training, thinned; nothing where there is no file."""
-    if not file.exists():
-        return {}
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
+    rows = read_rows(file) if file.exists() else []
     names = [name for start in _TRAINING for name in (rows[0] if rows else []) if _starts(name, start)]
     return {name: points for name in names if len((points := _points(rows, name))[0])}
 
