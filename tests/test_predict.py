@@ -109,6 +109,16 @@ def test_the_threshold_comes_from_held_out_normal_images(model: Path) -> None:
     assert predictor.pixel_threshold.value == sorted(about["normal_maxima"])[-2]
 
 
+def test_files_that_only_a_training_reads_may_be_gone(model: Path, tmp_path: Path) -> None:
+    content = torch.load(model, weights_only=True)
+    content["squad_lit"]["config"]["backbone"]["weights"] = "/gone/weights.pth"
+    content["squad_lit"]["config"]["synthesis"]["texture_dir"] = "/gone/dtd"
+    torch.save(content, tmp_path / "elsewhere.ckpt")
+    image = draw(100)
+    expected, found = (squad_lit.load(p).predict(image) for p in (model, tmp_path / "elsewhere.ckpt"))
+    assert found.anomaly_score == expected.anomaly_score
+
+
 def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> None:
     array = draw(5, defect=True)
     Image.fromarray(array).save(tmp_path / "a.png")

@@ -35,6 +35,8 @@ _ALLOWED = (
     "torch.optim",
     "torch.optim.lr_scheduler",
 )
+# Arguments that name what only a training reads.
+_FILES = ("weights", "texture_dir")
 
 
 def build(config: Any) -> Any:
@@ -92,6 +94,15 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _without_files(config: Any) -> Any:
+    """The configuration without what a training reads: the weights are in the checkpoint, and nothing is drawn."""
+    if isinstance(config, list):
+        return [_without_files(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    return {key: None if key in _FILES else _without_files(value) for key, value in config.items()}
+
+
 def load(path: str | Path) -> Detector:
     """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
 
@@ -107,8 +118,7 @@ def load(path: str | Path) -> Detector:
     """
     content = read(path)
     config = content[KEY]["config"]
-    backbone = {**config["backbone"], "weights": None}  # the weights are in the checkpoint
-    module: Detector = build({**config, "backbone": backbone})
+    module: Detector = build(_without_files(config))
     module.config = config
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])

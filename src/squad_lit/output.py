@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin  # noqa: F401  registered here, or Pillow loads all of its formats to find it
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from squad_lit.allocator import keep_freed_memory
 from squad_lit.image_file import to_float32, to_uint8
 
 FORMAT = 2
@@ -85,6 +86,7 @@ class Checkpoint:
         from squad_lit import checkpoint
         from squad_lit.inference import Inference, describe
 
+        keep_freed_memory()
         detector = checkpoint.load(path)
         self.metadata = describe(detector)
         self._model = Inference(detector, self.metadata["threshold"])
@@ -102,6 +104,7 @@ class Program:
 
     def __init__(self, path: Path) -> None:
         torch = _import("torch", "torch")
+        keep_freed_memory()
         found = {KEY: ""}
         try:
             self._model = torch.export.load(path, extra_files=found).module()

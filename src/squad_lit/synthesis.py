@@ -104,7 +104,12 @@ class Synthesis:
         self.gross, self.gross_area = gross, gross_area
         self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
         self.curriculum = curriculum
-        self.textures = _load_textures(texture_dir)
+        self._textures = None if texture_dir is None else _read_textures(Path(texture_dir))
+
+    @property
+    def textures(self) -> list[Array]:
+        """Those of ``texture_dir``, or the packaged ones: read on first use, because a prediction needs none."""
+        return _packaged_textures() if self._textures is None else self._textures
 
     def __call__(
         self, image: Array, others: Sequence[Array], rng: np.random.Generator, *, progress: float = 1.0
@@ -200,10 +205,7 @@ def changed_pixels(before: Array, after: Array) -> Mask:
     return changed | ndimage.binary_closing(changed, np.ones((3, 3), bool))
 
 
-def _load_textures(folder: str | None) -> list[Array]:
-    if folder is None:
-        return _packaged_textures()
-    root = Path(folder)
+def _read_textures(root: Path) -> list[Array]:
     files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"}]
     if not files:
         raise FileNotFoundError(f"synthesis.image.texture_dir: no png, jpg or bmp image under {root.resolve()}")

@@ -25,6 +25,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from squad_lit.allocator import keep_freed_memory
 from squad_lit.command import (
     OF_THE_MODEL,
     USER_ERRORS,
@@ -74,6 +75,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_options(config)
     if config.threads:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     _silence()
     L.seed_everything(config.seed, workers=True, verbose=False)
     # In the order of what they cost: a mistake shows before pictures are drawn or read.
