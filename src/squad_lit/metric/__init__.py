@@ -2,7 +2,7 @@
 
 from squad_lit.metric.aggregate import ImageMetrics, PixelMetrics
 from squad_lit.metric.curve import image_curves, pixel_curves
-from squad_lit.metric.ranking import (
+from squad_lit.metric.functional import (
     aupro,
     auroc,
     average_precision,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from squad_lit.metric import ranking
+from squad_lit.metric import functional, ranking
 
 
 class _PerImage(Metric):
@@ -105,7 +105,7 @@ class ImageMetrics(_PerImage):
     def compute(self) -> dict[str, Tensor]:
         """``image_auroc``, ``image_ap`` and ``image_f1_max``, float64 scalars in [0, 1]."""
         score, truth = self._collected()
-        return ranking.image_metrics(torch.stack(score), torch.stack(truth))
+        return functional.image_metrics(torch.stack(score), torch.stack(truth))
 
 
 class PixelMetrics(_PerImage):
@@ -147,4 +147,4 @@ class PixelMetrics(_PerImage):
 
     def compute(self) -> dict[str, Tensor]:
         """The keys of :func:`squad_lit.metric.pixel_metrics`: float64 scalars in [0, 1]."""
-        return ranking.pixel_metrics(*self._collected(), fpr_limit=self.fpr_limit)
+        return functional.pixel_metrics(*self._collected(), fpr_limit=self.fpr_limit)

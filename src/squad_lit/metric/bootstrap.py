@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squad_lit.metric.ranking import Maps, area_under_ramp, check_limits, region_area
+from squad_lit.metric.functional import area_under_ramp
+from squad_lit.metric.ranking import Maps, check_limits, region_area
 
 # Elements of (resamples, positives) that are worked on at once: 32 MB in float64.
 _BLOCK = 2**22
