@@ -79,7 +79,8 @@ def _metrics(job: Job, root: Path, workers: int) -> dict[str, Any]:
             "logger=none",
             f"seed={job.seed}",
         ]
-        command += [f"dataset={DATASETS[job.category]}", f"dataset.category={job.category}", *job.options]
+        dataset = DATASETS.get(job.category, "synthetic")
+        command += [f"dataset={dataset}", f"dataset.category={job.category}", *job.options]
         environment = dict(os.environ)
         if workers > 1:
             command += ["callback.progress=null", "+trainer.enable_progress_bar=false"]

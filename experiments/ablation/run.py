@@ -47,7 +47,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     found = {(row["arm"], row["category"]): row for row in rows}
     lines = ["| arm | " + " | ".join(METRICS) + " | Pixel AP of " + " | of ".join(DATASETS) + " |"]
     lines.append("|---" * (1 + len(METRICS) + len(DATASETS)) + "|")
-    for arm in ARMS:
+    for arm in (arm for arm in ARMS if all((arm, category) in found for category in DATASETS)):
         cells = []
         for key in METRICS.values():
             difference = [_against(found, arm, category, key) for category in DATASETS]

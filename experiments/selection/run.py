@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.study import METRICS, read
+from experiments.study import DATASETS, METRICS, read
 from scipy.stats import spearmanr
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ SIGNALS = {
 def rows() -> list[dict[str, Any]]:
     """The rows of all studies that have the signals."""
     found = [row for path in sorted(HERE.parent.glob("*/results.csv")) for row in read(path)]
-    return [row for row in found if all(signal in row for signal in SIGNALS)]
+    return [row for row in found if row["category"] in DATASETS and all(signal in row for signal in SIGNALS)]
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ def jobs() -> list[Job]:
         for discriminator in DISCRIMINATORS:
             if discriminator != "segmentation":  # that one is among the widths
                 arms[f"{quantizer} {discriminator}"] = [f"quantizer={quantizer}", f"discriminator={discriminator}"]
+    arms["vq both"] = ["quantizer=vq", "discriminator=both"]
     arms["vq 64000"] = ["quantizer=vq", "model.vq.codebook_size=64000"]  # last: by far the dearest
     return [Job(category, arm, [*COMMON, *options]) for arm, options in arms.items() for category in CATEGORIES]
 
