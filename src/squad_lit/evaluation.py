@@ -105,8 +105,8 @@ class Evaluation:
         return rows is not None
 
     def predictions(self) -> Rows:
-        """A row for each image, in the order of the data set: path, category, defect, label, score."""
-        keys = ("image_path", "category", "defect", "label", "anomaly_score")
+        """A row for each image, in the order of the data set: path, category, defect, label, score, path of the mask."""
+        keys = ("image_path", "category", "defect", "label", "anomaly_score", "mask_path")
         return [{key: row[key] for key in keys} for _, row in sorted(self._rows.items())]
 
     def compute(self) -> dict[str, Any]:

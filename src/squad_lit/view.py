@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from squad_lit.console import exit_status
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ LIMIT = 500  # images with pictures: some 12 MB
 SIDE, QUALITY = 256, 75  # of a picture: longer side in pixels, JPEG
 
 IMAGE, MAP, RECONSTRUCTION = "image", "map", "reconstruction"
+TRUTH = (0, 220, 255)  # colour of a true defect's outline: not one of the map's
 
 # Columns of predictions.csv that are needed of each.
 OF_A_RUN = {"image_path", "category", "defect", "label", "anomaly_score"}
@@ -46,6 +49,7 @@ class Row:
         category: Empty if it is not known.
         kind: Of the defect, ``good`` if there is none; empty if it is not known.
         label: 1: anomalous; None: nobody has said.
+        mask_path: Of the true defect; empty if there is none.
         pictures: Sources of image elements, by caption.
     """
 
@@ -55,6 +59,7 @@ class Row:
     category: str = ""
     kind: str = ""
     label: int | None = None
+    mask_path: str = ""
     pictures: dict[str, str] = field(default_factory=dict)
 
 
@@ -131,7 +136,7 @@ def write(gallery: Gallery, output: Path) -> int:
     from squad_lit.output import write_text
     from squad_lit.report.page import render
 
-    texts = ("path", "name", "category", "kind")
+    texts = ("path", "name", "category", "kind", "mask_path")
     rows = [asdict(row) | {key: _shown(getattr(row, key)) for key in texts} for row in gallery.rows]
     html = render(
         "view.html",
@@ -204,6 +209,7 @@ def _of_run(
             category=line["category"],
             kind=line["defect"],
             label=int(_number(line, "label")),
+            mask_path=line.get("mask_path", ""),  # runs of earlier versions do not say it
         )
         for line in lines
     ]
@@ -250,10 +256,26 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
         )
     plain, anomaly_map = to_picture(image[0].numpy()), maps[0].numpy()
     result = Result(anomaly_map, score, 0, anomaly_map > pixel_threshold, [])
-    pictures = {IMAGE: _embed(plain), MAP: _embed(overlay(plain, result, pixel_threshold))}
+    pictures = {IMAGE: _embed(_with_defect(plain, row)), MAP: _embed(overlay(plain, result, pixel_threshold))}
     if reconstruction is not None:
         pictures[RECONSTRUCTION] = _embed(to_picture(reconstruction[0].numpy()))
     return pictures
+
+
+def _with_defect(picture: NDArray[Any], row: Row) -> NDArray[Any]:
+    """The image with the true defect outlined, where its mask is known."""
+    if not row.mask_path:
+        return picture
+    from PIL import Image
+    from scipy import ndimage
+
+    from squad_lit.image_file import read_marked
+    from squad_lit.visual import outline
+
+    marked = Image.fromarray(read_marked(row.mask_path)).resize(picture.shape[1::-1], Image.Resampling.NEAREST)
+    for mask in (np.asarray(marked), ndimage.binary_dilation(marked)):  # JPEG halves the colour of a line of one pixel
+        picture = outline(picture, mask, TRUTH)
+    return picture
 
 
 def _of_predictions(
