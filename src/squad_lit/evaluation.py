@@ -105,7 +105,7 @@ class Evaluation:
         return rows is not None
 
     def predictions(self) -> Rows:
-        """A row for each image, in the order of the data set: path, category, defect, label, score, path of the mask."""
+        """A row for each image, in the order of the data set: path, category, defect, label, score, mask."""
         keys = ("image_path", "category", "defect", "label", "anomaly_score", "mask_path")
         return [{key: row[key] for key in keys} for _, row in sorted(self._rows.items())]
 

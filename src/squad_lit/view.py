@@ -144,6 +144,7 @@ def write(gallery: Gallery, output: Path) -> int:
         data={"threshold": gallery.threshold, "rows": rows},
         origin=gallery.origin,
         labelled=gallery.rows[0].label is not None,
+        masked=any(row.mask_path for row in gallery.rows),
         categories=list(dict.fromkeys(row["category"] for row in rows)),
         pictured=sum(bool(row.pictures) for row in gallery.rows),
         failed=len(gallery.failed),
