@@ -2,7 +2,7 @@
 
     python -m experiments.shortcut.run runs/shortcut
 
-Two jobs side by side, 400 steps each, a third of the default; results.csv has the rows.
+Two jobs side by side, 400 steps each, a sixth of the default; results.csv has the rows.
 """
 
 from __future__ import annotations

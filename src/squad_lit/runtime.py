@@ -100,7 +100,7 @@ class Checkpoint:
 
 
 class Program:
-    """A ``torch.export`` program."""
+    """A ``torch.export`` program. Parts of it are unpickled, so that a foreign one can run code."""
 
     def __init__(self, path: Path) -> None:
         torch = _import("torch", "torch")
