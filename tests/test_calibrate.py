@@ -78,14 +78,23 @@ def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: 
     assert normal["score"] == pytest.approx([result.anomaly_score for result in results])
     assert normal["maximum"] == pytest.approx([result.anomaly_map[:50, :50].max() for result in results])
     assert all(n < w for n, w in zip(normal["score"], scores(model, good), strict=True))
+    with pytest.warns(UserWarning, match="the thresholds come from a region of interest"):
+        squad_lit.load(output)
+    again = ["--checkpoint", str(output), "--output", str(output), "--add", str(good)]
+    assert main(again) == 1  # whole images do not go with those of a region
 
 
-def test_images_can_be_added_to_those_that_are_known(model: Path, good: Path, tmp_path: Path) -> None:
+def test_images_can_be_added_to_those_that_are_known(
+    model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "line.ckpt"
     assert main(["--checkpoint", str(model), "--output", str(output), "--add", str(good)]) == 0
     before, after = checkpoint.load(model).normal, checkpoint.load(output).normal
     assert after["score"][: len(before["score"])] == before["score"]
     assert len(after["score"]) == len(after["maximum"]) == len(before["score"]) + 12
+    assert main(["--checkpoint", str(output), "--output", str(output), "--add", str(good)]) == 2
+    assert "12 good images that are known already" in capsys.readouterr().err
+    assert checkpoint.load(output).normal == after
 
 
 def test_a_file_that_cannot_be_read_is_skipped_and_said(
@@ -108,5 +117,9 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(
     broken.write_bytes(b"no image")
     assert main([*command[:4], str(broken)]) == 1
     assert "none of the good images can be read" in capsys.readouterr().err
+    assert main([*command, "--defective", str(broken)]) == 1
+    assert "none of the defective images can be read" in capsys.readouterr().err
+    assert main([*command[:3], str(tmp_path), str(good)]) == 1
+    assert "is a folder; name a file in it" in capsys.readouterr().err
     assert main(["--checkpoint", str(tmp_path / "no.ckpt"), *command[2:]]) == 1
     assert not output.exists()

@@ -177,7 +177,7 @@ def test_missing_file_is_named(tmp_path):
         read(tmp_path / "nowhere.ckpt")
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {}}, {KEY: None}, {KEY: {"config": {}}}, [1, 2], torch.zeros(2)])
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {KEY: None}, {KEY: {"version": "a"}}, [1, 2], torch.zeros(2)])
 def test_foreign_file_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"foreign\.ckpt is not a checkpoint of squad_lit"):
         read(write(tmp_path / "foreign.ckpt", content))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from scipy import ndimage
 
 import squad_lit
 from squad_lit import train
+from squad_lit.image_file import read_pixels
 from squad_lit.predict import main, overlay
-from squad_lit.predictor import Result
+from squad_lit.predictor import Predictor, Result
 from squad_lit.threshold import from_normals
+from squad_lit.visual import colour_map
 
 SIDE = 128
 
@@ -119,17 +122,34 @@ def test_files_that_only_a_training_reads_may_be_gone(model: Path, tmp_path: Pat
     assert found.anomaly_score == expected.anomaly_score
 
 
+@pytest.mark.parametrize("lost", ["normal", "config", "state_dict", "backbone.feature_mean"])
+def test_a_checkpoint_that_is_not_whole_is_a_sentence(model: Path, tmp_path: Path, lost: str) -> None:
+    content = torch.load(model, weights_only=True)
+    for place in (content, content["squad_lit"], content["state_dict"]):
+        place.pop(lost, None)
+    torch.save(content, tmp_path / "part.ckpt")
+    with pytest.raises(ValueError, match=r"part\.ckpt does not fit this squad_lit"):
+        squad_lit.load(tmp_path / "part.ckpt")
+
+
 def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> None:
     array = draw(5, defect=True)
     Image.fromarray(array).save(tmp_path / "a.png")
     predictor = squad_lit.load(model)
     forms = [str(tmp_path / "a.png"), Image.fromarray(array), array, array.astype(np.float32) / 255]
     forms.append(torch.from_numpy(array).permute(2, 0, 1) / 255)
+    forms.append(array[..., ::-1].copy()[..., ::-1])  # as BGR is turned to RGB
     results = [predictor.predict(form) for form in forms]
     assert len({result.anomaly_score for result in results}) == 1
     assert results[0].label == 1
     grey = predictor.predict(np.full((SIDE, SIDE), 120, np.uint8))
     assert grey.anomaly_map.shape == (SIDE, SIDE)
+    deep, turned = Image.fromarray(array[..., 0].astype(np.uint16) * 257), Image.fromarray(array)
+    deep.save(tmp_path / "deep.png")
+    turned.getexif()[0x112] = 6  # by a quarter
+    turned.save(tmp_path / "turned.jpg", quality=100)
+    for image, name in ((deep, "deep.png"), (Image.open(tmp_path / "turned.jpg"), "turned.jpg")):
+        assert predictor.predict(image).anomaly_score == predictor.predict(tmp_path / name).anomaly_score
 
 
 @pytest.mark.parametrize(
@@ -137,6 +157,10 @@ def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> N
     [
         (np.zeros((4, 4, 2), np.uint8), r"expected an array \(H, W\) or \(H, W, 3\), got shape \(4, 4, 2\)"),
         (np.full((4, 4), 4095.0), r"expected values in \[0, 1\], got 4.1e\+03"),
+        (np.full((4, 4), np.nan), r"expected values in \[0, 1\], got nan"),
+        (np.zeros((0, 0, 3), np.uint8), r"got shape \(0, 0, 3\)"),
+        (np.full((4, 4), "a"), "expected numbers"),
+        (Image.fromarray(np.zeros((4, 4), np.float32)), "image has float pixels"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), r"expected a float tensor \(3, H, W\)"),
     ],
 )
@@ -155,6 +179,12 @@ def test_what_cannot_be_read_is_skipped_and_said(
     assert f"skipped: {parts / 'b.png'}: cannot read image" in errors
     assert f"skipped: {parts / 'absent.png'}: cannot read image" in errors
     assert len(rows(tmp_path / "out")) == 3
+    assert main([*command[:4], str(parts / "b.png")]) == 1  # nothing is left
+    (parts / "b.png").unlink()
+    two_pages = [Image.fromarray(draw(i)) for i in range(2)]
+    two_pages[0].save(parts / "b.tiff", save_all=True, append_images=two_pages[1:])
+    assert main([*command[:4], str(parts / "b.tiff"), str(parts / "a.png")]) == 2
+    assert "b.tiff: it has 2 pages" in capsys.readouterr().err
 
 
 def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: Path) -> None:
@@ -171,10 +201,80 @@ def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: P
     assert kept.stat().st_mtime_ns == stamp
     assert missing.exists()
     assert sorted(map(str, rows(output))) == sorted(map(str, before))
+    kept.write_bytes(b"")
+    main(command)
+    assert kept.stat().st_size > 0
     main([*command, "--false-alarm-rate", "0.4"])  # another threshold, other labels and masks
     assert kept.stat().st_mtime_ns > stamp
     assert len(rows(output)) == 3
     assert {row["threshold"] for row in rows(output)} != {row["threshold"] for row in before}
+
+
+def test_another_image_or_model_is_looked_at_anew(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ["--output", str(output), str(parts), "--checkpoint"]
+    main([*command, str(model)])
+    before = {row["name"]: row["anomaly_score"] for row in rows(output)}
+    shutil.copy(parts / "a.jpg", parts / "a.png")  # the next part, under the name of the one before
+    main([*command, str(model)])
+    found = {row["name"]: row["anomaly_score"] for row in rows(output)}
+    assert found["a.png"] == found["a.jpg"] == before["a.jpg"] != before["a.png"]
+    content = torch.load(model, weights_only=True)
+    content["squad_lit"]["config"]["anomaly"]["top"] = 0.5
+    torch.save(content, tmp_path / "other.ckpt")
+    main([*command, str(tmp_path / "other.ckpt")])
+    assert all(float(row["anomaly_score"]) < float(found[row["name"]]) for row in rows(output))  # of more pixels
+
+
+def test_images_of_one_name_keep_files_of_their_own(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output)]
+    for _ in range(2):  # as on a line, one by one
+        for place in (parts / "a.png", parts / "ü=1" / "a.png", parts / "a.jpg"):
+            assert main([*command, str(place)]) == 0
+    assert {row["name"] for row in rows(output)} == {"a.png", "ü=1/a.png", "a.jpg"}
+    for row in rows(output):
+        with Image.open(output / "map" / f"{row['name']}.tiff") as tiff, Image.open(row["image_path"]) as image:
+            assert tiff.size == image.size
+            top = np.sort(np.asarray(tiff), None)[-round(0.01 * SIDE**2) :]
+            assert float(row["anomaly_score"]) < top.mean() * 1.2
+
+
+def test_an_interrupted_rerun_leaves_a_whole_table(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output)]
+    main([*command, str(parts / "a.png")])
+    with monkeypatch.context() as patch:
+        looked: list[Path] = []
+
+        def read(self: Predictor, path: Path) -> np.ndarray:
+            looked.append(path)
+            if len(looked) == 2:
+                raise KeyboardInterrupt
+            return read_pixels(path)
+
+        patch.setattr(Predictor, "read", read)
+        assert main([*command, str(parts)]) == 130
+    assert len(rows(output)) == 2
+    for row in rows(output):
+        assert (float(row["threshold"]) < float(row["anomaly_score"])) == bool(int(row["label"]))
+    assert main([*command, str(parts)]) == 0
+    assert len(rows(output)) == 3
+
+
+def test_the_output_is_no_input(model: Path, parts: Path) -> None:
+    for _ in range(2):
+        assert main(["--checkpoint", str(model), "--output", str(parts / "out"), str(parts)]) == 0
+        assert len(rows(parts / "out")) == 3
+
+
+def test_a_run_keeps_its_table(model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "predictions.csv").write_text("image_path,category\na.png,bottle\n")
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path), str(parts)]) == 1
+    assert "predictions.csv has other columns: it is a run's" in capsys.readouterr().err
+    assert (tmp_path / "predictions.csv").read_text() == "image_path,category\na.png,bottle\n"
 
 
 def test_a_region_of_interest_is_all_that_counts(
@@ -205,7 +305,7 @@ def test_a_region_of_interest_is_all_that_counts(
 
 def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Path, tmp_path: Path) -> None:
     text = f"{parts / 'a.png'}\n\n{parts / 'ü=1'}\n{parts / 'a.png'}\n"
-    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8-sig")
     base = ["--checkpoint", str(model), "--output"]
     assert main([*base, str(tmp_path / "a"), "--from-file", str(tmp_path / "list.txt")]) == 0
     assert len(rows(tmp_path / "a")) == 2
@@ -221,13 +321,17 @@ def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Pat
         (["--checkpoint", "absent.ckpt", "PARTS"], "error: no checkpoint"),
         (["--checkpoint", "MODEL", "--false-alarm-rate", "1.5", "PARTS"], "error: false-alarm rate"),
         (["--checkpoint", "MODEL", "EMPTY"], "error: no image in"),
+        (["--checkpoint", "MODEL", "--from-file", "LIST"], "error: there is no image to predict"),
+        (["--checkpoint", "MODEL", "--output", "LIST", "PARTS"], "list.txt is a file; name a folder"),
     ],
 )
 def test_mistakes_are_told_in_words(
     model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    names = {"MODEL": str(model), "PARTS": str(parts), "EMPTY": str(tmp_path / "empty")}
+    (tmp_path / "list.txt").write_text("\n")
+    names = {"MODEL": str(model), "PARTS": str(parts)}
+    names |= {"EMPTY": str(tmp_path / "empty"), "LIST": str(tmp_path / "list.txt")}
     assert main(["--output", str(tmp_path / "out"), *(names.get(g, g) for g in given)]) == 1
     assert words in capsys.readouterr().err
 
@@ -241,3 +345,6 @@ def test_overlay_has_one_scale_for_all_images() -> None:
     assert (pictures[0][1, 1] == pictures[1][1, 1]).all()
     assert (pictures[0][0, 0] == 128).all()  # nothing found: the image itself
     assert (pictures[0][1, 1] != 128).any()
+    at_threshold = overlay(image, Result(np.full((4, 4), 4.0, np.float32), 0.0, 0, np.zeros((4, 4), bool), []), 4.0)
+    middle = colour_map(np.array([[0.5]]), 0, 1)[0, 0]
+    assert np.allclose(at_threshold[0, 0], 0.65 * 128 + 0.35 * middle, atol=1)

@@ -19,7 +19,7 @@ class Brightness:
     """In the place of a model: its map is the mean of the colours; pixels have the model's size, or are tiles."""
 
     def __init__(self, size: tuple[int, int], tile: dict[str, Any] | None = None, top: float = 0.1) -> None:
-        normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": []}
+        normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": [], "roi": ""}
         self.metadata = {"image_size": size, "tile": tile, "top": top, "false_alarm_rate": None, **normal}
         self.most = 0
 
@@ -115,6 +115,11 @@ def test_a_region_thinner_than_a_pixel_of_the_model_has_a_score() -> None:
     image = np.zeros((100, 100, 3), np.float32)
     image[30:40] = 0.5
     assert Predictor(Small((10, 10)), roi=roi).predict(image).anomaly_score == pytest.approx(0.5)
+    roi = np.zeros((1000, 1000))
+    roi[311, 777] = 1
+    found = Predictor(Brightness((100, 100)), roi=roi).predict(image)
+    assert np.argwhere(~np.isnan(found.anomaly_map)).tolist() == [[31, 77]]
+    assert found.anomaly_score == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from PIL import Image
 from squad_lit import checkpoint, train
 from squad_lit.command import USER_ERRORS, check_overrides, model_options
 from squad_lit.module import _uninterrupted
+from squad_lit.threshold import from_normals
 
 # The categories below are no MVTec categories, and are told so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
@@ -51,7 +52,7 @@ def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, object]:
 
 
 def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
-    run(tmp_path, mvtec)
+    run(tmp_path, mvtec, "threshold.false_alarm_rate=0.4")
     figures = json.loads((tmp_path / "metrics.json").read_text())
     for key in ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro"):
         assert 0 <= figures[key] <= 1
@@ -61,6 +62,9 @@ def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
         assert isinstance(figures[key], float)
     assert [len(levels) for levels in figures["level_histogram/low"]] == [8, 5, 5, 5]
     assert figures["run"]["seed"] == 0
+    detector = checkpoint.load(tmp_path / "last.ckpt")
+    assert detector.false_alarm_rate == 0.4
+    assert figures["threshold"]["anomaly_score"] == from_normals(detector.normal["score"], 0.4).value
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
     assert {p.name for p in (tmp_path / "panels").iterdir()} == {
         f"bottle_{kind}_{i:03}.png" for kind, count in (("good", 2), ("broken", 3)) for i in range(count)
@@ -242,6 +246,7 @@ def test_wandb_works_offline(
         (["model.steps=0"], "model.steps"),
         (["model.steps=2.5"], r"model.steps: expected a whole number of at least 1, got 2.5"),
         (["model.pool.refresh_every=1.5"], r"model.pool.refresh_every: expected a whole number"),
+        (["threshold.false_alarm_rate=0"], r"threshold.false_alarm_rate: expected a share in \(0, 1\), got 0"),
         (["model.optimizer.lr=abc"], r"model.optimizer.lr: expected a number above 0, got abc"),
         (["model.fsq.levels=[1000,1000,1000]"], r"model.fsq.levels: .* at most 2\^20"),
         (["seed=abc"], r"seed: expected a whole number in \[0, 2\^32\), got abc"),

@@ -219,7 +219,7 @@ def test_predictions_made_in_turns_and_gone_images_keep_their_overlays(made: Pat
         predict.main(["--checkpoint", str(made / "run" / "last.ckpt"), "--output", str(out), str(parts / folder)])
     (parts / "a" / "0.png").unlink()
     found = {r["name"]: list(r["pictures"]) for r in data(view(out, tmp_path / "view.html"))["rows"]}
-    assert found == {"a/0.png": ["map"], "b/1.png": ["image", "map"]}
+    assert found == {"0.png": ["map"], "1.png": ["image", "map"]}
     (out / "overlay" / "1.png.png").unlink()
     assert main([str(out)]) == 2
     assert (out / "view.html").exists()
@@ -248,9 +248,13 @@ def test_a_changed_image_is_not_shown_under_its_old_score(
     [
         (None, "", "predictions.csv: a run leaves it when it has tested"),
         ("image_path,anomaly_score", "a.png,1", "is neither of squad_lit.train"),
-        ("image_path,anomaly_score,threshold", "", "has no images"),
-        ("image_path,anomaly_score,threshold", "a.png,nan,1", "anomaly_score of a.png is 'nan', expected a finite"),
-        ("image_path,anomaly_score,threshold", "a.png,1", "threshold of a.png is None"),
+        ("image_path,name,anomaly_score,threshold", "", "has no images"),
+        (
+            "image_path,name,anomaly_score,threshold",
+            "a.png,a.png,nan,1",
+            "anomaly_score of a.png is 'nan', expected",
+        ),
+        ("image_path,name,anomaly_score,threshold", "a.png,a.png,1", "threshold of a.png is None"),
         ("image_path,category,defect,label,anomaly_score", "a.png,c,good,0,1", "name it with --checkpoint FILE"),
     ],
 )

@@ -115,9 +115,9 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
 
         write_onnx(module, path, {"input": {"type": "uint8"}}, names)
         if calibrate is not None:
-            from squad_lit.quantization import choose, quantize
+            from squad_lit.quantization import calibration_images, quantize
 
-            quantize(path, choose(calibrate), {"intensity_range": None})
+            quantize(path, calibration_images(calibrate), {"intensity_range": None})
     session = onnxruntime.InferenceSession(path)
     return lambda pixels: session.run(names, {"image": pixels})
 

@@ -37,8 +37,8 @@ def load(
     Args:
         path: ``last.ckpt`` of a run, or what ``squad_lit.export`` has made of it.
         runtime: ``torch``, ``onnx`` or ``openvino``; None: by the file's suffix.
-        false_alarm_rate: Share of normal images that may be called anomalous; None: the one that the file was exported
-            with, of a checkpoint 0.01.
+        false_alarm_rate: Share of normal images that may be called anomalous; None: known defects decide
+            (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
         roi: Region of interest, an image file or an array ``(H, W)``: only where it is not zero images are judged.
 
     Example:

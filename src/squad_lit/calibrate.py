@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 import squad_lit
 from squad_lit.console import exit_status
 from squad_lit.image_file import find_images
+from squad_lit.output import make_place, whole
 from squad_lit.threshold import Threshold, choose
 
 if TYPE_CHECKING:
@@ -80,30 +82,42 @@ def calibrate(
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint, an empty region, or no good image that can be read.
+        ValueError: A file that is no checkpoint, an empty region, scores of another region to add to, or no good
+            image, or none of the defective ones, that can be read.
     """
     import torch
 
     from squad_lit import checkpoint
-    from squad_lit.output import whole
 
     content = checkpoint.read(path)
     own = content[checkpoint.KEY]
-    predictor = squad_lit.load(path, roi=roi)
+    make_place(output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # its thresholds are about to be replaced
+        predictor = squad_lit.load(path, roi=roi)
+    known = predictor.runtime.metadata
+    if add and known["roi"] != predictor.roi_digest:
+        raise ValueError("--add: the scores that are there are of another region of interest; give the same --roi")
     skipped: list[str] = []
     scores, maxima = _look(predictor, good, skipped)
     defective, _ = _look(predictor, bad, skipped)
-    if not scores:
-        raise ValueError("none of the good images can be read:\n" + "\n".join(skipped))
+    for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
+        if paths and not found:
+            raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
     if add:
-        known = predictor.runtime.metadata
-        scores, maxima = known["normal_scores"] + scores, known["normal_maxima"] + maxima
-        defective = known["defective_scores"] + defective
+        # The same score to the last bit is the same image, which must not count twice.
+        new = [i for i, score in enumerate(scores) if score not in known["normal_scores"]]
+        if len(new) < len(scores):
+            skipped.append(f"{len(scores) - len(new)} good images that are known already")
+        scores = known["normal_scores"] + [scores[i] for i in new]
+        maxima = known["normal_maxima"] + [maxima[i] for i in new]
+        defective = list(dict.fromkeys(known["defective_scores"] + defective))
     own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
-    output.parent.mkdir(parents=True, exist_ok=True)
+    own["roi"] = predictor.roi_digest
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, choose(scores, maxima, defective, None)[0], skipped
+    rate = None if defective else own.get("false_alarm_rate")
+    return predictor.threshold, choose(scores, maxima, defective, rate)[0], skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

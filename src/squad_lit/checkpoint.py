@@ -86,7 +86,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
         raise ValueError(f"{path} is not a readable checkpoint: it is damaged, or not of squad_lit") from error
     own = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(own, dict) or "version" not in own:
+    if not isinstance(own, dict) or type(own.get("version")) is not int:
         raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
     if own["version"] != VERSION:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
@@ -117,11 +117,16 @@ def load(path: str | Path) -> Detector:
         ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
     """
     content = read(path)
-    config = content[KEY]["config"]
-    module: Detector = build(_without_files(config))
-    module.config = config
-    module.on_load_checkpoint(content)
-    module.load_state_dict(content["state_dict"])
+    try:
+        config = content[KEY]["config"]
+        module: Detector = build(_without_files(config))
+        module.config = config
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
+        ) from error
     if not module.anomaly.calibrated:
         raise ValueError(
             f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"

@@ -19,6 +19,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from squad_lit.console import format_warning
 from squad_lit.output import write_text
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ def check_options(config: DictConfig) -> None:
     rate = OmegaConf.select(config, "model.optimizer.lr", default=1.0)  # model=memory has none
     if type(rate) not in (int, float) or rate <= 0:
         raise ValueError(f"model.optimizer.lr: expected a number above 0, got {rate}")
+    rate = config.threshold.false_alarm_rate
+    if type(rate) not in (int, float) or not 0 < rate < 1:
+        raise ValueError(f"threshold.false_alarm_rate: expected a share in (0, 1), got {rate}")
     if "_target_" not in config.dataset:
         raise ValueError("dataset=default is only what the others share; choose one of them")
 
@@ -102,7 +106,7 @@ def exit_with_sentence() -> Iterator[None]:
     In a sweep the sentence names the job, and the error goes on to Hydra, which runs the other jobs and fails at the
     end; with HYDRA_FULL_ERROR=1 all goes on.
     """
-    warnings.formatwarning = _format_warning
+    warnings.formatwarning = format_warning
     for stream in (sys.stdout, sys.stderr):  # a file name that is no text must not end a run when it is printed
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -147,14 +151,3 @@ def _sentence(error: BaseException) -> str:
     if "Original Traceback" not in text:
         return text
     return text.strip().splitlines()[-1].partition(": ")[2]
-
-
-def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    if category is UserWarning:  # ours, and others' that are meant for the user
-        return f"warning: {message}\n"
-    return _FORMAT_WARNING(message, category, filename, lineno, line)
-
-
-_FORMAT_WARNING = warnings.formatwarning

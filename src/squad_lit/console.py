@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -17,6 +18,7 @@ def exit_status(run: Callable[[], int], *, interrupted: str = "interrupted", sho
     Returns:
         That of ``run``; 1 after an error, 130 after Ctrl-C.
     """
+    warnings.formatwarning = format_warning
     try:
         return run()
     except KeyboardInterrupt:
@@ -25,3 +27,15 @@ def exit_status(run: Callable[[], int], *, interrupted: str = "interrupted", sho
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Of what is meant for the user the sentence alone; other warnings as Python shows them."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return _FORMAT_WARNING(message, category, filename, lineno, line)
+
+
+_FORMAT_WARNING = warnings.formatwarning

@@ -21,7 +21,7 @@ from squad_lit.metric import auroc, average_precision
 from squad_lit.pool import chunks_ahead
 from squad_lit.seen import Seen, cut, put_together
 from squad_lit.synthesis import Synthesis
-from squad_lit.threshold import Threshold, choose
+from squad_lit.threshold import FALSE_ALARM_RATE, Threshold, choose
 from squad_lit.tile import AT_ONCE, Grid
 
 # Validation images, at most, that are looked at a second time with a synthetic anomaly on them.
@@ -88,6 +88,8 @@ class Detector(L.LightningModule):
         # Of the validation images: anomaly scores, and the highest pixel of each map. Thresholds come from them.
         self.normal: dict[str, list[float]] = {"score": [], "maximum": []}
         self.defective: list[float] = []  # scores of known defects, from squad_lit.calibrate
+        self.roi = ""  # digest of the region of interest that these are of
+        self.false_alarm_rate = FALSE_ALARM_RATE
         self.figures: dict[str, Any] = {}
         self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
 
@@ -128,12 +130,17 @@ class Detector(L.LightningModule):
         """Of the score and of the map's pixels, from what is known of normal and defective images.
 
         Args:
-            false_alarm_rate: See :func:`squad_lit.threshold.choose`.
+            false_alarm_rate: None: what tells known defects best or, where there are none, the rate of the training.
 
         Raises:
             ValueError: A rate out of range.
         """
-        return choose(self.normal["score"], self.normal["maximum"], self.defective, false_alarm_rate)
+        known = (self.normal["score"], self.normal["maximum"], self.defective)
+        return choose(*known, self.rate() if false_alarm_rate is None else false_alarm_rate)
+
+    def rate(self) -> float | None:
+        """The false-alarm rate that the thresholds are for, unless another is asked for; None: known defects decide."""
+        return None if self.defective else self.false_alarm_rate
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -314,11 +321,15 @@ class Detector(L.LightningModule):
             "measured": self.measured,
             "normal": self.normal,
             "defective": self.defective,
+            "roi": self.roi,
+            "false_alarm_rate": self.false_alarm_rate,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint[KEY]
         self.step, self.measured, self.normal = own["step"], own["measured"], own["normal"]
-        self.defective = own.get("defective", [])
+        # Checkpoints of before there were these have none.
+        self.defective, self.roi = own.get("defective", []), own.get("roi", "")
+        self.false_alarm_rate = own.get("false_alarm_rate", FALSE_ALARM_RATE)
         self.categories, self.image_size = own["categories"], own["image_size"]
         self.config, self.data = own["config"], own["data"]

@@ -17,20 +17,23 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from squad_lit.console import exit_status
+from squad_lit.output import make_place
 from squad_lit.runtime import KEY, open_runtime
-from squad_lit.threshold import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 # Of ONNX's operators: the first with an antialiased Resize is 18; 20 is read by ONNX Runtime 1.17 and later.
 OPSET = 20
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+# Images on which an int8 file is compared with its checkpoint.
+_COMPARED = 8
 # What an export needs beside torch.
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
 
@@ -49,9 +52,10 @@ def _run(options: argparse.Namespace) -> int:
         false_alarm_rate=options.false_alarm_rate,
         calibrate=options.calibrate if options.int8 else None,
     )
+    of = f"up to {_COMPARED} of the normal images" if options.int8 else "two images of noise"
     print(
-        f"{options.output}: labels scores above {threshold:.3g}; the scores of two images of noise differ from the "
-        f"checkpoint's by {difference:.1g} of their size"
+        f"{options.output}: labels scores above {threshold:.3g}; the scores of {of} differ from the checkpoint's by at "
+        f"most {difference:.1g} of their size"
     )
     return 0
 
@@ -61,7 +65,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
     parser.add_argument("--format", choices=SUFFIXES, required=True, help="what the file is for")
     parser.add_argument("--output", type=Path, required=True, help="file: .onnx, .xml (and .bin beside it) or .pt2")
-    rate = f"of normal images; predict can choose another (default: by known defects, else {FALSE_ALARM_RATE})"
+    rate = "of normal images; predict can choose another (default: by known defects, else that of the training)"
     parser.add_argument("--false-alarm-rate", type=float, help=rate)
     parser.add_argument("--int8", action="store_true", help="the backbone in 8 bits (onnx only); needs --calibrate")
     parser.add_argument("--calibrate", type=Path, metavar="DIR", help="normal training images, which give the ranges")
@@ -81,7 +85,7 @@ def export(
     false_alarm_rate: float | None = None,
     calibrate: Path | None = None,
 ) -> tuple[float, float]:
-    """Export a checkpoint, whole or not at all, and compare the file with it on two images of noise.
+    """Export a checkpoint, whole or not at all, and compare the file with it.
 
     Args:
         path: Of the checkpoint.
@@ -92,7 +96,8 @@ def export(
         calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
 
     Returns:
-        The threshold of the label, and the largest relative difference of the two scores.
+        The threshold of the label, and the largest relative difference of the scores of two images of noise or, where
+        the ranges are those of real ones, of some of these.
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
@@ -103,9 +108,9 @@ def export(
         raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
     _check_packages(form)
     if calibrate is not None:
-        from squad_lit.quantization import choose, quantize
+        from squad_lit.quantization import calibration_images, inputs, quantize
 
-        images = choose(calibrate)
+        images = calibration_images(calibrate)
     from squad_lit import checkpoint
     from squad_lit.inference import Inference, describe
 
@@ -113,7 +118,7 @@ def export(
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
     names = list(about["outputs"])
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_place(output)
     # A folder beside it: an export that fails leaves nothing, and a place that cannot be written to is found out now.
     with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
         made = Path(place) / output.name
@@ -125,7 +130,9 @@ def export(
             write_onnx(module, made, about, names)
             if calibrate is not None:
                 quantize(made, images, about)
-        difference = _difference(module, made, about)
+        noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # of another size than the example
+        compared = inputs(images[:_COMPARED], about) if calibrate is not None else iter(noise)
+        difference = _difference(module, made, compared)
         for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
             os.replace(file, output.parent / file.name)
     return about["threshold"], difference
@@ -189,15 +196,17 @@ def _example(about: dict[str, Any]) -> Tensor:
     return noise if about["input"]["type"] == "uint8" else noise / 255
 
 
-def _difference(module: nn.Module, path: Path, about: dict[str, Any]) -> float:
-    """Largest relative difference of the scores of module and file, on images of another size than the example's."""
+def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -> float:
+    """Largest relative difference of the scores of module and file, of images ``(H, W, 3)``."""
     import torch
 
-    image = torch.cat([_example(about)] * 2, 1)[..., :200, :]
-    with torch.inference_mode():
-        _, expected, *_ = module(image)
-    found = open_runtime(path).run(image.numpy()).anomaly_score
-    return float(((torch.tensor(found) - expected) / expected).abs().max())
+    runtime, largest = open_runtime(path), 0.0
+    for image in images:
+        with torch.inference_mode():
+            _, expected, *_ = module(torch.tensor(image[None]))
+        found = runtime.run(image[None]).anomaly_score
+        largest = max(largest, abs(float(found[0] / expected[0]) - 1))
+    return largest
 
 
 def _check_packages(form: str) -> None:

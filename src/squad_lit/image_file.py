@@ -46,6 +46,8 @@ def open_image(path: Path) -> Image.Image:
     """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
     try:
         with Image.open(path) as image:
+            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+                raise ValueError(f"it has {pages} pages, and which of them is the image is not said: save one")
             image.load()
             # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
             return ImageOps.exif_transpose(image)
@@ -79,13 +81,17 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
             f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
             f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
         )
-    image = open_image(Path(path))
+    return to_pixels(open_image(Path(path)), f"image {path}", intensity_range)
+
+
+def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
+    """As :func:`read_pixels`, of an image that is decoded and turned already; ``name`` is what errors call it."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if intensity_range is None and image.mode in ("I", "F"):
             kind = "32-bit integer" if image.mode == "I" else "float"
             raise ValueError(
-                f"image {path} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or give the "
-                f"range with dataset.intensity_range=[LOW,HIGH]"
+                f"{name} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or train with "
+                f"dataset.intensity_range=[LOW,HIGH]"
             )
         low, high = intensity_range or (0.0, 65535.0)
         grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)

@@ -62,8 +62,8 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
 
     Args:
         detector: A calibrated model.
-        false_alarm_rate: Share of normal images that the thresholds let through as anomalous; see
-            :func:`squad_lit.threshold.choose`.
+        false_alarm_rate: Share of normal images that the thresholds let through as anomalous; None: see
+            :meth:`squad_lit.detector.Detector.rate`.
 
     Raises:
         ValueError: A rate out of range.
@@ -72,6 +72,8 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
     height, width = detector.look_size
     threshold, pixel_threshold = detector.thresholds(false_alarm_rate)
+    if false_alarm_rate is None:
+        false_alarm_rate = detector.rate()
     return {
         "format": FORMAT,
         "squad_lit": squad_lit.__version__,
@@ -88,6 +90,7 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "normal_scores": detector.normal["score"],
         "normal_maxima": detector.normal["maximum"],
         "defective_scores": detector.defective,
+        "roi": detector.roi,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {
             "name": "image",

@@ -28,6 +28,21 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def make_place(path: Path) -> None:
+    """Make the folder of a file that a command is to write, before there is anything to lose.
+
+    Raises:
+        ValueError: A folder has this name.
+        OSError: The folder cannot be made.
+    """
+    if path.is_dir():
+        raise ValueError(f"--output: {path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--output: there can be no folder {path.parent}: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with whole(path) as part:
@@ -39,10 +54,10 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file; the keys of the first row are the header. File names that are no text keep their bytes."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> None:
+    """Write a CSV file; the header is that of the first row unless given. Names that are no text keep their bytes."""
     with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer = csv.DictWriter(file, header or (list(rows[0]) if rows else []), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -2,13 +2,12 @@
 
 For each image: ``map/NAME.tiff`` (float32, calibrated, at the image's own resolution), ``mask/NAME.png``,
 ``overlay/NAME.png``, and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were skipped, 1 it
-failed.
+failed, or all were skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import sys
@@ -23,16 +22,13 @@ from numpy.typing import NDArray
 import squad_lit
 from squad_lit.console import exit_status
 from squad_lit.image_file import find_images, to_uint8
-from squad_lit.output import read_rows, write_picture, write_rows, write_tiff
-from squad_lit.threshold import FALSE_ALARM_RATE
+from squad_lit.output import write_picture, write_tiff
+from squad_lit.prediction import ENDINGS, Predictions, files
 from squad_lit.visual import colour_map, outline
 
 if TYPE_CHECKING:
     from squad_lit.predictor import Predictor, Result
 
-FIELDS = ("image_path", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area", "roi")
-# Folder of each kind of file, and what is appended to the image's name.
-ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
 # Rows of an overlay that are drawn at a time, and the brightness of what is not judged.
 _STRIP = 256
 _DIMMED = 0.35
@@ -46,58 +42,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     images = find_images(_places(options.inputs, options.from_file))
+    # With the output inside of the input a rerun would look at overlays.
+    made = [options.output.absolute() / kind for kind in ENDINGS]
+    images = [path for path in images if not any(path.absolute().is_relative_to(folder) for folder in made)]
+    if not images:
+        raise ValueError("there is no image to predict: the list is empty, or names only what predict has written")
+    predictions = Predictions(options.output)
     # Not before the paths are known to be right: this may import torch.
     predictor = squad_lit.load(
         options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate, roi=options.roi
     )
-    options.output.mkdir(parents=True, exist_ok=True)
     print(f"threshold {predictor.threshold}")
-    skipped = predict(predictor, images, options.output)
+    skipped = predict(predictor, images, predictions, model=_digest(options.checkpoint))
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
-    return 2 if skipped else 0
+    return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
-def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> dict[Path, str]:
-    """Predict the images that have no row and files of the same threshold and region of interest yet.
+def predict(predictor: Predictor, images: Sequence[Path], predictions: Predictions, *, model: str) -> dict[Path, str]:
+    """Predict the images that have no row and files of the same model, threshold and region of interest yet.
 
     Args:
         predictor: The model.
         images: Files.
-        output: An existing folder.
+        predictions: Where the results go.
+        model: Tells this model from others.
 
     Returns:
         The files that could not be read, and why.
     """
-    table = output / "predictions.csv"
-    rows = _read(table)
     folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
+    of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
-    known_by = _known_by(predictor)
     started, made = time.perf_counter(), 0
-    with table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        if not rows:
-            file.truncate(0)
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if not rows:
-            writer.writeheader()
+    try:
         for path in _progress(images):
-            files = _files(path, folder, output)
-            if _is_done(rows.get(str(path)), files, known_by):
-                continue
             try:
+                known_by = of_model | {"file": _stamp(path)}
+                if predictions.is_done(path, known_by):
+                    continue
                 image = predictor.read(path)
             except (OSError, ValueError) as error:
                 skipped[path] = str(error)
                 continue
             result = predictor.predict(image)
-            _write(result, to_uint8(image), files, predictor.pixel_threshold.value)
-            rows[str(path)] = _row(path, result) | known_by
-            writer.writerow(rows[str(path)])  # at once, so that an interruption loses nothing
-            file.flush()
+            name = predictions.name(path, folder)
+            _write(result, to_uint8(image), files(predictions.root, name), predictor.pixel_threshold.value)
+            predictions.add(path, _row(result) | known_by | {"name": name})
             made += 1
-    write_rows(table, list(rows.values()))  # one row an image, also where one was predicted anew
-    print(f"{made} images, {made / (time.perf_counter() - started):.1f} a second, {len(images) - made} not: {output}")
+    finally:
+        predictions.close()
+    rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
+    print(f"{made} images, {rate:.1f} a second; {before} were there, {len(skipped)} skipped: {predictions.root}")
     return skipped
 
 
@@ -106,7 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or what was exported")
     parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = f"of normal images (default: that of the export; of a checkpoint by known defects, else {FALSE_ALARM_RATE})"
+    rate = "of normal images (default: by known defects or, without them, that of the training or export)"
     parser.add_argument("--false-alarm-rate", type=float, help=rate)
     roi = "image of the region of interest, scaled to each image: what is 0 in it is not judged"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
@@ -131,40 +127,34 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
     """The images and folders asked for."""
     if not from_file:
         return list(inputs)
-    lines = sys.stdin if from_file == "-" else Path(from_file).read_text(encoding="utf-8").splitlines()
+    if from_file == "-":
+        lines: Iterable[str] = sys.stdin
+    else:  # utf-8-sig: editors on Windows begin a text with a mark
+        lines = Path(from_file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
-def _files(path: Path, folder: Path, output: Path) -> dict[str, Path]:
-    """What is written of an image; the whole name is kept, because a.png and a.jpg may be two images."""
-    name = path.absolute().relative_to(folder)
-    return {kind: output / kind / name.with_name(name.name + ending) for kind, ending in ENDINGS.items()}
+def _digest(path: Path) -> str:
+    """Tells the files of models apart."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256")
+    if (weights := path.with_suffix(".bin")).is_file() and path.suffix == ".xml":
+        found.update(weights.read_bytes())
+    return found.hexdigest()[:12]
 
 
-def _known_by(predictor: Predictor) -> dict[str, str]:
-    """What tells results of this threshold and region of interest from others."""
-    roi = predictor.roi
-    digest = (
-        "" if roi is None else hashlib.sha256(str(roi.shape).encode() + np.packbits(roi).tobytes()).hexdigest()[:12]
-    )
-    return {"threshold": f"{predictor.threshold.value:.6g}", "roi": digest}
+def _stamp(path: Path) -> str:
+    """Tells an image file from another one that takes its place."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise OSError(f"cannot read image {path}: {error.strerror}") from error
+    return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
 
 
-def _is_done(row: Mapping[str, Any] | None, files: Mapping[str, Path], known_by: Mapping[str, str]) -> bool:
-    return row is not None and row.items() >= known_by.items() and all(f.exists() for f in files.values())
-
-
-def _read(table: Path) -> dict[str, dict[str, Any]]:
-    """The whole rows of an earlier run, by image."""
-    rows = read_rows(table) if table.exists() else []
-    whole = [row for row in rows if row.keys() == set(FIELDS) and None not in row.values()]
-    return {row["image_path"]: row for row in whole}
-
-
-def _row(path: Path, result: Result) -> dict[str, Any]:
+def _row(result: Result) -> dict[str, Any]:
     *box, area = result.regions[0] if result.regions else ("", "")
     return {
-        "image_path": str(path),
         "anomaly_score": f"{result.anomaly_score:.6g}",
         "label": result.label,
         "regions": len(result.regions),
@@ -173,12 +163,12 @@ def _row(path: Path, result: Result) -> dict[str, Any]:
     }
 
 
-def _write(result: Result, image: NDArray[np.uint8], files: Mapping[str, Path], pixel_threshold: float) -> None:
-    for file in files.values():
+def _write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], pixel_threshold: float) -> None:
+    for file in places.values():
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_tiff(files["map"], result.anomaly_map)
-    write_picture(files["mask"], result.mask.astype("uint8") * 255)
-    write_picture(files["overlay"], overlay(image, result, pixel_threshold))
+    write_tiff(places["map"], result.anomaly_map)
+    write_picture(places["mask"], result.mask.astype("uint8") * 255)
+    write_picture(places["overlay"], overlay(image, result, pixel_threshold))
 
 
 def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from squad_lit.image_file import read_marked, read_pixels, resize_pixels, resize_plane
+from squad_lit.image_file import read_marked, read_pixels, resize_pixels, resize_plane, to_pixels
 from squad_lit.region import Region, connected_regions
 from squad_lit.runtime import Output, Runtime
 from squad_lit.threshold import choose
@@ -44,10 +46,10 @@ class Predictor:
 
     Args:
         runtime: The model, on whatever it runs.
-        false_alarm_rate: Share of normal images that may be called anomalous; None: what the model was exported with,
-            of a checkpoint the threshold that tells known defects best (``squad_lit.calibrate``), else a rate of 0.01.
-            The threshold of the score, and that of the map's highest pixel, come from normal images that were not
-            trained on.
+        false_alarm_rate: Share of normal images that may be called anomalous; None: the threshold that tells known
+            defects best (``squad_lit.calibrate``) or, without them, the rate of the training or of the export. The
+            threshold of the score, and that of the map's highest pixel, come from normal images that were not trained
+            on.
         roi: Region of interest: an image file, or an array ``(H, W)``. What is not zero is judged; the rest is looked
             at, but counts for nothing. It is scaled to the size of each image by nearest neighbour. The score is the
             mean of as many pixels as without a region, so that it is never higher, and the thresholds of whole images
@@ -71,6 +73,19 @@ class Predictor:
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
         self.threshold, self.pixel_threshold = choose(*known, rate)
+        if about["roi"] and about["roi"] != self.roi_digest:
+            warnings.warn(
+                "the thresholds come from a region of interest (calibrate --roi), and this is not it: expect other "
+                "false-alarm rates than stated",
+                stacklevel=3,
+            )
+
+    @property
+    def roi_digest(self) -> str:
+        """Tells regions of interest apart; empty without one."""
+        if self.roi is None:
+            return ""
+        return hashlib.sha256(str(self.roi.shape).encode() + np.packbits(self.roi).tobytes()).hexdigest()[:12]
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """An image file as the training reads it: ``(H, W, 3)`` uint8, or float32 in [0, 1]."""
@@ -80,21 +95,26 @@ class Predictor:
         """Look at one image.
 
         Args:
-            image: A file; a PIL image; an array ``(H, W)`` or ``(H, W, 3)``, uint8 or float in [0, 1]; or a tensor
-                ``(3, H, W)`` in [0, 1].
+            image: A file; a PIL image, which is treated as a file is; an array ``(H, W)`` or RGB ``(H, W, 3)``, uint8
+                or float in [0, 1]; or a tensor ``(3, H, W)`` in [0, 1].
 
         Raises:
             OSError: A file that cannot be read.
             ValueError: Another shape or type.
         """
-        pixels = self.read(image) if isinstance(image, str | Path) else _to_pixels(image)
+        if isinstance(image, str | Path):
+            pixels = self.read(image)
+        elif isinstance(image, Image.Image):
+            pixels = to_pixels(ImageOps.exif_transpose(image), "image", self.runtime.metadata["intensity_range"])
+        else:
+            pixels = _to_array(image)
         anomaly_map, score, model_map = self._look(pixels)
         if self.roi is not None:
-            shown = Image.fromarray(self.roi).resize(pixels.shape[1::-1], Image.Resampling.NEAREST)
-            anomaly_map = np.where(np.asarray(shown), anomaly_map, np.float32(np.nan))
-            # At the model's size: what lies inside by half or, of a region thinner than its pixels, what comes nearest.
-            share = resize_plane(self.roi, model_map.shape)
-            score = self._score(model_map, share >= min(0.5, share.max()))
+            shown = np.asarray(Image.fromarray(self.roi).resize(pixels.shape[1::-1], Image.Resampling.NEAREST))
+            if not shown.any():  # it lies between the pixels of a smaller image
+                shown = _scaled(self.roi, pixels.shape[:2])
+            anomaly_map = np.where(shown, anomaly_map, np.float32(np.nan))
+            score = self._score(model_map, _scaled(self.roi, model_map.shape))
         mask = anomaly_map > self.pixel_threshold.value
         return Result(anomaly_map, score, int(score > self.threshold.value), mask, connected_regions(mask))
 
@@ -135,10 +155,14 @@ def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
     return marked
 
 
-def _to_pixels(image: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
+def _scaled(roi: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """What of ``size`` pixels lies inside by half or, of a region thinner than they are, comes nearest to it."""
+    share = resize_plane(roi, size)
+    return share >= min(0.5, share.max())
+
+
+def _to_array(image: Tensor | NDArray[Any]) -> NDArray[Any]:
     """``(H, W, 3)``: uint8, or float32 in [0, 1]."""
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     if torch is not None and isinstance(image, torch.Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
@@ -147,11 +171,13 @@ def _to_pixels(image: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
     array = np.asarray(image)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, -1)
-    if array.ndim != 3 or array.shape[-1] != 3:
+    if array.ndim != 3 or array.shape[-1] != 3 or array.size == 0:
         raise ValueError(f"image: expected an array (H, W) or (H, W, 3), got shape {array.shape}")
+    if array.dtype.kind not in "uif":
+        raise ValueError(f"image: expected numbers, uint8 or float in [0, 1], got {array.dtype}")
     if array.dtype == np.uint8:
-        return array
-    if array.min() < 0 or array.max() > 1:
+        return np.ascontiguousarray(array)  # torch takes no array that is read backwards, as BGR turned to RGB is
+    if not (array.min() >= 0 and array.max() <= 1):  # neither holds of NaN
         raise ValueError(
             f"image: expected values in [0, 1], got {array.min():.3g} to {array.max():.3g}; divide by the largest "
             f"value that the camera gives"

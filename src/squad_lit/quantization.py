@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime import quantization
 
-from squad_lit.image_file import is_image, read_pixels, resize_pixels, to_uint8
+from squad_lit.image_file import find_images, read_pixels, resize_pixels, to_uint8
 from squad_lit.runtime import KEY
 from squad_lit.tile import Grid
 
@@ -21,15 +21,15 @@ _IMAGES = 64
 _BACKBONE = "detector.backbone."
 
 
-def choose(folder: Path) -> list[Path]:
+def calibration_images(folder: Path) -> list[Path]:
     """The images of a folder, read recursively; of more than 64 a regular choice.
 
     Raises:
         ValueError: There is none.
     """
-    images = sorted(p for p in folder.rglob("*") if is_image(p))
-    if not images:
-        raise ValueError(f"--calibrate: no image in {folder.resolve()}; name a folder of normal training images")
+    if not folder.is_dir():
+        raise ValueError(f"--calibrate: no folder {folder.resolve()}; name one of normal training images")
+    images = find_images([folder])
     return images[:: -(-len(images) // _IMAGES)]
 
 
@@ -70,16 +70,19 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
     """Images one by one, or a tile of each, as the graph takes them."""
 
     def __init__(self, paths: Sequence[Path], about: dict[str, Any]) -> None:
-        self._images = (_input(number, path, about) for number, path in enumerate(paths))
+        self._images = inputs(paths, about)
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         image = next(self._images, None)
         return None if image is None else {"image": image[None]}
 
 
-def _input(number: int, path: Path, about: dict[str, Any]) -> NDArray[Any]:
-    pixels = read_pixels(path, about["intensity_range"])
-    if about["tile"] is None:
-        return to_uint8(pixels)
-    windows = Grid(about["image_size"], **about["tile"]).windows
-    return resize_pixels(pixels, about["image_size"])[windows[number % len(windows)]]
+def inputs(paths: Iterable[Path], about: dict[str, Any]) -> Iterator[NDArray[Any]]:
+    """Images, or a tile of each, ``(H, W, 3)`` as a graph takes them."""
+    for number, path in enumerate(paths):
+        pixels = read_pixels(path, about["intensity_range"])
+        if about["tile"] is None:
+            yield to_uint8(pixels)
+        else:
+            windows = Grid(about["image_size"], **about["tile"]).windows
+            yield resize_pixels(pixels, about["image_size"])[windows[number % len(windows)]]

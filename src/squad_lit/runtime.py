@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from squad_lit.allocator import keep_freed_memory
 from squad_lit.image_file import to_float32, to_uint8
 
-FORMAT = 2
+FORMAT = 3
 """Of an exported file and its description; another one is refused."""
 KEY = "squad_lit"
 """Of the description, in the file's own metadata."""
@@ -79,8 +80,25 @@ def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
     return make(path)
 
 
-class Checkpoint:
-    """A checkpoint that a run wrote, in torch."""
+class Torch:
+    """What torch runs: a module that takes pixels."""
+
+    metadata: dict[str, Any]
+    _model: Any
+
+    def run(self, image: NDArray[Any]) -> Output:
+        import torch
+
+        with torch.inference_mode():
+            anomaly_map, score, _, model_map = self._model(torch.tensor(self._input(image)))
+        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
+
+    def _input(self, image: NDArray[Any]) -> NDArray[Any]:
+        return image
+
+
+class Checkpoint(Torch):
+    """A checkpoint that a run wrote."""
 
     def __init__(self, path: Path) -> None:
         from squad_lit import checkpoint
@@ -91,33 +109,25 @@ class Checkpoint:
         self.metadata = describe(detector)
         self._model = Inference(detector, self.metadata["threshold"])
 
-    def run(self, image: NDArray[Any]) -> Output:
-        import torch
 
-        with torch.inference_mode():
-            anomaly_map, score, _, model_map = self._model(torch.tensor(image))
-        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
-
-
-class Program:
+class Program(Torch):
     """A ``torch.export`` program. Parts of it are unpickled, so that a foreign one can run code."""
 
     def __init__(self, path: Path) -> None:
         torch = _import("torch", "torch")
         keep_freed_memory()
         found = {KEY: ""}
+        logging.disable(logging.ERROR)  # torch logs a stack trace of what is raised all the same
         try:
             self._model = torch.export.load(path, extra_files=found).module()
         except Exception as error:
-            raise ValueError(f"{path} is not a readable torch.export program: {error}") from error
+            raise ValueError(f"{path} is not a readable torch.export program: damaged, or another file") from error
+        finally:
+            logging.disable(logging.NOTSET)
         self.metadata = _metadata(path, found[KEY])
 
-    def run(self, image: NDArray[Any]) -> Output:
-        import torch
-
-        with torch.inference_mode():
-            anomaly_map, score, _, model_map = self._model(torch.tensor(_as_input(image, self.metadata)))
-        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
+    def _input(self, image: NDArray[Any]) -> NDArray[Any]:
+        return _as_input(image, self.metadata)
 
 
 class Onnx:
@@ -158,6 +168,10 @@ class OpenVino:
         return Output(*(found[name] for name in Output._fields))
 
 
+# Of the description, what is read of it here and in :mod:`squad_lit.predictor`.
+_NEEDED = {"squad_lit", "image_size", "tile", "top", "intensity_range", "false_alarm_rate", "normal_scores"}
+_NEEDED |= {"normal_maxima", "defective_scores", "roi", "input"}
+
 _KINDS: dict[str, tuple[str, Callable[[Path], Runtime]]] = {
     ".onnx": ("onnx", Onnx),
     ".xml": ("openvino", OpenVino),
@@ -181,7 +195,13 @@ def _metadata(path: Path, text: str | None) -> dict[str, Any]:
     """The description of an exported file, checked."""
     if not text:
         raise ValueError(f"{path} was not written by squad_lit.export: it has no metadata {KEY!r}")
-    found: dict[str, Any] = json.loads(text)
+    try:
+        found: dict[str, Any] = json.loads(text)
+        known = type(found["format"]) is int and (found["format"] != FORMAT or found.keys() >= _NEEDED)
+    except (ValueError, TypeError, LookupError):
+        known = False
+    if not known:
+        raise ValueError(f"{path} is damaged, or not of squad_lit.export: its metadata {KEY!r} is not whole")
     if found["format"] < FORMAT:
         raise ValueError(
             f"{path} was exported by squad_lit {found['squad_lit']}, which is older than this one: export the "

@@ -94,6 +94,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
     module = make_module(config)
     module.evaluation = evaluation
+    if config.fit:
+        module.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     _remove_results(folder)
@@ -118,8 +120,16 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
+    score, pixel = module.thresholds(config.threshold.false_alarm_rate)
+    threshold = {"anomaly_score": score.value, "pixel": pixel.value}
+    threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
-    figures = module.figures | timed | _peak_memory() | {"run": _about(config, started, trainer.strategy.root_device)}
+    figures = (
+        module.figures
+        | timed
+        | _peak_memory()
+        | {"threshold": threshold, "run": _about(config, started, trainer.strategy.root_device)}
+    )
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from squad_lit.console import exit_status
+from squad_lit.output import make_place, read_rows, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ TRUTH = (0, 220, 255)  # colour of a true defect's outline: not one of the map's
 
 # Columns of predictions.csv that are needed of each.
 OF_A_RUN = {"image_path", "category", "defect", "label", "anomaly_score"}
-OF_A_PREDICTION = {"image_path", "anomaly_score", "threshold"}
+OF_A_PREDICTION = {"image_path", "name", "anomaly_score", "threshold"}
 
 
 @dataclass
@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     output: Path = options.output or options.run / "view.html"
+    if options.run.is_dir():  # if not, it is about that that the user wants to hear
+        make_place(output)
     gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
     size = write(gallery, output)
     for reason in gallery.failed:
@@ -133,7 +135,6 @@ def write(gallery: Gallery, output: Path) -> int:
     Returns:
         Its size in bytes.
     """
-    from squad_lit.output import write_text
     from squad_lit.report.page import render
 
     texts = ("path", "name", "category", "kind", "mask_path")
@@ -149,7 +150,6 @@ def write(gallery: Gallery, output: Path) -> int:
         pictured=sum(bool(row.pictures) for row in gallery.rows),
         failed=len(gallery.failed),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, html)
     return output.stat().st_size
 
@@ -173,8 +173,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _read(table: Path) -> list[dict[str, str]]:
     """The lines of ``predictions.csv``, at least one."""
-    from squad_lit.output import read_rows
-
     if not table.is_file():
         raise FileNotFoundError(
             f"no {table.resolve()}: a run leaves it when it has tested, squad_lit.predict in its output folder"
@@ -285,11 +283,7 @@ def _of_predictions(
     """What ``squad_lit.predict`` has written."""
     import squad_lit
 
-    common = Path(os.path.commonpath([Path(line["image_path"]).absolute().parent for line in lines]))
-    rows = [
-        Row(line["image_path"], os.path.relpath(line["image_path"], common), _number(line, "anomaly_score"))
-        for line in lines
-    ]
+    rows = [Row(line["image_path"], line["name"], _number(line, "anomaly_score")) for line in lines]
     if rate is not None and checkpoint is None:
         raise ValueError("--false-alarm-rate: the normal images are known to the model only: add --checkpoint FILE")
     if checkpoint is not None:
@@ -302,25 +296,21 @@ def _of_predictions(
         if len(values) > 1:
             origin += f"; the folder has predictions with {len(values)} thresholds, this is that of the most images"
     chosen = sorted(rows, key=lambda row: -row.score)[:limit]
-    failed = _illustrate(chosen, lambda row: _stored(folder, Path(row.path), common))
+    failed = _illustrate(chosen, lambda row: _stored(folder, row))
     return Gallery(f"Predictions in {folder.resolve().name}", rows, threshold, origin, failed)
 
 
-def _stored(folder: Path, path: Path, common: Path) -> dict[str, str]:
+def _stored(folder: Path, row: Row) -> dict[str, str]:
     """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
     from squad_lit.image_file import read_pixels, to_uint8
-    from squad_lit.predict import ENDINGS
+    from squad_lit.prediction import files
 
-    parts = path.absolute().parts[1:]
-    # Predicted with others than all that are in the table now, an image has been named from another folder.
-    names = [path.absolute().relative_to(common), *(Path(*parts[at:]) for at in range(len(parts)))]
-    places = [folder / "overlay" / name.with_name(name.name + ENDINGS["overlay"]) for name in names]
-    overlay = next((place for place in places if place.is_file()), None)
-    if overlay is None:
-        raise FileNotFoundError(f"{path}: no {places[0]}")
+    overlay = files(folder, row.name)["overlay"]
+    if not overlay.is_file():
+        raise FileNotFoundError(f"{row.path}: no {overlay}")
     pictures = {}
     with contextlib.suppress(OSError, ValueError):
-        pictures[IMAGE] = _embed(to_uint8(read_pixels(path)))
+        pictures[IMAGE] = _embed(to_uint8(read_pixels(row.path)))
     return pictures | {MAP: _embed(read_pixels(overlay))}
 
 
