@@ -117,7 +117,7 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
         if calibrate is not None:
             from squad_lit.quantization import calibration_images, quantize
 
-            quantize(path, calibration_images(calibrate), {"intensity_range": None})
+            quantize(path, calibration_images(calibrate), {"intensity_range": None, "tile": None})
     session = onnxruntime.InferenceSession(path)
     return lambda pixels: session.run(names, {"image": pixels})
 

@@ -46,6 +46,12 @@ def jobs() -> list[Job]:
         for discriminator in DISCRIMINATORS:
             if discriminator != "segmentation":  # that one is among the widths
                 arms[f"{quantizer} {discriminator}"] = [f"quantizer={quantizer}", f"discriminator={discriminator}"]
+    # No synthetic anomaly in the training: a plain autoencoder, in which nothing but the code stands against copying.
+    plain = ["discriminator=none", "model.synthetic_fraction=0"]
+    arms["plain none"] = ["quantizer=none", *plain]
+    for levels in ([4, 4], [8, 5, 5, 5], [8, 8, 8, 5, 5, 5]):
+        arms[f"plain fsq {math.prod(levels)}"] = [f"model.fsq.levels={levels}".replace(" ", ""), *plain]
+    arms["plain vq 1000"] = ["quantizer=vq", *plain]
     arms["vq both"] = ["quantizer=vq", "discriminator=both"]
     arms["vq 64000"] = ["quantizer=vq", "model.vq.codebook_size=64000"]  # last: by far the dearest
     return [Job(category, arm, [*COMMON, *options]) for arm, options in arms.items() for category in CATEGORIES]
