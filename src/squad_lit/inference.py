@@ -52,10 +52,9 @@ class Inference(nn.Module):
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
     """Pixels ``(N, H, W, 3)``, uint8 or float in [0, 1], as a model sees them: ``(N, 3, height, width)`` in [0, 1]."""
+    scale = 255 if image.dtype == torch.uint8 else 1
     planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
-    if image.dtype == torch.uint8:
-        planes = planes.float().div_(255)  # in place: of 20 megapixels that is 240 MB
-    return resize_batch(planes, size)
+    return resize_batch(planes.float() / scale, size)
 
 
 def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[str, Any]:
