@@ -8,7 +8,6 @@ folder, is not run again: delete results.csv to measure anew.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from squad_lit.output import read_figures
 
 DATASETS = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 METRICS = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "Pixel AP": "pixel_ap", "AUPRO": "pixel_aupro"}
@@ -70,7 +71,7 @@ def run(jobs: Iterable[Job], root: Path, results: Path, workers: int = 1) -> lis
 
 def _metrics(job: Job, root: Path, workers: int) -> dict[str, Any]:
     folder = root / job.folder
-    if not (folder / "metrics.json").exists():
+    if read_figures(folder) is None:
         command = [
             sys.executable,
             "-m",
@@ -86,7 +87,8 @@ def _metrics(job: Job, root: Path, workers: int) -> dict[str, Any]:
             command += ["callback.progress=null", "+trainer.enable_progress_bar=false"]
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
         subprocess.run(command, check=True, env=environment)
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    found = read_figures(folder)
+    assert found is not None
     return found
 
 

@@ -68,6 +68,31 @@ def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites
     assert figures["hydra.mode"] == "RUN"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", "{", "metrics.json is damaged: Expecting"),
+        ("metrics.json", "{}", "metrics.json is damaged: it does not say of which run"),
+        ("metrics.json", "[]", "metrics.json is damaged: it does not say of which run"),
+        ("config.yaml", "a: [", "config.yaml is damaged: while parsing"),
+        ("config.yaml", "- 1", "config.yaml is no configuration"),
+        ("config.yaml", "dataset: 1", "a run with other values of dataset"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_folder_is_free_again(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    if name == "config.yaml":
+        (tmp_path / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=message) as found:
+        Job(tmp_path, make(), [])
+    assert str(tmp_path) in str(found.value)
+    free = lock.take(tmp_path / ".lock")
+    assert free is not None
+    free.close()
+
+
 def test_two_jobs_cannot_share_a_folder(tmp_path: Path) -> None:
     first = Job(tmp_path, make(), ["end=sleep"])
     try:

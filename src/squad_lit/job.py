@@ -20,6 +20,7 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit import lock
+from squad_lit.output import read_config, read_figures
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,11 @@ class Job:
             raise ValueError(f"{folder} is in use by another process")
         self._held: list[IO[str]] = [held]
         self._process: subprocess.Popen[bytes] | None = None
-        found = _read_figures(folder)
-        self.skipped = found is not None and found["run"].get("config_hash") == config_hash(config)
-        if self.skipped:
-            return
         try:
+            found = read_figures(folder)
+            self.skipped = found is not None and found["run"].get("config_hash") == config_hash(config)
+            if self.skipped:
+                return
             more = [f"hydra.run.dir={quote(folder)}", "hydra.mode=RUN", *_resume(folder, config)]
             self._start([*arguments, *more], gpus, quiet)
         except BaseException:
@@ -113,7 +114,7 @@ class Job:
         status = self._process.returncode if self._process is not None else 0
         if status == 130:
             raise KeyboardInterrupt
-        found = _read_figures(self.folder)
+        found = read_figures(self.folder)
         if status == 0 and found is not None:
             return found
         error = self.folder / "error.txt"
@@ -192,28 +193,22 @@ def _effective(config: DictConfig) -> dict[str, Any]:
     for name in _NO_EFFECT:
         node, _, key = name.rpartition(".")
         # The root of a benchmark says where it lies, that of one's own folder which data it is.
-        if name == "dataset.root" and str(plain.dataset.get("_target_")).endswith(".Folder"):
+        if name == "dataset.root" and str(OmegaConf.select(plain, "dataset._target_")).endswith(".Folder"):
             continue
         parent = OmegaConf.select(plain, node) if node else plain
-        if parent is not None:
+        if isinstance(parent, DictConfig):
             parent.pop(key, None)
     content: dict[str, Any] = OmegaConf.to_container(plain, resolve=True)  # type: ignore[assignment]
     return content
 
 
-def _read_figures(folder: Path) -> dict[str, Any] | None:
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def _resume(folder: Path, config: DictConfig) -> list[str]:
     """How to go on with what an interrupted job has left; of another configuration nothing is overwritten."""
     if not (folder / "last.ckpt").exists():
-        if _read_figures(folder) is not None:
+        if read_figures(folder) is not None:
             raise ValueError(f"{folder} has the figures of another configuration: choose another folder")
         return []
-    saved = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(saved, DictConfig)
+    saved = read_config(folder / "config.yaml")
     if different := sorted(differences(_effective(saved), _effective(config))):
         raise ValueError(f"{folder} has a run with other values of {', '.join(different)}: choose another folder")
     log.info("%s: goes on from its last.ckpt", folder)

@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all, and its tables read back."""
+"""Files of a run, written whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registered here, or Pillow loads all of its formats to find it
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @contextlib.contextmanager
@@ -66,6 +69,42 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file, as :func:`write_rows` writes it."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
+
+
+def read_figures(folder: Path) -> dict[str, Any] | None:
+    """What is in the ``metrics.json`` of a run's folder; None: there is none.
+
+    Raises:
+        ValueError: The file is damaged, or no run has written it.
+    """
+    path = folder / "metrics.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
+        raise ValueError(f"{path} is damaged: it does not say of which run it is")
+    return found
+
+
+def read_config(path: Path) -> DictConfig:
+    """A configuration that a run has written.
+
+    Raises:
+        ValueError: The file is damaged, or something else.
+    """
+    from omegaconf import DictConfig, OmegaConf  # not for a prediction
+    from yaml import YAMLError
+
+    try:
+        found = OmegaConf.load(path)
+    except (ValueError, YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, DictConfig):
+        raise ValueError(f"{path} is no configuration: expected keys with values, got a list")
+    return found
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
