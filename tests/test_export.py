@@ -231,7 +231,7 @@ def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_pa
     [
         (["--format", "onnx", "--output", "DIR/a.xml"], "a file for onnx ends in .onnx, got a.xml"),
         (["--format", "openvino", "--output", "DIR/a.bin"], "a file for openvino ends in .xml, got a.bin"),
-        (["--format", "torch", "--output", "DIR/file/a.pt2"], "--output: there can be no folder"),
+        (["--format", "torch", "--output", "DIR/file/a.pt2"], "File exists; give a folder, or a place for a new one"),
         (["--format", "torch", "--output", "DIR/a.pt2", "--checkpoint", "DIR/file"], "is not a readable checkpoint"),
         (["--format", "torch", "--output", "DIR/a.pt2", "--checkpoint", "DIR/none"], "no checkpoint"),
         (["--format", "torch", "--output", "DIR/a.pt2", "--false-alarm-rate", "2"], "expected a share in (0, 1)"),

@@ -322,7 +322,7 @@ def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Pat
         (["--checkpoint", "MODEL", "--false-alarm-rate", "1.5", "PARTS"], "error: false-alarm rate"),
         (["--checkpoint", "MODEL", "EMPTY"], "error: no image in"),
         (["--checkpoint", "MODEL", "--from-file", "LIST"], "error: there is no image to predict"),
-        (["--checkpoint", "MODEL", "--output", "LIST", "PARTS"], "list.txt is a file; name a folder"),
+        (["--checkpoint", "MODEL", "--output", "LIST", "PARTS"], "list.txt: File exists; give a folder"),
     ],
 )
 def test_mistakes_are_told_in_words(

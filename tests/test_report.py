@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from squad_lit.dataset.mvtec import MVTec
 from squad_lit.report import gather, table, text
 from squad_lit.report.__main__ import main
 
@@ -51,7 +52,7 @@ def make(folder: Path, category: Any, seed: int, figures: dict[str, Any] | None,
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
     OmegaConf.save([f"seed={seed}", "dataset=mvtec", *overrides], folder / ".hydra" / "overrides.yaml")
     if figures is not None:
-        (folder / "metrics.json").write_text(json.dumps(figures))
+        (folder / "metrics.json").write_text(json.dumps(figures | {"run": {}}))
     return folder
 
 
@@ -141,18 +142,58 @@ def test_a_joint_model_is_another_arm_than_one_a_category(runs: Path) -> None:
 
 
 def test_what_is_no_run_of_ours_is_passed_over(runs: Path) -> None:
-    for name, content in (("theirs", "lr: 0.1"), ("list", "[1, 2]")):
+    for name, content in (("theirs", "lr: 0.1"), ("other", "dataset: mnist")):
         (runs / name).mkdir()
         (runs / name / "config.yaml").write_text(content)
     assert len(gather.find([runs])) == 7
-    (runs / "list" / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"cannot read .*list/config.yaml"):
-        gather.find([runs])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("metrics.json", '{"image_auroc": 0.', "metrics.json is damaged: "),
+        ("metrics.json", "{}", "metrics.json is damaged: it does not say of which run it is"),
+        ("metrics.json", "[]", "metrics.json is damaged: it does not say of which run it is"),
+        ("metrics.json", '{"run": {}, "per_category": 1}', "config.yaml or metrics.json is incomplete"),
+        ("config.yaml", "a: [", "config.yaml is damaged: "),
+        ("config.yaml", "[1, 2]", "config.yaml is no configuration"),
+        ("config.yaml", "dataset: {_target_: squad_lit.dataset.mvtec.MVTec}", "is incomplete (KeyError('seed'))"),
+    ],
+)
+def test_a_damaged_run_is_named_and_replaces_no_good_one(
+    runs: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, problem: str
+) -> None:
+    """Its figures would be the newest."""
+    again = make(runs / "again", "bottle", 1, same(0.98))
+    (again / name).write_text(content)
+    assert main([str(runs)]) == 0
+    for told in (capsys.readouterr().out, (runs / "report" / "report.md").read_text()):
+        (line,) = [line for line in told.splitlines() if line.startswith(f"- `{again}`")]
+        assert problem in line
+    rows = read(runs / "report" / "results.csv")
+    assert [r["pixel_ap"] for r in rows if (r["arm"], r["category"]) == ("default", "bottle")] == ["90.0", "94.0"]
+
+
+def test_damaged_files_beside_the_figures_are_left_out(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panels(runs / "b0", "bottle")
+    (runs / "b0" / "panels" / "p 1#.png").write_bytes(b"\x89PNG")
+    (runs / "b0" / "curves.json").write_text("{")
+    (runs / "none_b" / "panels.csv").write_text("panel\na.png\n")
+    (runs / "b0" / "csv").mkdir()
+    (runs / "b0" / "csv" / "metrics.csv").write_text("step,train/loss\n0,2.0\n10,half\n")
+    assert main([str(runs)]) == 0
+    warned = capsys.readouterr().err
+    for name in ("b0/panels/p 1#.png", "b0/curves.json", "none_b/panels.csv", "b0/csv/metrics.csv"):
+        assert f"{runs / name} is damaged and left out" in warned
+    assert (runs / "report" / "report.html").read_text().count("data:image/jpeg") == 3
 
 
 def test_a_run_that_failed_before_its_configuration_was_written_is_found(runs: Path) -> None:
-    (make(runs / "early", "bottle", 0, None) / "config.yaml").unlink()
-    assert {run.folder.name for run in gather.find([runs]) if run.figures is None} == {"failed", "early"}
+    early = make(runs / "early", "bottle", 0, None)
+    (early / "config.yaml").unlink()
+    (early / "error.txt").write_text("no folder for category cable\nmore\n")
+    problems = {run.folder.name: run.problem for run in gather.find([runs]) if run.figures is None}
+    assert problems == {"failed": "not finished", "early": "no folder for category cable"}
 
 
 def test_the_newer_of_two_equal_runs_counts_and_the_failed_one_is_found(runs: Path) -> None:
@@ -214,18 +255,38 @@ def test_latex_has_no_sign_that_is_a_command(runs: Path) -> None:
     everything = text.latex(list(tables(runs, "default").values()))
     assert everything.count("{") == everything.count("}")
     assert not re.search(r"(?<!\\)[_#^~]|[^\x00-\x7f]", everything)
-    assert everything.count(r"\toprule") == everything.count(r"\bottomrule") == 6
+    assert everything.count(r"\toprule") == everything.count(r"\bottomrule") >= 6
+    assert r"\label{tab:mvtec-pixel-ap}" in everything
+
+
+def test_a_table_wider_than_a_page_of_latex_is_cut() -> None:
+    titles = [f"perplexity (codes) {i}" for i in range(9)]
+    rows = [table.Row(arm, [table.Cell(float(i)) for i in range(9)]) for arm in ("default", "quantizer=none")]
+    written = text.latex([table.Table("further", "arm", titles, rows)])
+    heads = [line.split(" & ") for line in written.splitlines() if line.startswith("arm & ")]
+    assert [title.removesuffix(r" \\") for head in heads for title in head[1:]] == titles
+    assert all(sum(map(len, head)) <= 90 for head in heads)
+    labels = re.findall(r"\\label\{(.*)\}", written)
+    assert len(set(labels)) == len(heads) > 1
+    values = [cell for line in written.splitlines() if line.startswith("default & ") for cell in line.split(" & ")[1:]]
+    assert [value.removesuffix(r" \\") for value in values] == [f"{i}.0" for i in range(9)]
 
 
 def test_markdown_marks_the_best(runs: Path) -> None:
     assert "| bottle | 92.0 ± 2.8 | **93.0** |" in text.markdown([tables(runs)["mvtec: Pixel AP"]])
 
 
-def test_published_results_are_marked_and_never_the_best(runs: Path) -> None:
+def test_published_results_are_marked_never_the_best_and_beside_all_categories_only(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = table.read_published()
     assert all(p.source and p.protocol and p.values and max(p.values.values()) <= 100 for p in published)
     assert not any(p.method.lower().startswith("squad") for p in published)
     results, _ = gather.results(gather.find([runs]))
+    made = table.make(results, None, published)[0]
+    assert not any(row.kind == "published" for row in made.rows)
+    assert made.notes == ["published results are means over 15 categories and not shown beside fewer"]
+    monkeypatch.setattr(MVTec, "CATEGORIES", ("bottle", "screw"))
     made = table.make(results, None, published)[0]
     theirs = [row for row in made.rows if row.kind == "published"]
     assert len(theirs) == sum(p.dataset == "mvtec" for p in published) > 20
@@ -286,10 +347,20 @@ def test_the_page_needs_nothing_but_itself(runs: Path, capsys: pytest.CaptureFix
     assert page.count("<svg") == page.count('role="img"') == 3
     rows = read(folder / "results.csv")
     assert len(rows) == 6
+    assert {r["run"] for r in rows} == {f"../{name}" for name in ("b0", "b1", "s0", "s1", "none_b", "none_s")}
     assert [r["pixel_ap"] for r in rows if r["arm"] == "default" and r["category"] == "bottle"] == ["90.0", "94.0"]
     found = next(r for r in read(folder / "tables.csv") if (r["row"], r["column"]) == ("default", "AUPRO"))
     assert (float(found["mean"]), found["seeds"]) == (73.5, "2")
     assert math.isclose(float(found["deviation"]), 7 / math.sqrt(2), abs_tol=1e-4)
+
+
+def test_the_terminal_shows_the_first_table_of_each_data_set(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = OmegaConf.load(make(runs / "visa", "candle", 0, same(0.5)) / "config.yaml")
+    config.dataset._target_ = "squad_lit.dataset.visa.VisA"
+    OmegaConf.save(config, runs / "visa" / "config.yaml")
+    assert main([str(runs)]) == 0
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("###")]
+    assert titles == ["### mvtec: means over 2 categories", "### visa: candle"]
 
 
 def test_pictures_can_be_linked(runs: Path) -> None:
@@ -306,6 +377,7 @@ def test_pictures_can_be_linked(runs: Path) -> None:
         (["/nowhere"], "no folder /nowhere"),
         (["empty"], "no run in"),
         (["runs/failed"], "none of 1 runs is finished"),
+        (["runs", "--output", "file"], "--output file: File exists; give a folder"),
         (["runs", "--baseline", "quantizer=vq"], "no arm 'quantizer=vq'; there are: default; quantizer=none"),
     ],
 )
@@ -314,5 +386,6 @@ def test_mistakes_are_told_in_words(
 ) -> None:
     monkeypatch.chdir(runs.parent)
     Path("empty").mkdir()
+    Path("file").touch()
     assert main(arguments) == 1
     assert message in capsys.readouterr().err

@@ -31,19 +31,27 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def make_place(path: Path) -> None:
-    """Make the folder of a file that a command is to write, before there is anything to lose.
+def make_folder(folder: Path) -> None:
+    """Create the folder that ``--output`` names, where it is missing.
 
     Raises:
-        ValueError: A folder has this name.
-        OSError: The folder cannot be made.
+        ValueError: That is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {folder}: {error.strerror}; give a folder, or a place for a new one") from None
+
+
+def make_place(path: Path) -> None:
+    """Create the folder of the file that ``--output`` names, before there is anything to lose.
+
+    Raises:
+        ValueError: That is not possible, or a folder has this name.
     """
     if path.is_dir():
         raise ValueError(f"--output: {path} is a folder; name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"--output: there can be no folder {path.parent}: {error.strerror}") from error
+    make_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,9 +74,16 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[s
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, as :func:`write_rows` writes it."""
+    """The rows of a CSV file, as :func:`write_rows` writes it.
+
+    Raises:
+        ValueError: It is no such file.
+    """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+        try:
+            return list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def read_figures(folder: Path) -> dict[str, Any] | None:

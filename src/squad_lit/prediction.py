@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from squad_lit.output import read_rows, write_rows
+from squad_lit.output import make_folder, read_rows, write_rows
 
 HEADER = ["image_path", "name", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area"]
 HEADER += ["roi", "model", "file"]
@@ -23,14 +23,12 @@ class Predictions:
         root: The folder; made if it is not there.
 
     Raises:
-        ValueError: It has another table of this name, or is no folder.
+        ValueError: It has another table of this name, or cannot be made.
         OSError: It cannot be written to.
     """
 
     def __init__(self, root: Path) -> None:
-        if root.exists() and not root.is_dir():
-            raise ValueError(f"--output: {root} is a file; name a folder")
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         self.root, self.table = root, root / "predictions.csv"
         self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
         self._owner = {row["name"]: path for path, row in self._rows.items()}

@@ -34,31 +34,36 @@ def report(options: argparse.Namespace) -> int:
         ValueError: No finished run, or no arm of the baseline's name.
     """
     # Not before the options are known to be right.
-    from squad_lit.output import write_rows, write_text
+    from squad_lit.output import make_folder, write_rows, write_text
     from squad_lit.report import gather, page, table, text
 
     runs = gather.find(options.runs)
     unfinished = [run for run in runs if run.figures is None]
     results, repeated = gather.results(runs)
     if not results:
-        raise ValueError(f"none of {len(runs)} runs is finished: no metrics.json")
+        raise ValueError(f"none of {len(runs)} runs is finished; {runs[0].folder}: {runs[0].problem}")
     folder = options.output or Path(os.path.commonpath([path.resolve() for path in options.runs])) / "report"
     published = table.read_published() if options.published else []
     tables = table.make(results, options.baseline, published)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     html = page.report(
         results, tables, unfinished, repeated, folder=folder.resolve(), panels=options.panels, link=options.link
     )
     write_text(folder / "report.html", html)
-    lists = {"Without metrics.json (failed or not finished)": unfinished, "Replaced by a newer run": repeated}
-    named = [f"{title}: {', '.join(f'`{run.folder}`' for run in own)}\n" for title, own in lists.items() if own]
+    lists = {
+        "Without figures": [f"`{run.folder}`: {run.problem}" for run in unfinished],
+        "Replaced by a newer run": [f"`{run.folder}`" for run in repeated],
+    }
+    named = ["\n- ".join([f"{title}:\n", *lines]) + "\n" for title, lines in lists.items() if lines]
     write_text(folder / "report.md", "\n".join([_HEAD + "\n", text.markdown(tables), *named]))
     write_text(folder / "report.tex", text.latex(tables))
     write_rows(folder / "tables.csv", text.table_rows(tables))
-    write_rows(folder / "results.csv", text.result_rows(results))
-    ours = [row for row in tables[0].rows if row.kind != "published"]
-    print(text.markdown([dataclasses.replace(tables[0], rows=ours, notes=[])]))
-    print("".join(named), end="")
+    write_rows(folder / "results.csv", text.result_rows(results, folder.resolve()))
+    first = {made.title.partition(":")[0]: made for made in reversed(tables)}  # of each data set
+    for made in reversed(first.values()):
+        ours = [row for row in made.rows if row.kind != "published"]
+        print(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
+    print("\n".join(named), end="")
     size = len(html.encode()) / 2**20
     print(f"{len(runs)} runs; {folder / 'report.html'} ({size:.1f} MB); .md, .tex and .csv beside it")
     return 0

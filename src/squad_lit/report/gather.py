@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from squad_lit.output import read_config, read_figures, read_rows
 from squad_lit.quantizer import chosen_by
 
 # What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
@@ -23,11 +23,13 @@ _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger
 _IGNORED |= {"dataset", "model.seed", "metric.bootstrap"}
 _IGNORED |= {f"dataset.{key}" for key in ("category", "root", "num_workers", "cache", "cache_folder", "seed")}
 
-
 _QUANTIZER = "model.generator.quantizer."
 # What a configuration says a second time inside of its model, and a test of a checkpoint does not say.
 _REPEATED = {"quantizer", "discriminator", "backbone", "anomaly", "augmentation", "synthesis"}
 _REPEATED |= {f"model.{quantizer}" for quantizer in ("fsq", "vq", "none")}
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ class Run:
         folder: With ``config.yaml``.
         config: As far as it came to one.
         overrides: As they were typed.
-        figures: What is in ``metrics.json``; None: there is none.
+        figures: What is in ``metrics.json``; None: there is none that can be used.
+        problem: Why there is none, in words.
     """
 
     folder: Path
     config: Mapping[str, Any]
     overrides: Sequence[str]
     figures: Mapping[str, Any] | None
+    problem: str = ""
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
@@ -89,10 +93,8 @@ class Run:
     def _only_category(self) -> str:
         """The category of a data set that has no more of them, as the test images have it."""
         file = self.folder / "predictions.csv"
-        if not file.exists():
-            return self.dataset
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
-            return str(next(csv.DictReader(opened), {"category": self.dataset})["category"])
+        rows = read_rows(file) if file.exists() else []
+        return rows[0]["category"] if rows else self.dataset
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Result:
 
 
 def find(paths: Iterable[Path]) -> list[Run]:
-    """All runs in and below some folders, in the order of their names.
+    """All runs in and below some folders, in the order of their names; a damaged one has its problem.
 
     Raises:
         ValueError: A folder that is not there, or no run at all.
@@ -132,7 +134,7 @@ def find(paths: Iterable[Path]) -> list[Run]:
         if not path.is_dir():
             raise ValueError(f"no folder {path}; give folders of runs, or of sweeps")
     folders = sorted({folder.resolve() for path in paths for folder in _below(path)})
-    runs = [run for folder in folders if "_target_" in (run := _read(folder)).config.get("dataset", {})]
+    runs = [run for folder in folders if (run := _read(folder)) is not None]
     if not runs:
         listed = ", ".join(map(str, paths))
         raise ValueError(f"no run in {listed}: a run is a folder with config.yaml and, when it is done, metrics.json")
@@ -182,6 +184,17 @@ def name_arms(runs: Sequence[Run]) -> list[str]:
     return [named[arm] for arm in arms]
 
 
+def readable(read: Callable[[Path], T], file: Path) -> T | None:
+    """What a function reads from a file beside the figures; None: there is none, or, with a warning, it is damaged."""
+    try:
+        return read(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        print(f"warning: {file} is damaged and left out: {_first_line(str(error))}", file=sys.stderr)
+        return None
+
+
 def codebook_size(run: Run) -> int | None:
     """Number of codes of a group; None of a model that has none."""
     if not any(key.startswith("codebook_usage/") for key in run.figures or {}):
@@ -200,23 +213,33 @@ def _below(path: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _read(folder: Path) -> Run:
-    config: Any = {}
-    overrides: list[str] = []
-    figures = None
+def _read(folder: Path) -> Run | None:
+    """The run in a folder; None: it is another program's."""
     try:
-        for file in (folder / "config.yaml", folder / ".hydra" / "config.yaml"):
-            if file.exists():
-                loaded = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-                config = loaded if isinstance(loaded, dict) else {}  # a list is another program's
-                break
-        if (file := folder / ".hydra" / "overrides.yaml").exists():
-            overrides = [str(o) for o in OmegaConf.load(file)]
-        if (file := folder / "metrics.json").exists() and (folder / "config.yaml").exists():
-            figures = json.loads(file.read_text(encoding="utf-8"))
+        own = (folder / "config.yaml").exists()
+        loaded = read_config(folder / "config.yaml" if own else folder / ".hydra" / "config.yaml")
+        config: Any = OmegaConf.to_container(loaded, resolve=False)
+        if not isinstance(config.get("dataset"), dict) or "_target_" not in config["dataset"]:
+            return None
+        typed = folder / ".hydra" / "overrides.yaml"
+        overrides = [str(o) for o in OmegaConf.load(typed)] if typed.exists() else []
+        figures = read_figures(folder) if own else None
     except (OSError, ValueError, YAMLError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from None
-    return Run(folder, config, overrides, figures)
+        return Run(folder, {}, [], None, _first_line(str(error)))
+    if figures is None:
+        error_file = folder / "error.txt"
+        told = error_file.read_text(encoding="utf-8", errors="replace") if error_file.exists() else "not finished"
+        return Run(folder, config, overrides, None, _first_line(told))
+    run = Run(folder, config, overrides, figures)
+    try:
+        _ = run.dataset, run.seed, run.leaves, run.categories, codebook_size(run)  # what the tables are made from
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return Run(folder, config, overrides, None, f"config.yaml or metrics.json is incomplete ({error!r})")
+    return run
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

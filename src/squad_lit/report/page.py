@@ -19,7 +19,7 @@ from PIL import Image
 from squad_lit.output import read_rows
 from squad_lit.panel import FALSE_ALARM, FIRST, MISS
 from squad_lit.report import plot
-from squad_lit.report.gather import Result, Run
+from squad_lit.report.gather import Result, Run, readable
 from squad_lit.report.table import Table
 from squad_lit.report.text import cell_text
 
@@ -106,7 +106,7 @@ def report(
         megabytes=embedded / 2**20,
         link=link,
         arms={arm: _about(results, arm) for arm in dict.fromkeys(r.arm for r in results)},
-        unfinished=[os.path.relpath(run.folder, folder) for run in unfinished],
+        unfinished={os.path.relpath(run.folder, folder): run.problem for run in unfinished},
         repeated=[os.path.relpath(run.folder, folder) for run in repeated],
         runs=len({r.run.folder for r in results}),
     )
@@ -135,12 +135,15 @@ def embed(image: Image.Image, side: int, quality: int) -> str:
 
 
 def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Picture]:
-    table = result.run.folder / "panels.csv"
-    if not table.exists():
-        return []
-    rows = [row for row in read_rows(table) if row["category"] == result.category]
-    files = [(row, result.run.folder / "panels" / row["panel"]) for row in _in_turn(rows)[:count]]
-    return [Picture(picture(path, folder, link=link), result.arm, row) for row, path in files if path.exists()]
+    def chosen(table: Path) -> list[dict[str, str]]:
+        return _in_turn([row for row in read_rows(table) if row["category"] == result.category])[:count]
+
+    pictures = []
+    for row in readable(chosen, result.run.folder / "panels.csv") or []:
+        path = result.run.folder / "panels" / row["panel"]
+        if source := readable(lambda file: picture(file, folder, link=link), path):
+            pictures.append(Picture(source, result.arm, row))
+    return pictures
 
 
 def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -178,9 +181,10 @@ def _plot(title: str, draw: Any, *content: Any, folded: bool = False) -> Plot:
 
 
 def _curves(result: Result) -> dict[str, Any]:
-    file = result.run.folder / "curves.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return dict(found.get(result.category, {}))
+    def read(file: Path) -> dict[str, Any]:
+        return dict(json.loads(file.read_text(encoding="utf-8")).get(result.category, {}))
+
+    return readable(read, result.run.folder / "curves.json") or {}
 
 
 def _one_seed(results: Sequence[Result]) -> list[Result]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from squad_lit.metric.curve import AXES
 from squad_lit.output import read_rows
-from squad_lit.report.gather import Result, Run, codebook_size
+from squad_lit.report.gather import Result, Run, codebook_size, readable
 from squad_lit.report.table import METRICS, Cell, Column, cell
 from squad_lit.visual import curve_figure
 
@@ -130,7 +130,7 @@ def training_curves(results: Sequence[Result], colours: Colours) -> Figure | Non
     """Losses and label-free measures against the step, a line a run. None, where no run has the CSV logger's file."""
     lines: dict[str, list[tuple[str, Any]]] = {}
     for run, arm in dict.fromkeys((r.run.folder, r.arm) for r in results):
-        for name, points in _logged(run / "csv" / "metrics.csv").items():
+        for name, points in (readable(_logged, run / "csv" / "metrics.csv") or {}).items():
             lines.setdefault(name, []).append((arm, points))
     if not lines:
         return None
@@ -167,8 +167,8 @@ def ranking_curves(
 
 
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
-    """Steps and values of what is drawn of a training, thinned; nothing where there is no file."""
-    rows = read_rows(file) if file.exists() else []
+    """Steps and values of what is drawn of a training, thinned."""
+    rows = read_rows(file)
     names = [name for start in _TRAINING for name in (rows[0] if rows else []) if _starts(name, start)]
     return {name: points for name in names if len((points := _points(rows, name))[0])}
 

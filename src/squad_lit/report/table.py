@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.utils import get_object
+
 from squad_lit.report.gather import Result
 from squad_lit.table import COLUMNS
 
@@ -124,7 +126,8 @@ def make(results: Sequence[Result], baseline: str | None = None, published: Sequ
     Args:
         results: At least one.
         baseline: The arm to which differences are given.
-        published: Others' results, shown below the means of the arms.
+        published: Others' results, shown below the means of the arms where these are over all categories of the
+            benchmark.
 
     Raises:
         ValueError: No arm of the baseline's name.
@@ -138,14 +141,17 @@ def make(results: Sequence[Result], baseline: str | None = None, published: Sequ
         here = [arm for arm in arms if any(r.arm == arm for r in own)]
         categories = sorted({r.category for r in own})
         theirs = [p for p in published if p.dataset == dataset]
+        notes = []
+        if theirs and len(categories) < (total := len(get_object(own[0].run.config["dataset"]["_target_"]).CATEGORIES)):
+            theirs, notes = [], [f"published results are means over {total} categories and not shown beside fewer"]
         what = f"means over {len(categories)} categories" if len(categories) > 1 else categories[0]
-        tables.append(_of_arms(f"{dataset}: {what}", own, here, METRICS, baseline, theirs))
+        tables.append(_of_arms(f"{dataset}: {what}", own, here, METRICS, baseline, theirs, notes))
         if len(categories) > 1 and len(here) > 1:
             tables += [_of_metric(f"{dataset}: {c.title}", own, here, categories, c, baseline) for c in METRICS]
         elif len(categories) > 1:
             tables.append(_of_categories(f"{dataset}: {here[0]}", own, categories))
         if more := _present(own):
-            tables.append(_of_arms(f"{dataset}: further figures", own, here, more, baseline, []))
+            tables.append(_of_arms(f"{dataset}: further figures", own, here, more, baseline))
     return tables
 
 
@@ -191,14 +197,15 @@ def _of_arms(
     arms: Sequence[str],
     columns: Sequence[Column],
     baseline: str | None,
-    published: Sequence[Published],
+    published: Sequence[Published] = (),
+    notes: Sequence[str] = (),
 ) -> Table:
     by_column = [
         _compared({arm: cell([r for r in results if r.arm == arm], c) for arm in arms}, c, baseline) for c in columns
     ]
     total = len({r.category for r in results})
     rows = [Row(arm, [cells[arm] for cells in by_column], categories=total) for arm in arms]
-    notes = []
+    notes = [*notes]
     sources = list(dict.fromkeys((p.protocol, p.source) for p in published))
     for p in published:
         number = sources.index((p.protocol, p.source)) + 1

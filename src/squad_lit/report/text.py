@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from squad_lit.report.gather import Result
 from squad_lit.report.table import METRICS, Cell, Table
 
+_PAGE = 90  # letters of small type on a line of a page
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -58,7 +62,28 @@ def _markdown(table: Table) -> str:
 
 def latex(tables: Sequence[Table]) -> str:
     """All tables for a paper, with ``booktabs``."""
-    return "% needs \\usepackage{booktabs}\n\n" + "\n".join(_latex(table) for table in tables)
+    return "% needs \\usepackage{booktabs}\n\n" + "\n".join(_latex(part) for table in tables for part in _parts(table))
+
+
+def _parts(table: Table) -> list[Table]:
+    """The table, or as many with some of its columns as it takes for each to fit on a page."""
+    columns = zip(*([cell_text(cell, row.categories) for cell in row.cells] for row in table.rows), strict=True)
+    widths = [max(map(len, (title, *texts))) for title, texts in zip(table.columns, columns, strict=True)]
+    room = _PAGE - max(len(row.name) for row in table.rows)
+    parts: list[list[int]] = [[]]
+    for i, width in enumerate(widths):
+        if parts[-1] and sum(widths[j] for j in parts[-1]) + width > room:
+            parts.append([])
+        parts[-1].append(i)
+    return [
+        replace(
+            table,
+            title=table.title if len(parts) == 1 else f"{table.title} ({number} of {len(parts)})",
+            columns=[table.columns[i] for i in part],
+            rows=[replace(row, cells=[row.cells[i] for i in part]) for row in table.rows],
+        )
+        for number, part in enumerate(parts, 1)
+    ]
 
 
 def _latex(table: Table) -> str:
@@ -74,7 +99,9 @@ def _latex(table: Table) -> str:
         [
             "\\begin{table}",
             "\\centering",
+            "\\small",
             f"\\caption{{{escape_latex(table.title)}}}",
+            f"\\label{{tab:{re.sub('[^a-z0-9]+', '-', table.title.lower()).strip('-')}}}",
             f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
             "\\toprule",
             " & ".join(head) + r" \\",
@@ -111,15 +138,20 @@ def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
     ]
 
 
-def result_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row for each category of each run, for ``results.csv``: metrics in percent, the rest as it is."""
+def result_rows(results: Sequence[Result], folder: Path) -> list[dict[str, Any]]:
+    """A row for each category of each run, for ``results.csv``: metrics in percent, the rest as it is.
+
+    Args:
+        results: In the order of the rows.
+        folder: Of the file; ``run`` is the way from there.
+    """
     first = [column.key for column in METRICS]
     numbers = [key for r in results for key, value in r.figures.items() if isinstance(value, int | float)]
     keys = [*first, *(key for key in dict.fromkeys(numbers) if key not in first)]
     return [
         {"dataset": r.dataset, "category": r.category, "arm": r.arm, "seed": r.seed}
         | {key: _shown(key, r.value(key)) for key in keys}
-        | {"run": str(r.run.folder)}
+        | {"run": os.path.relpath(r.run.folder, folder)}
         for r in results
     ]
 
