@@ -1,7 +1,6 @@
 """The search, with a training whose objective is its learning rate, undefined above 0.9."""
 
 import contextlib
-import csv
 import signal
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import hydra
 import optuna
 import pytest
 
-from squad_lit import job, search
+from squad_lit import job, lock, search
+from squad_lit.output import read_rows
 
 RATE = "model.optimizer.lr=interval(0.1,0.9)"
 
@@ -23,14 +23,15 @@ def run(folder: Path, *overrides: str, trials: int = 3, jobs: int = 1) -> optuna
     return search.search(folder, overrides or (RATE,), trials=trials, jobs=jobs, gpus=None, seed=0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_composition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One configuration for all trials: composing is Hydra's, and slow."""
+    """One configuration for all trials: composing takes longer than these."""
     with hydra.initialize_config_dir(str(search.CONF), version_base="1.3"):
         config = hydra.compose("train")
     monkeypatch.setattr(search, "_compose", lambda overrides: config)
 
 
+@pytest.mark.usefixtures("no_composition")
 def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
     run(tmp_path, trials=2)
     study = run(tmp_path, trials=4, jobs=2)
@@ -38,13 +39,14 @@ def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
     assert len(set(rates)) == 4
     assert all(0.1 <= rate <= 0.9 for rate in rates)
     assert study.best_value == max(rates)
-    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    rows = read_rows(tmp_path / "trials.csv")
     assert [float(row["synthetic_auroc"]) for row in rows] == rates
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["0", "1", "2", "3"]
     with pytest.raises(ValueError, match=r"has a search of model\.optimizer\.lr=interval\(0\.1,0\.9\); go on with"):
         run(tmp_path, "model.optimizer.lr=interval(0.1,0.5)")
 
 
+@pytest.mark.usefixtures("no_composition")
 def test_an_undefined_objective_and_a_failed_job_end_no_study_and_get_no_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +58,46 @@ def test_an_undefined_objective_and_a_failed_job_end_no_study_and_get_no_value(
     assert "failed: no folder for category cable" in capsys.readouterr().err
 
 
+def test_a_trial_that_cannot_start_fails_and_the_others_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "metrics.json").write_text("{")
+    study = run(tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "trial 1 failed: " in (told := capsys.readouterr().err)
+    assert "metrics.json is damaged" in told
+    assert [row["state"] for row in read_rows(tmp_path / "trials.csv")] == ["complete", "fail", "complete"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=0,-1", r"seed: expected a whole number in .*, got -1"),
+        ("quantizer=fsq,vqq", "Could not find 'quantizer/vqq'"),
+        ("model.optimizer.lr=interval(0,1)", r"model\.optimizer\.lr: expected a number above 0, got 0"),
+    ],
+)
+def test_a_value_that_is_wrong_by_itself_shows_before_the_first_trial(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(search._FAILURES, match=message):
+        run(tmp_path / "study", override)
+    assert not (tmp_path / "study").exists()
+
+
+def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
+    with lock.hold(tmp_path), pytest.raises(ValueError, match="another sweep or search is running in"):
+        run(tmp_path)
+    assert not (tmp_path / "study.journal").exists()
+
+
+@pytest.mark.parametrize("trials", ["0", "-3", "2.5"])
+def test_the_number_of_trials_is_a_positive_whole_one(trials: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        search._parser().parse_args([RATE, "--output", "x", "--trials", trials])
+    assert f"--trials: expected a whole number of at least 1, got {trials}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_composition")
 def test_an_interrupted_trial_is_run_to_its_end_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(jobs: list[job.Job]) -> None:
         for one in jobs:
@@ -99,5 +141,6 @@ def test_what_is_searched() -> None:
 
 def test_the_direction_is_that_of_the_objective(tmp_path: Path) -> None:
     for name, direction in (("copy_ratio/low", "MINIMIZE"), ("synthetic_ap", "MAXIMIZE")):
+        (tmp_path / direction).mkdir()
         study = search._open(tmp_path / direction, [], search.is_cost(name), seed=0)
         assert study.direction.name == direction

@@ -20,7 +20,7 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit import lock
-from squad_lit.output import read_config, read_figures
+from squad_lit.output import read_config, read_figures, write_text
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ class Job:
         quiet: Its output goes to ``output.log`` in the folder and not to the terminal.
 
     Raises:
-        ValueError: The folder is in use, or has the run of another configuration.
+        ValueError: The folder is in use, has a damaged file or the run of another configuration, or a job on the CPU
+            is to get a GPU.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Job:
         quiet: bool = False,
     ) -> None:
         self.folder = folder
+        if gpus is not None and OmegaConf.select(config, "trainer.accelerator") == "cpu":
+            raise ValueError("each job is to get a GPU, but this trainer computes on the CPU: add trainer=gpu")
         held = lock.take(folder / ".lock")
         if held is None:
             raise ValueError(f"{folder} is in use by another process")
@@ -98,6 +101,7 @@ class Job:
                 pass_fds=[file.fileno() for file in self._held],  # so that it keeps them if this process is killed
                 process_group=0,  # Ctrl-C reaches it from here, once, and with it all processes of the job
             )
+        print(self._process.pid, end="", file=self._held[0], flush=True)
 
     def is_running(self) -> bool:
         """Whether the process has not ended yet."""
@@ -118,11 +122,11 @@ class Job:
         if status == 0 and found is not None:
             return found
         error = self.folder / "error.txt"
-        if error.exists():
-            raise ValueError(error.read_text(encoding="utf-8").strip())
-        reason = f"signal {-status}" if status < 0 else f"exit status {status}"
-        killed = ", perhaps for memory" if status == -signal.SIGKILL else ""
-        raise ValueError(f"its process ended with {reason}{killed} and without a message")
+        if not error.exists():
+            reason = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
+            killed = ", perhaps for memory" if status == -signal.SIGKILL else ""
+            write_text(error, f"its process {reason}{killed}, without a message\n")
+        raise ValueError(error.read_text(encoding="utf-8").strip())
 
     def _release(self) -> None:
         for file in self._held:
@@ -154,6 +158,16 @@ def wait(jobs: Sequence[Job]) -> list[Job]:
                 for job in jobs:
                     job.send(signal.SIGKILL)
             raise
+
+
+def stop_below(folder: Path, number: int) -> None:
+    """Send a signal to all jobs in and below a folder, whoever has started them, and wait for their end."""
+    jobs = {path: process for path in folder.rglob(".lock") if (process := lock.owner(path)) is not None}
+    for process in jobs.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, number)
+    while any(lock.owner(path) == process for path, process in jobs.items()):
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

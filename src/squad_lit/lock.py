@@ -15,19 +15,40 @@ def take(path: Path) -> IO[str] | None:
     """Take a file as a lock, if nobody has it.
 
     Args:
-        path: Created where it is missing.
+        path: Created where it is missing. What its owner writes into it, :func:`owner` reads.
 
     Returns:
         The open file: the lock lasts until it is closed here and in every process that inherited it. None: taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
+    file = path.open("a+")  # not "w": what is in it is its owner's
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
+    file.truncate(0)
     return file
+
+
+def owner(path: Path) -> int | None:
+    """The process that the owner of a lock has written into it; None: the lock is free, or nothing is written."""
+    if (free := take(path)) is not None:
+        free.close()
+        return None
+    text = path.read_text()
+    return int(text) if text else None
+
+
+def hold(folder: Path) -> IO[str]:
+    """Take the folder of a sweep or a search; the open file as of :func:`take`.
+
+    Raises:
+        ValueError: Another one runs there.
+    """
+    if (held := take(folder / ".sweep.lock")) is None:
+        raise ValueError(f"another sweep or search is running in {folder}: wait for its end, or choose another folder")
+    return held
 
 
 def gpus() -> list[str]:

@@ -27,13 +27,14 @@ from omegaconf import DictConfig
 from squad_lit import lock
 from squad_lit.command import check_options, check_overrides, exit_with_sentence
 from squad_lit.job import Job, wait
-from squad_lit.output import write_rows
+from squad_lit.output import make_folder, write_rows
 from squad_lit.sweep import check_objective, is_cost, objective
 from squad_lit.train import CONF
 
 if TYPE_CHECKING:
     import optuna
 
+_FAILURES = (ValueError, OSError, HydraException)  # of a trial: they end no search
 _OVERRIDES = "overrides"  # attribute of the study: what it searches, to be refused under another command
 
 
@@ -42,7 +43,8 @@ def search(
 ) -> optuna.Study:
     """Run trials until there are as many as asked for, and keep them in ``study.journal`` and ``trials.csv``.
 
-    A trial whose objective is undefined, or whose job fails, counts as failed: no value is made up for it.
+    A trial whose objective is undefined, whose values do not go together, or whose job fails, counts as failed: no
+    value is made up for it.
 
     Args:
         folder: Of the study.
@@ -53,13 +55,34 @@ def search(
         seed: Of the proposals.
 
     Raises:
-        ValueError: Nothing to search, or overrides that do not go together or not with the study in the folder.
+        ValueError: Nothing to search, a value that is wrong by itself, or overrides that do not go together or not with
+            the study in the folder, or another search that runs there.
     """
     fixed, space = _parse(overrides)
-    config = _compose([*fixed, *(f"{key}={_example(d)}" for key, d in space.items())])
-    name = config.objective
-    check_objective(name)
-    study = _open(folder, [*overrides], is_cost(name), seed)
+    first = {key: _ends(d)[0] for key, d in space.items()}
+    # A wrong value shows before the first trial and not in the middle of the search.
+    tried = dict.fromkeys(tuple((first | {key: value}).items()) for key, d in space.items() for value in _ends(d))
+    configs = [_compose([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
+    name = configs[0].objective
+    check_objective(name, configs)
+    make_folder(folder)
+    with lock.hold(folder):
+        study = _open(folder, [*overrides], is_cost(name), seed)
+        _run(study, folder, fixed, space, name, trials=trials, jobs=jobs, gpus=gpus)
+    return study
+
+
+def _run(
+    study: optuna.Study,
+    folder: Path,
+    fixed: Sequence[str],
+    space: dict[str, Any],
+    name: str,
+    *,
+    trials: int,
+    jobs: int,
+    gpus: list[str] | None,
+) -> None:
     # Trials that were interrupted come first, in their folders.
     waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
     running: dict[Job, int] = {}
@@ -70,33 +93,41 @@ def search(
                 values = [f"{key}={value}" for key, value in study.trials[number].params.items()]
                 print(f"trial {number}: {' '.join(values)}", flush=True)
                 arguments = [*fixed, *values]
-                (folder / str(number)).mkdir(exist_ok=True)
-                job = Job(folder / str(number), _compose(arguments), arguments, gpus=gpus, quiet=jobs > 1)
-                running[job] = number
+                place = folder / str(number)
+                place.mkdir(exist_ok=True)
+                try:
+                    job = Job(place, _compose(arguments), arguments, gpus=gpus, quiet=jobs > 1)
+                except _FAILURES as error:
+                    _fail(study, number, error, place)
+                else:
+                    running[job] = number
+            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
             if not running:
-                return study
+                return
             for job in wait(list(running)):
                 _tell(study, running.pop(job), job, name)
-            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
     finally:
         for job in running:  # after an error: none is left behind
             job.send(signal.SIGTERM)
 
 
 def _tell(study: optuna.Study, number: int, job: Job, name: str) -> None:
-    from optuna.trial import TrialState
-
     try:
         value = objective(job.figures(), name)
-    except ValueError as error:
-        print(f"trial {number} failed: {error}; see {job.folder}", file=sys.stderr)
-        value = math.nan
+        if math.isnan(value):
+            raise ValueError(f"{name} is undefined")
+    except _FAILURES as error:
+        _fail(study, number, error, job.folder)
     else:
         print(f"trial {number}: {name} {value:.4f}", flush=True)
-    if math.isnan(value):
-        study.tell(number, state=TrialState.FAIL)
-    else:
         study.tell(number, value)
+
+
+def _fail(study: optuna.Study, number: int, error: Exception, folder: Path) -> None:
+    from optuna.trial import TrialState
+
+    print(f"trial {number} failed: {error}; see {folder}", file=sys.stderr)
+    study.tell(number, state=TrialState.FAIL)
 
 
 def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int) -> optuna.Study:
@@ -105,7 +136,6 @@ def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
         study_name="squad_lit",
@@ -152,8 +182,9 @@ def _distribution(override: Override) -> Any:
     return CategoricalDistribution(choices)
 
 
-def _example(distribution: Any) -> Any:
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+def _ends(distribution: Any) -> Sequence[Any]:
+    """All choices, or the lowest and the highest number."""
+    return distribution.choices if hasattr(distribution, "choices") else (distribution.low, distribution.high)
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -176,12 +207,14 @@ def _rows(study: optuna.Study, name: str, keys: list[str]) -> list[dict[str, Any
     ]
 
 
-def _jobs(text: str) -> int | None:
-    if text == "gpus":
-        return None
+def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, or gpus, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
     return int(text)
+
+
+def _jobs(text: str) -> int | None:
+    return None if text == "gpus" else _count(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of squad_lit.train; objective=FIGURE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the study")
-    parser.add_argument("--trials", type=int, required=True, help="in all, those of earlier calls included")
+    parser.add_argument("--trials", type=_count, required=True, help="in all, those of earlier calls included")
     parser.add_argument("--jobs", type=_jobs, default=1, help="trials side by side, or gpus: one on each GPU")
     parser.add_argument("--seed", type=int, default=0, help="of the proposals (default: 0)")
     return parser

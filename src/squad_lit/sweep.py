@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -9,53 +10,63 @@ import secrets
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit import lock
-from squad_lit.job import Job, quote, wait
+from squad_lit.job import Job, quote, stop_below, wait
 
 log = logging.getLogger(__name__)
 
-# Of metrics.json. What is measured without a label of the test set; a name may go on with /GROUP.
-LABEL_FREE = ["synthetic_ap", "synthetic_auroc", "normal_score", "copy_ratio", "feature_error"]
-LABEL_FREE += ["codebook_usage", "perplexity", "seconds", "images_per_second", "peak_memory_mb"]
+# Of metrics.json. What is measured without a label of the test set, once a run and for each group of features.
+_LABEL_FREE = ["synthetic_ap", "synthetic_auroc", "normal_score"]
+_LABEL_FREE += ["seconds/train", "images_per_second/train", "peak_memory_mb"]
+_OF_A_GROUP = ["copy_ratio", "feature_error", "codebook_usage", "perplexity"]
 _TEST = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"]
 _TEST += ["psnr", "ssim"]
 # The smaller, the better.
 _COSTS = ("normal_score", "copy_ratio", "feature_error", "seconds", "peak_memory_mb")
 
-_FAILED = "failed.txt"  # in the folder of the sweep: a line for each job that failed
+_HELD: list[IO[str]] = []  # locks, until this process ends; not in the callback, which goes to the workers as a copy
+_FAILED = "failed.jsonl"  # in the folder of the sweep: a line for each job that failed
 
 # In the names of folders: two runs that start in the same second share none. Cached: the same wherever it is resolved.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("gpu_count", lambda: len(lock.gpus()), replace=True)
 
 
-def check_objective(name: str) -> None:
-    """Refuse what no run measures, and warn of what is measured on the test set.
+def check_objective(name: str, configs: Sequence[DictConfig]) -> None:
+    """Refuse what no run of some configurations measures, and warn of what is measured on the test set.
 
     Raises:
         ValueError: An unknown name.
     """
-    kind = name.partition("/")[0]
-    if kind.startswith(tuple(_TEST)):
+    label_free, test = [*_LABEL_FREE], [*_TEST]
+    for config in configs:
+        groups = [group for group, strides in config.model.groups.items() if strides is not None]
+        own = _OF_A_GROUP[:2] if config.quantizer == "none" else _OF_A_GROUP
+        if str(config.model._target_).endswith(".Squad"):  # another model rebuilds nothing
+            label_free += [f"{figure}/{group}" for figure in own for group in groups]
+        limits = config.metric.fpr_limit
+        test += [f"pixel_aupro_{limit:g}" for limit in (limits[1:] if isinstance(limits, ListConfig) else [])]
+    if name in test:
         warnings.warn(
             f"objective={name} is measured on the test set: what is selected by it must not be reported on that set",
             stacklevel=2,
         )
-    elif kind not in LABEL_FREE:
+    elif name not in label_free:
+        known = [", ".join(dict.fromkeys(names)) for names in (label_free, test)]
         raise ValueError(
-            f"objective: no figure {name!r} in metrics.json; label-free ones: {', '.join(LABEL_FREE)} (some with "
-            f"/GROUP, such as copy_ratio/low); of the test set: {', '.join(_TEST)}"
+            f"objective: no figure {name!r} in metrics.json; label-free ones: {known[0]}; of the test set: {known[1]}"
         )
 
 
@@ -79,8 +90,9 @@ def run_job(config: DictConfig) -> float:
     settings = HydraConfig.get()
     folder, launcher = Path(settings.runtime.output_dir), settings.runtime.choices["hydra/launcher"]
     name = f"job {settings.job.num} ({settings.job.override_dirname})"
+    if _has_workers(settings):  # Ctrl-C reaches them, too; the process that has started them tells the jobs
+        signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        check_objective(config.objective)
         job = Job(
             folder,
             config,
@@ -92,8 +104,9 @@ def run_job(config: DictConfig) -> float:
         figures = job.figures()
     except (ValueError, OSError) as error:
         print(f"{name} failed: {error}", file=sys.stderr)
+        told = {"error": str(error).partition("\n")[0], "folder": str(folder)}
         with (Path(settings.sweep.dir) / _FAILED).open("a", encoding="utf-8") as file:
-            file.write(f"{name}: {str(error).partition(chr(10))[0]}; see {folder}\n")
+            file.write(json.dumps({"job": settings.job.num, "overrides": [*settings.overrides.task]} | told) + "\n")
         if not settings.callbacks:  # a configuration of the user's own, without Sweep to tell at the end
             raise CompactHydraException(f"{name} failed") from error
         return math.nan
@@ -116,23 +129,62 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = _check_folder(config, "sweep")
+        try:
+            _HELD.append(lock.hold(folder))
+            # What there is to measure must be the same for all jobs.
+            if not _varied(config) & {"model", "model.groups", "quantizer", "metric.fpr_limit"}:
+                check_objective(config.objective, [config])
+            if config.hydra.runtime.choices["hydra/launcher"] == "gpus":
+                lock.gpus()
+        except ValueError as error:  # Hydra would go on
+            sys.exit(f"error: {error}")
         (folder / _FAILED).unlink(missing_ok=True)
         print(_how_to_go_on(str(folder)), flush=True)
-        # As Ctrl-C: joblib then takes its workers, and they their jobs, along.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        if config.hydra.runtime.choices["hydra/launcher"] == "gpus":
-            try:
-                lock.gpus()
-            except ValueError as error:
-                sys.exit(f"error: {error}")
+        _take_signals(folder if _has_workers(config.hydra) else None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         path = Path(config.hydra.sweep.dir) / _FAILED
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            print(f"error: {len(lines)} of the jobs failed, the others are done:", *lines, sep="\n  ", file=sys.stderr)
+            failed = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            print(f"error: {len(failed)} of the jobs failed, all not named here are done:", file=sys.stderr)
+            for job in failed:
+                varied = ", ".join(o for o in job["overrides"] if o not in _given(config))
+                print(f"  job {job['job']} ({varied}): {job['error']}; see {job['folder']}", file=sys.stderr)
             print(_how_to_go_on(config.hydra.sweep.dir), file=sys.stderr)
             sys.exit(1)
+
+
+def _given(config: DictConfig) -> list[str]:
+    """The overrides of a sweep, as typed and of its experiment; those that are varied still have all their values."""
+    swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [*config.hydra.overrides.task, *(f"{key}={value}" for key, value in swept.items())]
+
+
+def _varied(config: DictConfig) -> set[str]:
+    """Names of the options in which the jobs of a sweep differ."""
+    parsed = OverridesParser.create().parse_overrides(_given(config))
+    return {override.key_or_group for override in parsed if override.is_sweep_override()}
+
+
+def _has_workers(settings: DictConfig | HydraConf) -> bool:
+    """Whether jobs are started by workers that end with this process."""
+    return str(settings.launcher._target_).endswith(".JoblibLauncher")
+
+
+def _take_signals(folder: Path | None) -> None:
+    """After Ctrl-C and SIGTERM let the jobs in a folder leave a checkpoint: joblib kills all below its workers."""
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one waits for nothing
+        if folder is not None:
+            stop_below(folder, number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    if folder is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, stop)
 
 
 def _how_to_go_on(folder: str) -> str:
