@@ -114,6 +114,7 @@ if end == "sleep":
         with (folder / "signals").open("a") as file:
             file.write(f"{number} ")
         time.sleep(0.3)
+        (folder / "stopped").touch()
         sys.exit(128 + number)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -93,6 +93,11 @@ def test_a_damaged_file_is_named_and_the_folder_is_free_again(
     free.close()
 
 
+def test_a_trainer_on_the_cpu_gets_no_gpu(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="this trainer computes on the CPU: add trainer=gpu"):
+        Job(tmp_path, make(trainer={"accelerator": "cpu"}), [], gpus=["0"])
+
+
 def test_two_jobs_cannot_share_a_folder(tmp_path: Path) -> None:
     first = Job(tmp_path, make(), ["end=sleep"])
     try:
