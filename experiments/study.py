@@ -84,7 +84,7 @@ def _metrics(job: Job, root: Path, workers: int) -> dict[str, Any]:
         command += [f"dataset={dataset}", f"dataset.category={job.category}", *job.options]
         environment = dict(os.environ)
         if workers > 1:
-            command += ["callback.progress=null", "+trainer.enable_progress_bar=false"]
+            command += ["callback.progress=null"]
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
         subprocess.run(command, check=True, env=environment)
     found = read_figures(folder)

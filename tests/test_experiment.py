@@ -18,7 +18,7 @@ from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.visa import VisA
 from squad_lit.job import config_hash
-from squad_lit.train import CONF, make_module
+from squad_lit.train import CONF, arrange, make_module
 
 
 @pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])
@@ -70,6 +70,14 @@ def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
         configs = [hydra.compose("train", job) for job in both]
     seen = [(config.dataset.category, config.quantizer) for config in configs]
     assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]
+
+
+def test_an_unknown_experiment_is_told_with_those_in_folders_and_a_sweep_may_be_typed_anywhere() -> None:
+    with pytest.raises(ValueError, match=r"no experiment ablation/level; there are: ablation/backbone, .*, visa"):
+        arrange(["experiment=ablation/level"])
+    given = ["seed=1,2", "experiment=[mvtec,ablation/levels]", "-m", "model.steps=3"]
+    assert arrange(given) == ["-m", "seed=1,2", "experiment=[mvtec,ablation/levels]", "model.steps=3"]
+    assert arrange(["experiment=mine", "--config-dir", "x"]) == ["experiment=mine", "--config-dir", "x"]
 
 
 SCRIPTS = sorted((CONF.parent / "experiments").glob("*/*.py"))

@@ -118,10 +118,18 @@ def test_resumed_run_ends_as_the_uninterrupted_one(
         patch.setattr(Squad, "training_step", stopping)
         with pytest.raises(RuntimeError, match="power cut"):
             run(tmp_path / "part", mvtec, *options)
-    assert checkpoint.read(tmp_path / "part" / "last.ckpt")["squad_lit"]["step"] == at
+    content = checkpoint.read(tmp_path / "part" / "last.ckpt")
+    assert content["squad_lit"]["step"] == at
+    assert content["squad_lit"]["trained"]["images"] == at * 4
+    content["squad_lit"]["trained"]["seconds"] += 1000
+    torch.save(content, tmp_path / "part" / "last.ckpt")
     resumed = run(tmp_path / "rest", mvtec, *options, f"resume={tmp_path / 'part' / 'last.ckpt'}")
     assert_same_weights(tmp_path / "whole", tmp_path / "rest")
     assert resumed["pixel_ap"] == whole["pixel_ap"]
+    seconds = resumed["seconds/train"]
+    assert isinstance(seconds, float)
+    assert 1000 < seconds < 1100  # those of both parts, and the images of all steps
+    assert resumed["images_per_second/train"] == pytest.approx(4 * 4 / seconds)
 
 
 def test_checkpoint_can_be_tested_alone_and_gives_the_same_figures(tmp_path: Path, mvtec: Path) -> None:
@@ -135,7 +143,9 @@ def test_checkpoint_can_be_tested_alone_and_gives_the_same_figures(tmp_path: Pat
 
 def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path) -> None:
     trained = run(tmp_path / "a", mvtec)
-    assert run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}")["pixel_ap"] == trained["pixel_ap"]
+    tested = run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}")
+    assert tested["pixel_ap"] == trained["pixel_ap"]
+    assert tested["seconds/train"] == pytest.approx(trained["seconds/train"], rel=0.2)  # up to the last checkpoint
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "none"])
@@ -334,7 +344,7 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
     assert "Traceback" not in done.stderr
 
 
-def test_jobs_at_once_give_the_numbers_of_runs_alone(tmp_path: Path, mvtec: Path) -> None:
+def test_two_jobs_at_once_by_joblib_give_the_figures_of_one_after_the_other(tmp_path: Path, mvtec: Path) -> None:
     sweep = [
         "experiment=mvtec",
         "dataset.category=screw,bottle",
@@ -435,6 +445,7 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
         process.kill()
     assert process.returncode != 0
     assert "continue with resume=" in output
+    assert "Epoch" not in output  # callback.progress=null: no bar of Lightning's own
     module = checkpoint.load(tmp_path / "last.ckpt")
     assert module.step > 0
     assert bool(module.anomaly.calibrated)

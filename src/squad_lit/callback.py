@@ -133,7 +133,10 @@ class LastCheckpoint(Callback):
 
 
 class Timer(Callback):
-    """Measures the training: seconds and images a second (clean and synthetic; pool and validation included)."""
+    """Measures the training: seconds and images a second (clean and synthetic; pool and validation included).
+
+    A training that was interrupted has the seconds of all its parts, as far as their checkpoints go.
+    """
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
@@ -142,6 +145,7 @@ class Timer(Callback):
         assert isinstance(pl_module, Detector)
         self._start, self._first = time.perf_counter(), pl_module.step
         self._logged = self._start, self._first
+        self._before = dict(pl_module.trained)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         assert isinstance(pl_module, Detector)
@@ -150,12 +154,29 @@ class Timer(Callback):
             rate = _images(trainer, pl_module, self._logged[1]) / (now - self._logged[0])
             pl_module.log("train/images_per_second", rate)
             self._logged = now, step
+        self._count(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._count(trainer, pl_module)  # before the checkpoint is written
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Detector)
-        seconds = time.perf_counter() - self._start
-        images = _images(trainer, pl_module, self._first)
-        self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
+        self._count(trainer, pl_module)
+        self._tell(pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tell(pl_module)  # of a checkpoint that had finished there was no fit
+
+    def _count(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Detector)
+        new = {"seconds": time.perf_counter() - self._start, "images": _images(trainer, module, self._first)}
+        module.trained = {key: value + new[key] for key, value in self._before.items()}
+
+    def _tell(self, module: L.LightningModule) -> None:
+        assert isinstance(module, Detector)
+        seconds, images = module.trained["seconds"], module.trained["images"]
+        if seconds:
+            self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
 
 
 def _images(trainer: L.Trainer, module: Detector, since: int) -> int:

@@ -87,6 +87,7 @@ class Detector(L.LightningModule):
         self.measured: dict[str, Any] = {}
         # Of the validation images: anomaly scores, and the highest pixel of each map. Thresholds come from them.
         self.normal: dict[str, list[float]] = {"score": [], "maximum": []}
+        self.trained: dict[str, float] = {"seconds": 0.0, "images": 0}  # set by callback.Timer
         self.defective: list[float] = []  # scores of known defects, from squad_lit.calibrate
         self.roi = ""  # digest of the region of interest that these are of
         self.false_alarm_rate = FALSE_ALARM_RATE
@@ -323,6 +324,7 @@ class Detector(L.LightningModule):
             "defective": self.defective,
             "roi": self.roi,
             "false_alarm_rate": self.false_alarm_rate,
+            "trained": self.trained,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -331,5 +333,6 @@ class Detector(L.LightningModule):
         # Checkpoints of before there were these have none.
         self.defective, self.roi = own.get("defective", []), own.get("roi", "")
         self.false_alarm_rate = own.get("false_alarm_rate", FALSE_ALARM_RATE)
+        self.trained = own.get("trained", self.trained)
         self.categories, self.image_size = own["categories"], own["image_size"]
         self.config, self.data = own["config"], own["data"]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent
 # In a wheel the tree lies inside the package, in a checkout at its top.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+_EXPERIMENT = CONF / "experiment"
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     """
     import lightning as L
     import torch
+    from lightning.pytorch.callbacks import ProgressBar
 
     from squad_lit.evaluation import Evaluation
 
@@ -83,7 +86,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     evaluation = Evaluation(**options, seed=config.seed)  # type: ignore[arg-type]
     callbacks = [instantiate(c) for c in config.callback.values() if c]
     loggers = [instantiate(c) for c in config.logger.values() if c]
-    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers)
+    # Without callback.progress there is no bar at all: Lightning would show its own.
+    bars = any(isinstance(c, ProgressBar) for c in callbacks)
+    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, enable_progress_bar=bars)
     data = instantiate(config.dataset)
     if config.fit and data.validation_fraction == 0:
         raise ValueError(
@@ -123,13 +128,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     score, pixel = module.thresholds(config.threshold.false_alarm_rate)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
-    timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()}
-    figures = (
-        module.figures
-        | timed
-        | _peak_memory()
-        | {"threshold": threshold, "run": _about(config, started, trainer.strategy.root_device)}
-    )
+    timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()} if config.fit else {}
+    about = {"threshold": threshold, "run": _about(config, started, trainer.strategy.root_device)}
+    figures = module.figures | timed | _peak_memory() | about
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -146,6 +147,21 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
         if (folder / "last.ckpt").exists():
             print(f"the model is trained; test it with fit=false checkpoint={folder / 'last.ckpt'}", file=sys.stderr)
         raise
+
+
+def arrange(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra takes it: ``-m`` before the overrides, wherever it was typed.
+
+    Raises:
+        ValueError: No such experiment; Hydra's own message does not look into folders.
+    """
+    experiments = sorted(f.relative_to(_EXPERIMENT).with_suffix("").as_posix() for f in _EXPERIMENT.rglob("*.yaml"))
+    chosen = [a.removeprefix("experiment=").strip("[]").split(",") for a in arguments if a.startswith("experiment=")]
+    own = any(a.startswith(("--config-dir", "-cd", "hydra.searchpath")) for a in arguments)
+    unknown = [name for names in chosen for name in names if name not in (*experiments, "null")]
+    if unknown and not own:
+        raise ValueError(f"no experiment {', '.join(unknown)}; there are: {', '.join(experiments)}")
+    return sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
 
 
 def _remove_results(folder: Path) -> None:
@@ -291,4 +307,5 @@ if __name__ == "__main__":
     from squad_lit.train import main as entry  # by name: a worker of a sweep imports it, instead of getting a copy
 
     with exit_with_sentence():  # Ctrl-C while Hydra waits for jobs elsewhere
+        sys.argv[1:] = arrange(sys.argv[1:])
         entry()
