@@ -33,7 +33,7 @@ def test_a_quoted_command_is_understood(command: str, monkeypatch: pytest.Monkey
     if module == "search":
         given = search._parser().parse_args(arguments)
         fixed, space = search._parse(given.overrides)
-        search._compose([*fixed, *(f"{key}={search._example(values)}" for key, values in space.items())])
+        search._compose([*fixed, *(f"{key}={search._ends(values)[0]}" for key, values in space.items())])
         return
     overrides = [argument for argument in arguments if argument != "-m"]
     is_sweep = "-m" in arguments or any(o.startswith("experiment=") for o in overrides)

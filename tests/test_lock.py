@@ -22,9 +22,12 @@ def test_a_lock_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ok\n"
-        assert lock.take(path) is None
+        path.write_text(str(other.pid))
+        assert lock.take(path) is None  # and it leaves what is written there
+        assert lock.owner(path) == other.pid
         other.kill()
         other.wait()
+    assert lock.owner(path) is None
     free = lock.take(path)
     assert free is not None
     free.close()

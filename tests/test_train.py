@@ -445,7 +445,7 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
         process.kill()
     assert process.returncode != 0
     assert "continue with resume=" in output
-    assert "Epoch" not in output  # callback.progress=null: no bar of Lightning's own
+    assert "Epoch" not in output  # of Lightning's own bar
     module = checkpoint.load(tmp_path / "last.ckpt")
     assert module.step > 0
     assert bool(module.anomaly.calibrated)
