@@ -84,6 +84,12 @@ def test_a_value_that_is_wrong_by_itself_shows_before_the_first_trial(
     assert not (tmp_path / "study").exists()
 
 
+def test_gpus_for_a_trainer_on_the_cpu_are_refused_before_the_first_trial(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="this trainer computes on the CPU: add trainer=gpu"):
+        search.search(tmp_path / "study", ["seed=0,1"], trials=2, jobs=1, gpus=["0"], seed=0)
+    assert not (tmp_path / "study").exists()
+
+
 def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
     with lock.hold(tmp_path), pytest.raises(ValueError, match="another sweep or search is running in"):
         run(tmp_path)

@@ -60,8 +60,8 @@ class Job:
         quiet: bool = False,
     ) -> None:
         self.folder = folder
-        if gpus is not None and OmegaConf.select(config, "trainer.accelerator") == "cpu":
-            raise ValueError("each job is to get a GPU, but this trainer computes on the CPU: add trainer=gpu")
+        if gpus is not None:
+            check_gpu(config)
         held = lock.take(folder / ".lock")
         if held is None:
             raise ValueError(f"{folder} is in use by another process")
@@ -180,6 +180,16 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def check_gpu(config: DictConfig) -> None:
+    """Refuse to give a job a GPU that it would not use.
+
+    Raises:
+        ValueError: Its trainer is one for the CPU.
+    """
+    if OmegaConf.select(config, "trainer.accelerator") == "cpu":
+        raise ValueError("each job is to get a GPU, but this trainer computes on the CPU: add trainer=gpu")
 
 
 def config_hash(config: DictConfig) -> str:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from squad_lit import lock
 from squad_lit.command import check_options, check_overrides, exit_with_sentence
-from squad_lit.job import Job, wait
+from squad_lit.job import Job, check_gpu, wait
 from squad_lit.output import make_folder, write_rows
 from squad_lit.sweep import check_objective, is_cost, objective
 from squad_lit.train import CONF
@@ -65,6 +65,9 @@ def search(
     configs = [_compose([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
     name = configs[0].objective
     check_objective(name, configs)
+    if gpus is not None:
+        for config in configs:
+            check_gpu(config)
     make_folder(folder)
     with lock.hold(folder):
         study = _open(folder, [*overrides], is_cost(name), seed)

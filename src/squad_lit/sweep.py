@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit import lock
-from squad_lit.job import Job, quote, stop_below, wait
+from squad_lit.job import Job, check_gpu, quote, stop_below, wait
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,8 @@ class Sweep(Callback):
                 check_objective(config.objective, [config])
             if config.hydra.runtime.choices["hydra/launcher"] == "gpus":
                 lock.gpus()
+                if not _varied(config) & {"trainer", "trainer.accelerator"}:
+                    check_gpu(config)
         except ValueError as error:  # Hydra would go on
             sys.exit(f"error: {error}")
         (folder / _FAILED).unlink(missing_ok=True)
