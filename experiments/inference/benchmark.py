@@ -72,7 +72,9 @@ def backbone(path: Path) -> dict[str, float]:
     import torch
 
     from squad_lit import checkpoint
+    from squad_lit.allocator import keep_freed_memory
 
+    keep_freed_memory()  # as predict does
     detector = checkpoint.load(path)
     image = torch.rand(1, 3, *detector.image_size)
     with torch.inference_mode():
