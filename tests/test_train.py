@@ -145,7 +145,7 @@ def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path) -
     trained = run(tmp_path / "a", mvtec)
     tested = run(tmp_path / "b", mvtec, f"resume={tmp_path / 'a' / 'last.ckpt'}")
     assert tested["pixel_ap"] == trained["pixel_ap"]
-    assert tested["seconds/train"] == pytest.approx(trained["seconds/train"], rel=0.2)  # up to the last checkpoint
+    assert 0 < tested["seconds/train"] <= trained["seconds/train"]  # up to the last checkpoint
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "none"])

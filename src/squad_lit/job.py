@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from squad_lit import lock
-from squad_lit.output import read_config, read_figures, write_text
+from squad_lit.output import read_figures, write_text
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,21 @@ def check_gpu(config: DictConfig) -> None:
     """
     if OmegaConf.select(config, "trainer.accelerator") == "cpu":
         raise ValueError("each job is to get a GPU, but this trainer computes on the CPU: add trainer=gpu")
+
+
+def read_config(path: Path) -> DictConfig:
+    """A configuration that a run has written.
+
+    Raises:
+        ValueError: The file is damaged, or something else.
+    """
+    try:
+        found = OmegaConf.load(path)
+    except (ValueError, YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, DictConfig):
+        raise ValueError(f"{path} is no configuration: expected keys with values, got a list")
+    return found
 
 
 def config_hash(config: DictConfig) -> str:

@@ -10,14 +10,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registered here, or Pillow loads all of its formats to find it
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 @contextlib.contextmanager
@@ -101,24 +98,6 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
         raise ValueError(f"{path} is damaged: it does not say of which run it is")
-    return found
-
-
-def read_config(path: Path) -> DictConfig:
-    """A configuration that a run has written.
-
-    Raises:
-        ValueError: The file is damaged, or something else.
-    """
-    from omegaconf import DictConfig, OmegaConf  # not for a prediction
-    from yaml import YAMLError
-
-    try:
-        found = OmegaConf.load(path)
-    except (ValueError, YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(found, DictConfig):
-        raise ValueError(f"{path} is no configuration: expected keys with values, got a list")
     return found
 
 

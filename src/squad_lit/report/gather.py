@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from squad_lit.output import read_config, read_figures, read_rows
+from squad_lit.job import read_config
+from squad_lit.output import read_figures, read_rows
 from squad_lit.quantizer import chosen_by
 
 # What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
