@@ -123,7 +123,7 @@ if end == "sleep":
 print("trained")
 known = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": os.environ.get("SLURM_JOB_NAME"), "run": {}}
 rate = float(given.get("model.optimizer.lr", 0.5))
-known["synthetic_auroc"] = None if rate > 0.9 else rate
+known["synthetic_ap"] = None if rate > 0.9 else rate
 (folder / "metrics.json").write_text(json.dumps(given | known))
 """
 

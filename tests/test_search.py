@@ -40,7 +40,7 @@ def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
     assert all(0.1 <= rate <= 0.9 for rate in rates)
     assert study.best_value == max(rates)
     rows = read_rows(tmp_path / "trials.csv")
-    assert [float(row["synthetic_auroc"]) for row in rows] == rates
+    assert [float(row["synthetic_ap"]) for row in rows] == rates
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["0", "1", "2", "3"]
     with pytest.raises(ValueError, match=r"has a search of model\.optimizer\.lr=interval\(0\.1,0\.9\); go on with"):
         run(tmp_path, "model.optimizer.lr=interval(0.1,0.5)")

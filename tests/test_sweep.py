@@ -104,7 +104,7 @@ def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: 
     """On this machine, by submitit's local executor; what is finished takes no time."""
     for job, seed in enumerate((1, 5)):
         (tmp_path / str(job)).mkdir()
-        found = {"synthetic_auroc": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
+        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
         (tmp_path / str(job) / "metrics.json").write_text(json.dumps(found))
     done = train("-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1

@@ -4,14 +4,17 @@
 
 For each category: Spearman's rank correlation, over all runs of the studies that have the signals, of each signal with
 each test metric; and what a choice by the signal loses: the best run's metric minus that of the run with the best
-signal.
+signal. Then the signal that is best on two of the categories, on the third.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from experiments.ablation.run import KINDS
 from experiments.study import DATASETS, METRICS, read
 from scipy.stats import spearmanr
 
@@ -30,24 +33,57 @@ SIGNALS = {
 
 
 def rows() -> list[dict[str, Any]]:
-    """The rows of all studies that have the signals."""
+    """The rows of all studies that have the signals, but for arms with another synthesis, which is what is measured."""
     found = [row for path in sorted(HERE.parent.glob("*/results.csv")) for row in read(path)]
-    return [row for row in found if row["category"] in DATASETS and all(signal in row for signal in SIGNALS)]
+    other = {f"no {kind}" for kind in KINDS} | {"with smear", "small anomalies only", "large anomalies only"}
+    return [
+        row
+        for row in found
+        if row["category"] in DATASETS and row.get("arm") not in other and all(signal in row for signal in SIGNALS)
+    ]
+
+
+def good(runs: Sequence[dict[str, Any]], signal: str) -> list[float]:
+    """The signal of each run, more of it better."""
+    return [row[signal] if SIGNALS[signal] else -row[signal] for row in runs]
+
+
+def rank(runs: Sequence[dict[str, Any]], signal: str, key: str) -> float:
+    """How well a signal orders the runs as a metric does: Spearman's correlation."""
+    return float(spearmanr(good(runs, signal), [row[key] for row in runs]).statistic)
+
+
+def loss(runs: Sequence[dict[str, Any]], signal: str, key: str) -> float:
+    """The best run's metric minus that of the run which the signal chooses, in points."""
+    values = good(runs, signal)
+    return float(max(row[key] for row in runs) - runs[values.index(max(values))][key])
+
+
+def report(title: str, by_category: dict[str, list[dict[str, Any]]]) -> None:
+    """A table of all signals, and what the signal that is best on the other categories does on each."""
+    print(f"\n{title}\n\n| category | runs | signal | {' | '.join(METRICS)} | loses Pixel AP | loses AUPRO |")
+    print("|" + "---|" * (len(METRICS) + 5))
+    for category, runs in by_category.items():
+        for signal in SIGNALS:
+            cells = [f"{rank(runs, signal, key):.2f}" for key in METRICS.values()]
+            cells += [f"{loss(runs, signal, key):.1f}" for key in ("pixel_ap", "pixel_aupro")]
+            print(f"| {category} | {len(runs)} | {signal} | " + " | ".join(cells) + " |")
+    print("\n| chosen on the other two | for | correlation with Pixel AP there | loses Pixel AP | loses AUPRO |")
+    print("|---|---|---|---|---|")
+    for category, runs in by_category.items():
+        others = [own for name, own in by_category.items() if name != category]
+        best = max(SIGNALS, key=lambda s, others=others: mean(rank(own, s, "pixel_ap") for own in others))
+        lost = [f"{loss(runs, best, key):.1f}" for key in ("pixel_ap", "pixel_aupro")]
+        print(f"| {best} | {category} | {rank(runs, best, 'pixel_ap'):.2f} | " + " | ".join(lost) + " |")
 
 
 def main() -> None:
-    """A table in Markdown."""
+    """Tables in Markdown: of all runs, and of those with a discriminator, which are nearer to each other."""
     every = rows()
-    print("| category | runs | signal | " + " | ".join(METRICS) + " | loses Pixel AP | loses AUPRO |")
-    print("|" + "---|" * (len(METRICS) + 5))
-    for category in dict.fromkeys(row["category"] for row in every):
-        runs = [row for row in every if row["category"] == category]
-        for signal, more_is_better in SIGNALS.items():
-            good = [row[signal] if more_is_better else -row[signal] for row in runs]
-            rank = [f"{spearmanr(good, [row[key] for row in runs]).statistic:.2f}" for key in METRICS.values()]
-            chosen = runs[max(range(len(runs)), key=good.__getitem__)]
-            lost = [f"{max(r[key] for r in runs) - chosen[key]:.1f}" for key in ("pixel_ap", "pixel_aupro")]
-            print(f"| {category} | {len(runs)} | {signal} | " + " | ".join([*rank, *lost]) + " |")
+    without = ("none none", "patch", "discriminator=none", "fsq none")
+    with_discriminator = [r for r in every if not r["arm"].endswith(without) and not r["arm"].startswith("plain")]
+    for title, runs in (("All runs", every), ("Runs with a segmentation discriminator", with_discriminator)):
+        report(title, {name: [row for row in runs if row["category"] == name] for name in DATASETS})
 
 
 if __name__ == "__main__":
