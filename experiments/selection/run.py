@@ -36,11 +36,13 @@ def rows() -> list[dict[str, Any]]:
     """The rows of all studies that have the signals, but for arms with another synthesis, which is what is measured."""
     found = [row for path in sorted(HERE.parent.glob("*/results.csv")) for row in read(path)]
     other = {f"no {kind}" for kind in KINDS} | {"with smear", "small anomalies only", "large anomalies only"}
-    return [
+    kept = [
         row
         for row in found
         if row["category"] in DATASETS and row.get("arm") not in other and all(signal in row for signal in SIGNALS)
     ]
+    # Studies share runs, and one must not count twice.
+    return list({(row["category"], *(row[key] for key in METRICS.values())): row for row in kept}.values())
 
 
 def good(runs: Sequence[dict[str, Any]], signal: str) -> list[float]:
