@@ -20,7 +20,7 @@ import squad_lit
 from squad_lit.console import exit_status
 from squad_lit.image_file import find_images
 from squad_lit.output import make_place, whole
-from squad_lit.threshold import Threshold, choose
+from squad_lit.threshold import Threshold
 
 if TYPE_CHECKING:
     from squad_lit.predictor import Predictor
@@ -116,8 +116,7 @@ def calibrate(
     own["roi"] = predictor.roi_digest
     with whole(output) as part:
         torch.save(content, part)
-    rate = None if defective else own.get("false_alarm_rate")
-    return predictor.threshold, choose(scores, maxima, defective, rate)[0], skipped
+    return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

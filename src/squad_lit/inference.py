@@ -71,9 +71,9 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     config = json.dumps([detector.config, detector.data], sort_keys=True)
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
     height, width = detector.look_size
-    threshold, pixel_threshold = detector.thresholds(false_alarm_rate)
     if false_alarm_rate is None:
         false_alarm_rate = detector.rate()
+    threshold, pixel_threshold = detector.thresholds(false_alarm_rate)
     return {
         "format": FORMAT,
         "squad_lit": squad_lit.__version__,
