@@ -271,6 +271,19 @@ def test_plain_features_are_those_of_the_images_each_once(data):
     torch.testing.assert_close(found, torch.stack(data.images), atol=5e-4, rtol=0)
 
 
+def test_a_pool_that_was_interrupted_while_it_was_filled_has_no_features_to_show(data):
+    """So that Ctrl-C then, in a run that is continued, ends in its checkpoint and not in an error."""
+
+    def interrupt(image, rng, window):
+        raise KeyboardInterrupt
+
+    pool = attached(data, views=3)
+    pool.augmentation = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        pool.advance(0)
+    assert list(pool.plain_features()) == []
+
+
 # Sampling
 
 

@@ -67,6 +67,7 @@ class FeaturePool:
         self.augmentation, self.synthesis = augmentation, synthesis
         self._period = -1
         self._slots: list[tuple[int, int]] = []
+        self._clean: dict[str, Tensor] = {}
 
     def attach(
         self, dataset: Dataset[Any], backbone: Backbone, grid: Grid, *, seed: int, steps: int, show: bool = False
@@ -83,7 +84,7 @@ class FeaturePool:
         """
         self._dataset, self._backbone, self._grid, self._seed, self._show = dataset, backbone, grid, seed, show
         self._steps = steps
-        self._period, self._slots = -1, []
+        self._period, self._slots, self._clean = -1, [], {}
 
     def advance(self, step: int) -> None:
         """Fill or refresh the pool if ``step`` belongs to another period than the one it holds."""
@@ -94,6 +95,7 @@ class FeaturePool:
         slots = self._draw_slots(period)
         if slots != self._slots:
             self._slots = slots
+            self._clean.clear()  # before there are others; and if the filling is interrupted, there are none
             self._fill_clean()
         self._fill_synthetic(period)
 
@@ -124,6 +126,8 @@ class FeaturePool:
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
+        if not self._clean:
+            return
         plain = torch.tensor([i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)], dtype=torch.long)
         for index in plain.split(_CHUNK):
             yield {group: f[index].float() for group, f in self._clean.items()}
