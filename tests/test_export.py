@@ -28,7 +28,7 @@ from squad_lit.runtime import KEY, Runtime, open_runtime
 SIDE = 64
 MODELS = {
     "squad": ["model.generator.width=16", "discriminator.segmentation.width=16"],
-    "memory": ["model=memory", "model.patches=50", "anomaly.flips=[vertical]"],
+    "memory": ["model=memory", "model.patches=50", "anomaly.flips=[vertical]", "anomaly.shift=2"],
     "tiled": ["model=memory", "model.patches=50", "model.tile=32"],
 }
 # An export takes seconds, so that what the formats share is seen with one of the models.

@@ -29,6 +29,8 @@ class Anomaly(nn.Module):
             brought to a sum of 1.
         flips: ``horizontal`` and ``vertical``: the maps of an image are averaged with those of its flipped copies,
             each for the price of one more pass.
+        shift: Pixels; above 0 they are averaged with those of the image moved up and to the left by so many, for one
+            more pass: half a cell of the finest grid (4) looks between its cells.
 
     Raises:
         ValueError: A number out of range, or a kind of map without a weight.
@@ -46,11 +48,15 @@ class Anomaly(nn.Module):
         top: float,
         weight: Mapping[str, float],
         flips: Sequence[str] = (),
+        shift: int = 0,
     ) -> None:
         super().__init__()
         if unknown := sorted(set(flips) - set(_SIDES)):
             raise ValueError(f"anomaly.flips: expected any of {', '.join(_SIDES)}, got {unknown}")
         self.flip_sides = [_SIDES[flip] for flip in flips]
+        if type(shift) is not int or shift < 0:
+            raise ValueError(f"anomaly.shift: expected a whole number of pixels, 0 or more, got {shift}")
+        self.shift = shift
         if sigma < 0:
             raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
         if not 0 < top <= 1:
@@ -110,6 +116,17 @@ def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Te
         ``{"residual_<group>": (N, 1, h, w)}``.
     """
     return {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
+
+
+def move(image: Tensor, shift: int) -> Tensor:
+    """Images ``(N, C, H, W)`` moved up and to the left; what comes in at the other sides is mirrored."""
+    return F.pad(image, (0, shift, 0, shift), mode="reflect")[..., shift:, shift:]
+
+
+def move_back(maps: Tensor, shift: int) -> Tensor:
+    """Maps ``(N, H, W)`` moved down and to the right; their border is repeated where nothing was seen."""
+    padded = F.pad(maps[:, None], (shift, 0, shift, 0), mode="replicate")
+    return padded[:, 0, : maps.shape[-2], : maps.shape[-1]]
 
 
 def top_mean(anomaly_map: Tensor, share: float) -> Tensor:

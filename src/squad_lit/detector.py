@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from squad_lit import loss as losses
-from squad_lit.anomaly import Anomaly
+from squad_lit.anomaly import Anomaly, move, move_back
 from squad_lit.backbone import Backbone
 from squad_lit.checkpoint import KEY, VERSION
 from squad_lit.evaluation import Evaluation
@@ -99,13 +99,16 @@ class Detector(L.LightningModule):
         """Raw maps of images, or tiles, ``(N, 3, H, W)`` in [0, 1], and what they come from."""
 
     def see_tile(self, image: Tensor) -> Seen:
-        """As :meth:`look`, the maps averaged with those of the flipped images that ``anomaly.flips`` asks for."""
+        """As :meth:`look`, the maps averaged with those of the flipped and moved images that ``anomaly`` asks for."""
         seen = self.look(image)
-        flipped = [(self.look(image.flip(side)).maps, side) for side in self.anomaly.flip_sides]
-        if not flipped:
+        others = []
+        for side in self.anomaly.flip_sides:
+            others.append({name: m.flip(side) for name, m in self.look(image.flip(side)).maps.items()})
+        if shift := self.anomaly.shift:
+            others.append({name: move_back(m, shift) for name, m in self.look(move(image, shift)).maps.items()})
+        if not others:
             return seen
-        maps = {n: torch.stack([m, *(o[n].flip(side) for o, side in flipped)]).mean(0) for n, m in seen.maps.items()}
-        return seen._replace(maps=maps)
+        return seen._replace(maps={n: torch.stack([m, *(o[n] for o in others)]).mean(0) for n, m in seen.maps.items()})
 
     def see(self, image: Tensor) -> Seen:
         """Look at whole images ``(N, 3, H, W)`` in [0, 1]; with tiles, a few at a time, their maps blended."""
@@ -159,6 +162,11 @@ class Detector(L.LightningModule):
             raise ValueError(
                 f"model.tile: expected at most the smaller side of dataset.image_size={list(image_size)}, "
                 f"got {self.tile}"
+            )
+        side = min(self.grid(image_size).tile)
+        if self.anomaly.shift >= side:
+            raise ValueError(
+                f"anomaly.shift: expected less than the {side} px that are looked at, got {self.anomaly.shift}"
             )
         if self.step == 0:
             return
