@@ -1,0 +1,79 @@
+"""Can the discriminator's weight be chosen on kinds of synthetic anomalies that the training did not know?
+
+    python -m experiments.fusion.held_out RUN [RUN ...]   # RUN: folders of the "no KIND" arms of ../ablation
+
+Each RUN was trained without a kind. Held-out normal images get anomalies of that kind alone, and the fused map is
+judged on them for each weight; the mean over the kinds then chooses the weight of a category. Prints a table.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import hydra
+import torch
+from experiments.fusion.run import SYNTHETIC, collect, fused
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from squad_lit import checkpoint
+from squad_lit.metric import average_precision, pixel_metrics
+
+WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+
+
+def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
+    """Category, the kind left out, and for each weight Pixel AP on that kind and on the test set, in percent."""
+    config = OmegaConf.load(run / "config.yaml")
+    kinds = config.synthesis.image.kinds
+    left_out = next(kind for kind, weight in kinds.items() if weight == 0 and kind != "smear")
+    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data.setup()
+    module = checkpoint.load(run / "last.ckpt")
+    only = {kind: float(kind == left_out) for kind in kinds}
+    module.synthesis = hydra.utils.instantiate(config.synthesis.image, kinds=only, gross=0.0, _convert_="all")
+    plain, test = collect(module, data.val_set), collect(module, data.test_set)
+    bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
+    scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}
+
+    def fuse(raw: dict[str, Tensor], weight: float) -> Tensor:
+        return fused({name: (m - scale[name][0]) / scale[name][1] for name, m in raw.items()}, weight)
+
+    found = []
+    for weight in WEIGHTS:
+        on_bad = average_precision(fuse(bad.raw, weight).flatten(), bad.mask.flatten())
+        on_test = pixel_metrics(fuse(test.raw, weight), test.mask)["pixel_ap"]
+        found.append((100 * float(on_bad), 100 * float(on_test)))
+    return ", ".join(data.categories), left_out, found
+
+
+def main(runs: list[Path]) -> None:
+    """A row a run, then the mean of each category."""
+    print(
+        "| category | left out | of | "
+        + " | ".join(f"{w:g}" for w in WEIGHTS)
+        + " |\n"
+        + "|---" * (3 + len(WEIGHTS))
+        + "|"
+    )
+    sums: dict[str, list[Tensor]] = defaultdict(list)
+    for run in runs:
+        category, kind, found = measure(run)
+        sums[category].append(torch.tensor(found))
+        show(category, kind, sums[category][-1])
+    for category, parts in sums.items():
+        show(category, f"mean of {len(parts)}", torch.stack(parts).mean(0))
+
+
+def show(category: str, what: str, found: Tensor) -> None:
+    """Two lines: Pixel AP of the kind that was left out, and of the test set, for each weight."""
+    for name, values in zip((what, "test set"), found.T.tolist(), strict=True):
+        print(f"| {category} | {what} | {name} | " + " | ".join(f"{v:.1f}" for v in values) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main([Path(argument) for argument in sys.argv[1:]])
