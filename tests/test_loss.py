@@ -12,7 +12,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from squad_lit.loss import (
     adaptive_weight,
-    copy_ratio,
+    copied,
     dice_loss,
     feature_loss,
     focal_loss,
@@ -143,6 +143,15 @@ def test_focal_loss_is_finite_at_extreme_logits():
     torch.testing.assert_close(logit.grad, torch.tensor([0.0, 0.0, -0.25, 0.25]))
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_has_a_finite_gradient_where_nothing_is_wrong(gamma):
+    logit = torch.tensor([20.0, 200.0, -200.0, -3.0]).requires_grad_()
+    focal_loss(logit, torch.tensor([1.0, 1.0, 0.0, 0.0]), gamma=gamma).backward()
+    assert logit.grad is not None
+    assert logit.grad.isfinite().all()
+    assert logit.grad[3] > 0
+
+
 def test_focal_loss_has_the_gradient_of_finite_differences():
     assert torch.autograd.gradcheck(focal_loss, ((4 * rand(2, 5) - 2).requires_grad_(), rand(2, 5, seed=1)))
 
@@ -214,6 +223,11 @@ def corrupted() -> tuple[Tensor, Tensor, Tensor]:
     return clean + mask * (rand(2, 5, 6, 6, seed=1) + 0.2), clean, mask
 
 
+def copy_ratio(*tensors: Tensor) -> Tensor:
+    kept, made = copied(*tensors)
+    return kept / made
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.5, 1.0, -0.25, 2.0])
 def test_copy_ratio_is_the_share_of_the_change_that_is_kept(corrupted, kept):
     features, clean, mask = corrupted
@@ -240,6 +254,15 @@ def test_copy_ratio_takes_any_positive_value_of_the_mask_alike(corrupted):
     features, clean, mask = corrupted
     recon = 0.3 * features + 0.7 * clean
     assert copy_ratio(features, clean, recon, 0.01 * mask).item() == pytest.approx(0.3)
+
+
+def test_what_is_copied_adds_up_over_batches(corrupted):
+    features, clean, mask = corrupted
+    recon = 0.3 * features + 0.7 * clean
+    recon[0] = clean[0]
+    whole = copied(features, clean, recon, mask)
+    parts = [copied(*(t[i : i + 1] for t in (features, clean, recon, mask))) for i in range(len(clean))]
+    torch.testing.assert_close(torch.stack(parts).sum(0), whole)
 
 
 def test_copy_ratio_of_no_change_is_undefined():

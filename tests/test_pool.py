@@ -213,7 +213,8 @@ def test_anomalies_take_parts_from_their_own_category_only(data):
     pool.advance(0)
     pool.advance(9)  # in the third period of 4 steps, of 100 in all
     assert all(seen)
-    assert shares == pytest.approx([0.0] * 20 + [0.08] * 20)
+    assert shares[:20] == pytest.approx([i / 500 for i in range(20)])  # from the start of its period to its end
+    assert shares[20:] == pytest.approx([0.08 + i / 500 for i in range(20)])
     assert len(seen) >= 20
 
 

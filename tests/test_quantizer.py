@@ -274,6 +274,34 @@ def test_vq_refuses_sizes_in_words(wrong):
         )
 
 
+def test_vq_codebook_is_the_moving_average_of_what_hits_it():
+    """By hand: sums and counts decay by 0.9 and take in a tenth of the batch's; the code is their quotient."""
+    torch.manual_seed(0)
+    quantizer = VQ(codebook_size=4, dim=2, decay=0.9, commitment_weight=0.25, dead_code_threshold=0.0)
+    quantizer(torch.randn(2, 2, 8, 8))
+    inner = quantizer.vq._codebook
+    count, total = inner.cluster_size[0].clone(), inner.embed_avg[0].clone()
+    z = torch.randn(2, 2, 8, 8)
+    _, indices, _ = quantizer(z)
+    rows = z.permute(0, 2, 3, 1).reshape(-1, 2)
+    hit = torch.nn.functional.one_hot(indices.flatten(), 4).float()
+    count, total = 0.9 * count + 0.1 * hit.sum(0), 0.9 * total + 0.1 * hit.T @ rows
+    torch.testing.assert_close(inner.cluster_size[0], count)
+    torch.testing.assert_close(quantizer.vq.codebook, total / count[:, None], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_vq_revives_codes_that_nothing_hits(threshold):
+    torch.manual_seed(0)
+    quantizer = VQ(codebook_size=6, dim=2, decay=0.5, commitment_weight=0.25, dead_code_threshold=threshold)
+    quantizer(torch.randn(2, 2, 8, 8))
+    far = torch.randn(2, 2, 8, 8) + 50  # all hit one code: the others die
+    for _ in range(20):
+        quantizer(far)
+    nearby = int((quantizer.vq.codebook.detach() > 40).all(1).sum())
+    assert nearby == (6 if threshold else 1)
+
+
 # No quantiser
 
 
@@ -335,3 +363,16 @@ def test_ifsq_makes_a_normal_scalar_nearly_uniform():
 def test_fsq_refuses_an_unknown_bound():
     with pytest.raises(ValueError, match=r"model\.fsq\.bound: expected tanh or ifsq, got sigmoid"):
         FSQ([5], bound="sigmoid")
+
+
+def test_what_was_never_counted_is_undefined_and_no_collapse():
+    assert np.isnan(codebook_statistics(torch.zeros(12, dtype=torch.long))).all()
+    assert np.isnan(FSQ([3, 4]).level_histogram(torch.zeros(12, dtype=torch.long))[0]).all()
+
+
+@pytest.mark.parametrize("levels", [[255, 257], [8, 8, 8, 5, 5, 5]])
+def test_fsq_of_a_model_in_half_precision_gives_the_same_indices(levels):
+    z = torch.randn(2, len(levels), 9, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
+    plain, half = FSQ(levels), FSQ(levels).bfloat16()
+    assert torch.equal(plain(z).indices, half(z).indices)
+    assert torch.equal(half.decode(half(z).indices), plain.decode(plain(z).indices))

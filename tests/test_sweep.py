@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from omegaconf import DictConfig
 
 import squad_lit
@@ -39,6 +40,7 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
     options += ["dataset.image_size=64", "callback.progress=null"]
     options += ["dataset.limit_train=8", "model.pool.clean_limit=8", "model.pool.synthetic=8"]
     options += ["experiment=mvtec", "dataset.category=bottle,screw", f"dataset.root={mvtec}"]
+    options += ["quantizer=vq", "model.vq.codebook_size=8"]
     done = train(*options, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep.lock", "0", "1", "multirun.yaml"]
@@ -46,6 +48,9 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
         assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
         assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
         assert (tmp_path / job / "train_ddp_process_1.log").exists()
+        # A learned codebook has seen the batches of both processes: two images each, of 8 x 8 cells.
+        state = torch.load(tmp_path / job / "last.ckpt", weights_only=True)["state_dict"]
+        assert state["generator.quantizer.low.vq._codebook.cluster_size"].sum().item() == pytest.approx(256, rel=0.01)
 
 
 @pytest.fixture

@@ -391,10 +391,12 @@ def test_synthesis_refuses_in_words(wrong, words):
         make(**wrong)
 
 
-@pytest.mark.parametrize("name", ["missing", "empty"])
-def test_synthesis_needs_an_image_in_the_folder_of_textures(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "words"), [("missing", "there is no folder"), ("empty", r"no image \(\.png, .* under")]
+)
+def test_synthesis_needs_an_image_in_the_folder_of_textures(tmp_path, name, words):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"texture_dir: no png, jpg or bmp image under .*{name}"):
+    with pytest.raises(FileNotFoundError, match=rf"texture_dir: {words} .*{name}"):
         make(texture_dir=str(tmp_path / name))
 
 
@@ -403,12 +405,21 @@ def test_textures_of_a_folder(tmp_path: Path):
     Image.new("RGB", (100, 50), (255, 102, 0)).save(tmp_path / "deep" / "a.png")
     Image.new("L", (30, 60), 51).save(tmp_path / "b.PNG")
     Image.new("RGBA", (64, 64), (0, 255, 51, 128)).save(tmp_path / "c.png")
+    Image.new("LA", (80, 80), (153, 128)).save(tmp_path / "d.tif")
     (tmp_path / "notes.txt").write_text("no image")
     found = {
         tuple(np.round(t.mean((0, 1), dtype=float), 3).tolist()): t.shape
         for t in make(texture_dir=str(tmp_path)).textures
     }
-    assert found == {(1.0, 0.4, 0.0): (256, 512, 3), (0.2, 0.2, 0.2): (512, 256, 3), (0.0, 1.0, 0.2): (256, 256, 3)}
+    colour = {(1.0, 0.4, 0.0): (256, 512, 3), (0.0, 1.0, 0.2): (256, 256, 3)}
+    assert found == colour | {(0.2, 0.2, 0.2): (512, 256, 3), (0.6, 0.6, 0.6): (256, 256, 3)}
+
+
+def test_textures_of_a_folder_are_read_when_they_are_drawn(tmp_path: Path, draw_texture):
+    (tmp_path / "a.png").write_text("no picture")
+    damaged = make(texture_dir=str(tmp_path), kinds={"patch": 1.0}, gross=0.0)
+    with pytest.raises(OSError, match=r"cannot read image .*a\.png"):
+        damaged(draw_texture(0), [], rng(0))
 
 
 def test_packaged_textures_are_images(synthesis):
@@ -530,4 +541,12 @@ def test_code_level_moves_codes_only_inside_a_region_that_the_groups_share():
         steps = ((moved[group] - codes[group]) * half).round().abs().sum(1, keepdim=True)
         assert (steps[inside >= 0.5] >= 3).all()
         assert (steps[inside < 0.5] == 0).all()
-    assert (code_level.count(4, 0.2), code_level.count(4, 0.25)) == (0, 2)
+
+
+@pytest.mark.parametrize(("fraction", "clean", "expected"), [(0.5, 4, 160), (0.25, 2, 40), (0.1, 2, 16), (1.0, 3, 240)])
+def test_code_level_anomalies_make_up_their_share_of_the_clean_views_from_their_start_on(fraction, clean, expected):
+    code_level = CodeLevel(fraction=fraction, start=0.2, largest=2, total=3)
+    counts = [code_level.count(clean, step, 100) for step in range(100)]
+    assert sum(counts[:20]) == 0
+    assert sum(counts) == expected
+    assert max(counts) - min(counts[20:]) <= 1

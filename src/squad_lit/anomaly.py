@@ -76,8 +76,13 @@ class Anomaly(nn.Module):
         self.register_buffer("calibrated", torch.tensor(False))
 
     def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
-        """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``."""
-        return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in raw.items()}
+        """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``.
+
+        In float32 even where the model computes in half precision: scores are compared in more digits than that has.
+        """
+        with torch.autocast(next(iter(raw.values())).device.type, enabled=False):
+            exact = {name: m.to(torch.promote_types(m.dtype, torch.float32)) for name, m in raw.items()}
+            return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in exact.items()}
 
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
         """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""

@@ -24,8 +24,9 @@ from squad_lit.synthesis import Synthesis
 from squad_lit.threshold import FALSE_ALARM_RATE, Threshold, choose
 from squad_lit.tile import AT_ONCE, Grid
 
-# Validation images, at most, that are looked at a second time with a synthetic anomaly on them.
-_SYNTHETIC = 64
+# Synthetic anomalies that are looked at: one on each of so many validation images at most or, where there are few,
+# several on each. With one on each, what was measured of a category with five validation images was chance.
+_MOST, _LEAST = 64, 32
 # At a larger share nearly all of the work is done again and again.
 _MOST_OVERLAP = 0.9
 
@@ -228,15 +229,19 @@ class Detector(L.LightningModule):
 
     def finish_validation(self) -> None:
         """Calibrate the maps from what the validation steps have seen, and look again, now that they have a scale."""
-        moments = self._sums.to(self.device)
-        if self._trainer is not None and self.trainer.world_size > 1:
-            gathered = self.all_gather(moments)
-            assert isinstance(gathered, Tensor)
-            moments = gathered.sum(0)
+        moments = self.sum_over_processes(self._sums.to(self.device))
         count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
         std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
         self.anomaly.calibrate(mean, std)
         self._look_again()
+
+    def sum_over_processes(self, value: Tensor) -> Tensor:
+        """The sum of a tensor that each process has one of."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        gathered = self.all_gather(value)
+        assert isinstance(gathered, Tensor)
+        return gathered.sum(0)
 
     def observe(self, seen: Seen) -> None:
         """For models that measure more: a batch of normal images, or the tiles of one."""
@@ -247,7 +252,7 @@ class Detector(L.LightningModule):
     def _look_again(self) -> None:
         """Set ``normal`` and ``measured``; every process looks at all validation images, so that all agree."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        every = math.ceil(len(data.val_set) / _SYNTHETIC)
+        every, copies = math.ceil(len(data.val_set) / _MOST), math.ceil(_LEAST / len(data.val_set))
         score, maximum, bad_score, plain_score = [], [], [], []
         bad_maps, masks = [], []
         for batch in data.val_dataloader():
@@ -259,17 +264,18 @@ class Detector(L.LightningModule):
             chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % every == 0]
             if not chosen:
                 continue
-            image, mask = self._corrupt(batch, chosen)
-            corrupted = self.see(image)
-            bad_map, found = self.anomaly(corrupted.maps)
-            bad_maps.append(bad_map.cpu())
-            masks.append(mask[:, 0].cpu() > 0)
-            bad_score += found.tolist()
             plain_score += anomaly_score[chosen].tolist()
-            grid = self.grid(image.shape[-2:])
+            grid = self.grid(batch["image"].shape[-2:])
             clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in seen.features.items()}
-            self.compare(corrupted, clean, cut(mask, grid))
-        label = torch.arange(2 * len(bad_score)) >= len(bad_score)
+            for copy in range(copies):
+                image, mask = self._corrupt(batch, chosen, copy)
+                corrupted = self.see(image)
+                bad_map, found = self.anomaly(corrupted.maps)
+                bad_maps.append(bad_map.cpu())
+                masks.append(mask[:, 0].cpu() > 0)
+                bad_score += found.tolist()
+                self.compare(corrupted, clean, cut(mask, grid))
+        label = torch.arange(len(plain_score) + len(bad_score)) >= len(plain_score)
         self.normal = {"score": score, "maximum": maximum}
         self.measured = {
             "synthetic_ap": float(average_precision(torch.cat(bad_maps).flatten(), torch.cat(masks).flatten())),
@@ -277,15 +283,14 @@ class Detector(L.LightningModule):
             "normal_score": sum(score) / len(score),
         }
 
-    def _corrupt(self, batch: dict[str, Any], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _corrupt(self, batch: dict[str, Any], chosen: Sequence[int], copy: int) -> tuple[Tensor, Tensor]:
         """Some of these normal images with a synthetic anomaly, the same ones at every call, and the masks."""
         images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
         kin = [[j for j, name in enumerate(batch["category"]) if name == batch["category"][i]] for i in chosen]
+        rngs = [np.random.default_rng([self.seed, 8, int(batch["index"][i]), copy]) for i in chosen]
         made = [
-            self.synthesis(
-                images[i], [images[j] for j in others], np.random.default_rng([self.seed, 8, int(batch["index"][i])])
-            )
-            for i, others in zip(chosen, kin, strict=True)
+            self.synthesis(images[i], [images[j] for j in others], rng)
+            for i, others, rng in zip(chosen, kin, rngs, strict=True)
         ]
         image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made])
         mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).float()
@@ -303,6 +308,7 @@ class Detector(L.LightningModule):
         shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
         quality: dict[str, list[float]] = {}
         if (image_recon := self.image_recon(seen)) is not None:
+            image_recon = image_recon.float()
             shown["image_recon"] = image_recon
             quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
         self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)

@@ -76,7 +76,8 @@ def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
         "Generalized Focal Loss", NeurIPS 2020.
     """
     entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-    return (entropy * (target - logit.sigmoid()).abs().pow(gamma)).mean()
+    # At 0 the gradient of a power below 1 is infinite.
+    return (entropy * (target - logit.sigmoid()).abs().clamp_min(1e-6).pow(gamma)).mean()
 
 
 def dice_loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -119,11 +120,12 @@ def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_
     return (a.norm() / (b.norm() + 1e-4)).clamp(0, 1e4).detach()
 
 
-def copy_ratio(features: Tensor, clean: Tensor, recon: Tensor, mask: Tensor) -> Tensor:
-    """How much of a synthetic anomaly the generator copies: 0 is restored, 1 is the identical shortcut.
+def copied(features: Tensor, clean: Tensor, recon: Tensor, mask: Tensor) -> Tensor:
+    """How much of a synthetic anomaly the generator copies, and how much there is: their quotient is the copy ratio.
 
-    Within the mask, the change that the reconstruction keeps is projected on the change that was made:
-    ``sum((recon - clean) * (features - clean)) / sum((features - clean) ** 2)``.
+    Within the mask, the change that the reconstruction keeps is projected on the change that was made: the ratio is
+    ``sum((recon - clean) * (features - clean)) / sum((features - clean) ** 2)``. 0: all is restored; 1: the identical
+    shortcut.
 
     Args:
         features: ``(N, C, H, W)`` of the corrupted images.
@@ -132,8 +134,8 @@ def copy_ratio(features: Tensor, clean: Tensor, recon: Tensor, mask: Tensor) -> 
         mask: ``(N, 1, H, W)``, non-zero where the image was changed.
 
     Returns:
-        Scalar; NaN where nothing was changed.
+        Both sums, ``(2,)``: those of batches add up.
     """
     inside = (mask > 0).to(features)
     change = (features - clean) * inside
-    return ((recon - clean) * change).sum() / change.square().sum()
+    return torch.stack([((recon - clean) * change).sum(), change.square().sum()])

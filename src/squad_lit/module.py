@@ -21,7 +21,7 @@ from squad_lit.detector import Detector
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.generator import Generator
 from squad_lit.pool import FeaturePool
-from squad_lit.quantizer import FSQ, codebook_statistics
+from squad_lit.quantizer import FSQ, VQ, codebook_statistics
 from squad_lit.seen import Seen, blend
 from squad_lit.synthesis import CodeLevel
 from squad_lit.tile import AT_ONCE
@@ -31,8 +31,9 @@ class Squad(Detector):
     """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
 
     A training step takes clean and synthetically corrupted features from the pool, makes one forward pass, one backward
-    pass over the sum of both losses (the discriminators see the reconstruction detached), and one step of each of two
-    optimisers. Steps are counted in ``step``: Lightning's ``global_step`` counts both optimisers.
+    pass over the sum of all losses (the discriminators see the reconstruction detached, unless ``stop_gradient`` says
+    otherwise), and one step of each optimiser: the generator's and, if there is one, the discriminators'. Steps are
+    counted in ``step``: Lightning's ``global_step`` counts those of all optimisers.
 
     Args:
         backbone: Makes the frozen feature pyramid from ``groups``.
@@ -40,13 +41,13 @@ class Squad(Detector):
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
         segmentation: Makes the segmentation discriminator from ``channels``, or None.
         patch: The adversarial discriminator of images, or None.
-        anomaly: Makes the calibrated map from ``groups`` and ``has_discriminator``.
+        anomaly: Makes the calibrated map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
         code_level: Makes code-level anomalies; without FSQ there are none.
-        image_every: Every how many images of a batch one trains the image decoder: it is for looking, and at full
-            resolution it is the dearest part of a step.
+        image_every: Every how many images of a batch one trains the image decoder, clean and corrupted ones in turn:
+            it is for looking, and at full resolution it is the dearest part of a step.
         loss_weight: Weights ``feature, image, focal, dice, adversarial``.
         focal_gamma: Of the focal loss; 0 makes it binary cross-entropy.
         stop_gradient: Keep the loss of the segmentation discriminator from the generator, which would otherwise learn
@@ -144,6 +145,13 @@ class Squad(Detector):
 
     # Training
 
+    def setup(self, stage: str) -> None:
+        """With several processes, let those quantisers that learn from a batch learn from all of it."""
+        if self.trainer.world_size > 1:
+            for quantizer in self.generator.quantizer.values():
+                if isinstance(quantizer, VQ):
+                    quantizer.synchronise()
+
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         judges = [p for d in (self.segmentation, self.patch) if d is not None for p in d.parameters()]
         sets = [list(self.generator.parameters())] + ([judges] if judges else [])
@@ -160,6 +168,11 @@ class Squad(Detector):
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.image_size)
+        if self.synthetic_fraction > 0 and self._synthetic == 0:
+            raise ValueError(
+                f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
+                f"raise it or dataset.batch_size, or set it to 0"
+            )
         self.pool.attach(data.train_set, self.backbone, grid, seed=seed, steps=self.steps, show=show)
         if self.step == 0:
             self.backbone.fit(self.training_tiles())
@@ -168,10 +181,10 @@ class Squad(Detector):
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.
         torch.manual_seed(self.seed * 1_000_003 + step * 64 + self.global_rank)
         self.pool.advance(step)
-        synthetic = round(self.synthetic_fraction * self.local_batch)
-        batch = self.pool.batch(step, clean=self.local_batch - synthetic, synthetic=synthetic)
+        clean = self.local_batch - self._synthetic
+        batch = self.pool.batch(step, clean=clean, synthetic=self._synthetic)
         batch = {k: _to(v, self.device) for k, v in batch.items()}
-        self._add_code_level(batch, step, self.local_batch - synthetic)
+        self._add_code_level(batch, step, clean)
         log: dict[str, Tensor] = {}
         recon = self.generator(batch["features"])
         total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
@@ -211,8 +224,9 @@ class Squad(Detector):
     def _image_terms(
         self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]
     ) -> Tensor:
-        every = self.image_every
-        image, recon = batch["image"][::every], self.generator.image_decoder({g: c[::every] for g, c in codes.items()})
+        first = step % min(self.image_every, self.local_batch)  # not the same one always: clean ones come first
+        shown = slice(first, None, self.image_every)
+        image, recon = batch["image"][shown], self.generator.image_decoder({g: c[shown] for g, c in codes.items()})
         term = losses.image_loss(recon, image)
         log["image"] = term.detach()
         total = self.loss_weight["image"] * term
@@ -241,7 +255,7 @@ class Squad(Detector):
 
     def _add_code_level(self, batch: dict[str, Any], step: int, clean: int) -> None:
         """Replace the features of some clean views by what their moved codes decode to; the target stays clean."""
-        count = self.code_level.count(clean, step / self.steps)
+        count = self.code_level.count(clean, step, self.steps)
         if count == 0 or self._fsq is None:
             return
         with torch.no_grad():
@@ -255,6 +269,11 @@ class Squad(Detector):
         batch["mask"] = torch.cat([mask, batch["mask"][count:]])
 
     @property
+    def _synthetic(self) -> int:
+        """Corrupted images in a batch of this process."""
+        return round(self.synthetic_fraction * self.local_batch)
+
+    @property
     def _fsq(self) -> FSQ | None:
         """A quantiser whose codes have levels that can be moved, if there is one."""
         quantizer = next(iter(self.generator.quantizer.values()))
@@ -264,7 +283,7 @@ class Squad(Detector):
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self._copy: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+        self._copied: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
         self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
 
     def observe(self, seen: Seen) -> None:
@@ -277,11 +296,14 @@ class Squad(Detector):
         for group, features in corrupted.features.items():
             inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
             recon = corrupted.recon.feature_recon[group]
-            self._copy[group].append(losses.copy_ratio(features, clean[group], recon, inside))
+            self._copied[group].append(losses.copied(features, clean[group], recon, inside).cpu())
 
     def finish_validation(self) -> None:
         super().finish_validation()
-        self.measured |= {f"copy_ratio/{g}": float(torch.stack(v).nanmean()) for g, v in self._copy.items() if v}
+        for group, found in self._copied.items():
+            if found:
+                kept, made = torch.stack(found).sum(0)
+                self.measured[f"copy_ratio/{group}"] = float(kept / made)
         self.measured |= {f"feature_error/{g}": float(torch.stack(v).mean()) for g, v in self._error.items() if v}
         self._count_codes()
         for group, size in self.generator.codebook_sizes.items():
@@ -292,7 +314,7 @@ class Squad(Detector):
                 self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
 
     def _count_codes(self) -> None:
-        """How often each code occurs on the normal training images, or tiles, that the pool holds."""
+        """How often each code occurs on the normal training images, or tiles, that the pools hold."""
         for group, size in self.generator.codebook_sizes.items():
             if size:
                 self._code_count(group).zero_()  # counts are of the current weights only
@@ -302,6 +324,9 @@ class Squad(Detector):
                 if quantized.indices is not None:
                     count = self._code_count(group)
                     count += torch.bincount(quantized.indices.flatten(), minlength=len(count))
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                self._code_count(group).copy_(self.sum_over_processes(self._code_count(group)))
 
     def _code_count(self, group: str) -> Tensor:
         return self.get_buffer(f"code_count_{group}")

@@ -168,7 +168,8 @@ class FeaturePool:
             rng = np.random.default_rng([self._seed, 3, period, number])
             kin = self._kin[self._category[slot]]
             image, *others = (_to_array(self._image[i]) for i in [slot, *rng.choice(kin, _OTHERS)])
-            progress = period * self.refresh_every / self._steps
+            # Anywhere in the period, because its order says nothing: a batch is drawn from all of it.
+            progress = (period + number / self.synthetic) * self.refresh_every / self._steps
             changed, mask = self.synthesis(image, others, rng, progress=progress)
             self._mask[number, 0] = torch.from_numpy(mask)
             return torch.from_numpy(changed).permute(2, 0, 1)

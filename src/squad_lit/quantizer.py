@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class FSQ(nn.Module):
 
     There is no codebook to learn, hence no codebook, commitment or entropy loss, and the codes have a metric: two
     levels that are neighbours are similar, which :meth:`move` uses. Everything is computed in float32, whatever the
-    autocast type, because bfloat16 cannot hold an index above 256.
+    type of the model or of autocast, because bfloat16 cannot hold an index above 256.
 
     Args:
         levels: Levels of each scalar, each at least 3. Recommended: [8, 6, 5] (240 codes), [8, 5, 5, 5] (1,000),
@@ -73,16 +74,17 @@ class FSQ(nn.Module):
             raise ValueError(f"model.fsq.bound: expected {' or '.join(_SLOPES)}, got {bound}")
         self.levels, self.jitter, self.slope = levels, jitter, _SLOPES[bound]
         self.dim, self.codebook_size = len(levels), math.prod(levels)
-        count = torch.tensor(levels, dtype=torch.float32).view(1, -1, 1, 1)
+        # Whole numbers, which stay what they are in a model that is cast to half precision.
+        count = torch.tensor(levels).view(1, -1, 1, 1)
         basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]).view(1, -1, 1, 1)
         self.register_buffer("_levels", count, persistent=False)
-        self.register_buffer("_half", torch.div(count, 2, rounding_mode="floor"), persistent=False)
+        self.register_buffer("_half", count // 2, persistent=False)
         self.register_buffer("_basis", basis, persistent=False)
 
     def bound(self, z: Tensor) -> Tensor:
-        """Map real scalars to the open interval whose rounding gives exactly L_i integers; 0 maps to 0."""
-        half = (self._levels - 1) * (1 + 1e-3) / 2
-        offset = torch.where(self._levels % 2 == 0, 0.5, 0.0)
+        """Map real scalars to the open interval whose rounding gives L_i integers (L_i + 1 from 1,001 on); 0 to 0."""
+        half = (self._levels - 1).to(z) * (1 + 1e-3) / 2
+        offset = torch.where(self._levels % 2 == 0, 0.5, 0.0).to(z)
         shift = torch.atanh(offset / half) / self.slope  # the inverse of the same function
         return torch.tanh(self.slope * (z + shift)) * half - offset
 
@@ -106,7 +108,7 @@ class FSQ(nn.Module):
         Returns:
             ``(N, dim, H, W)`` float32.
         """
-        digits = (indices.unsqueeze(1) // self._basis) % self._levels.long()
+        digits = (indices.unsqueeze(1) // self._basis) % self._levels
         return (digits - self._half) / self._half
 
     def move(self, codes: Tensor, change: Tensor) -> Tensor:
@@ -125,10 +127,10 @@ class FSQ(nn.Module):
         """How often each level of each scalar occurs.
 
         Args:
-            count: ``(codebook_size,)`` occurrences of each code, not all zero.
+            count: ``(codebook_size,)`` occurrences of each code.
 
         Returns:
-            A list for each scalar: a share for each of its levels, from the lowest on.
+            A list for each scalar: a share for each of its levels, from the lowest on; NaN if nothing was counted.
 
         Example:
             >>> FSQ([3, 4]).level_histogram(torch.tensor([2, 0, 1] + [0] * 8 + [1]))
@@ -180,7 +182,8 @@ class VQ(nn.Module):
         from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
 
         self.dim, self.codebook_size = dim, codebook_size
-        self.vq = VectorQuantize(
+        self._make = partial(
+            VectorQuantize,
             dim=dim,
             codebook_size=codebook_size,
             decay=decay,
@@ -190,6 +193,13 @@ class VQ(nn.Module):
             rotation_trick=False,  # the library's default; here the gradient is the same for all quantisers
             accept_image_fmap=True,
         )
+        self.vq = self._make()
+
+    def synchronise(self) -> None:
+        """Let all processes share the statistics of the codes: the library asks for them when it is constructed."""
+        state = self.vq.state_dict()
+        self.vq = self._make(sync_codebook=True)
+        self.vq.load_state_dict(state)
 
     def forward(self, z: Tensor) -> Quantized:
         """Replace each vector of ``z`` by its nearest code."""
@@ -224,15 +234,18 @@ def codebook_statistics(count: Tensor) -> tuple[float, float]:
     """Share of the codes that occur, and perplexity of their frequencies.
 
     Args:
-        count: ``(codebook_size,)`` occurrences of each code, not all zero.
+        count: ``(codebook_size,)`` occurrences of each code.
 
     Returns:
-        Usage in (0, 1] and perplexity in [1, codebook_size]; a perplexity near 1 is a collapsed codebook.
+        Usage in (0, 1] and perplexity in [1, codebook_size]; a perplexity near 1 is a collapsed codebook. Both are NaN
+        if nothing was counted.
 
     Example:
         >>> codebook_statistics(torch.tensor([8, 8, 0, 0]))
         (0.5, 2.0)
     """
+    if not count.any():
+        return math.nan, math.nan
     p = count.double() / count.sum()
     entropy = -(p * p.clamp_min(1e-300).log()).sum()
     return float((count > 0).double().mean()), round(math.exp(float(entropy)), 9)

@@ -6,6 +6,7 @@ are ``(H, W, 3)`` float32 in [0, 1]. Code-level moves are torch, because codes l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from squad_lit.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
+from squad_lit.image_file import IMAGE_EXTENSIONS, is_image, read_pixels, to_float32
 from squad_lit.quantizer import FSQ
 
 # Images that come inside the scikit-image wheel and hold texture rather than a drawing.
@@ -52,7 +54,8 @@ class Synthesis:
     """Draws synthetic anomalies that span gross to hair-thin.
 
     A sample is, with probability ``gross``, one texture in a Perlin mask of up to ``gross_area`` of the image;
-    otherwise it is one to ``fine_count`` small defects on the estimated foreground, whose areas are log-uniform.
+    otherwise it is one to ``fine_count`` small defects that start on the estimated foreground (and may reach beyond
+    it), whose areas are log-uniform.
 
     Args:
         kinds: Weight of each kind of small defect: any of ``patch, own, tone, smear, stain, dent, warp, scratch,
@@ -64,7 +67,8 @@ class Synthesis:
         opacity: Range of the opacity of what is pasted.
         curriculum: Share of the training in which the lower end of the opacity falls from the upper end to its value:
             first what is easy to see. 0: the whole range from the start.
-        texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones.
+        texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones. They are
+            read when they are drawn.
 
     Raises:
         ValueError: An unknown kind, no kind with a weight, or a number out of range.
@@ -104,10 +108,10 @@ class Synthesis:
         self.gross, self.gross_area = gross, gross_area
         self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
         self.curriculum = curriculum
-        self._textures = None if texture_dir is None else _read_textures(Path(texture_dir))
+        self._textures = None if texture_dir is None else Textures(Path(texture_dir))
 
     @property
-    def textures(self) -> list[Array]:
+    def textures(self) -> Sequence[Array]:
         """Those of ``texture_dir``, or the packaged ones: read on first use, because a prediction needs none."""
         return _packaged_textures() if self._textures is None else self._textures
 
@@ -205,11 +209,35 @@ def changed_pixels(before: Array, after: Array) -> Mask:
     return changed | ndimage.binary_closing(changed, np.ones((3, 3), bool))
 
 
-def _read_textures(root: Path) -> list[Array]:
-    files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"}]
-    if not files:
-        raise FileNotFoundError(f"synthesis.image.texture_dir: no png, jpg or bmp image under {root.resolve()}")
-    return [_to_texture(skimage.io.imread(p)) for p in files]
+class Textures(Sequence[Array]):
+    """The images under a folder, read when they are asked for; some are kept.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise FileNotFoundError(f"synthesis.image.texture_dir: there is no folder {root.resolve()}")
+        self.files = [path for path in sorted(root.rglob("*")) if is_image(path)]
+        if not self.files:
+            raise FileNotFoundError(
+                f"synthesis.image.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root.resolve()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _read_texture(self.files[index])
+
+
+@lru_cache(maxsize=256)  # about 250 MB
+def _read_texture(path: Path) -> Array:
+    return _to_texture(to_float32(read_pixels(path)))
 
 
 @lru_cache(maxsize=1)
@@ -258,9 +286,12 @@ class CodeLevel:
                 f"got {self.largest} and {self.total}"
             )
 
-    def count(self, clean: int, progress: float) -> int:
-        """How many of ``clean`` views are replaced at a point of the training, ``progress`` in [0, 1]."""
-        return round(self.fraction * clean) if progress >= self.start else 0
+    def count(self, clean: int, step: int, steps: int) -> int:
+        """How many of ``clean`` views are replaced in a step: whole views, that make up the share over the steps."""
+        if step < self.start * steps:
+            return 0
+        share = self.fraction * clean
+        return math.floor((step + 1) * share) - math.floor(step * share)
 
     def __call__(
         self, codes: Mapping[str, Tensor], quantizer: FSQ, rng: np.random.Generator

@@ -89,6 +89,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     # Without callback.progress there is no bar at all: Lightning would show its own.
     bars = any(isinstance(c, ProgressBar) for c in callbacks)
     trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, enable_progress_bar=bars)
+    # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
+    if trainer.precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
     data = instantiate(config.dataset)
     if config.fit and data.validation_fraction == 0:
         raise ValueError(
