@@ -103,6 +103,11 @@ def test_a_coreset_keeps_the_rare_look():
     assert (coreset(rows, 5, 0) == 50).all(1).any()
 
 
+def test_a_coreset_holds_no_row_twice():
+    rows = torch.tensor([[1.0, 2.0]] * 9 + [[3.0, 4.0]])
+    assert sorted(coreset(rows, 5, 0).tolist()) == [[1.0, 2.0], [3.0, 4.0]]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [({"patches": 0}, "model.patches: expected a whole number"), ({"selection": "best"}, "expected random or coreset")],

@@ -22,7 +22,7 @@ from PIL import Image
 
 from squad_lit import checkpoint, train
 from squad_lit.command import USER_ERRORS, check_overrides, model_options
-from squad_lit.module import _uninterrupted
+from squad_lit.console import uninterrupted
 from squad_lit.threshold import from_normals
 
 # The categories below are no MVTec categories, and are told so.
@@ -383,7 +383,7 @@ def test_ctrl_c_waits_for_the_end_of_an_update_whatever_threads_there_are() -> N
     other.start()
     done = []
     try:
-        with pytest.raises(KeyboardInterrupt), _uninterrupted():  # noqa: PT012
+        with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
             done.append(True)

@@ -13,13 +13,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import hydra
 import torch
 from experiments.fusion.run import SYNTHETIC, collect, fused
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from squad_lit import checkpoint
+from squad_lit.command import instantiate
 from squad_lit.metric import average_precision, pixel_metrics
 
 WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
@@ -30,11 +30,11 @@ def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
     config = OmegaConf.load(run / "config.yaml")
     kinds = config.synthesis.image.kinds
     left_out = next(kind for kind, weight in kinds.items() if weight == 0 and kind != "smear")
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = instantiate(config.dataset)
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     only = {kind: float(kind == left_out) for kind in kinds}
-    module.synthesis = hydra.utils.instantiate(config.synthesis.image, kinds=only, gross=0.0, _convert_="all")
+    module.synthesis = instantiate(config.synthesis.image, kinds=only, gross=0.0)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
     scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}

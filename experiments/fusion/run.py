@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import torch
 from experiments.study import METRICS, read, write
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from squad_lit import checkpoint
 from squad_lit.anomaly import enlarge, top_mean
+from squad_lit.command import instantiate
 from squad_lit.detector import Detector
 from squad_lit.metric import auroc, average_precision, image_metrics, pixel_metrics
 
@@ -82,7 +82,7 @@ def statistics(z: dict[str, Tensor]) -> np.ndarray[Any, Any]:
 def measure(run: Path) -> list[dict[str, Any]]:
     """A row for each choice."""
     config = OmegaConf.load(run / "config.yaml")
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = instantiate(config.dataset)
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     module.anomaly.sigma = 0

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from squad_lit import checkpoint
 from squad_lit.anomaly import top_mean
+from squad_lit.command import instantiate
 from squad_lit.detector import Detector
 from squad_lit.metric import image_metrics, pixel_metrics
 
@@ -157,7 +157,7 @@ def line(name: str, anomaly_map: Tensor, test: dict[str, Any], top: float) -> st
 def main(run: Path) -> None:
     """The table of a run."""
     config = OmegaConf.load(run / "config.yaml")
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = instantiate(config.dataset)
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     train, val, test = (collect(module, part) for part in (data.train_set, data.val_set, data.test_set))

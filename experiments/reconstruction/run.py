@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from experiments.study import Job, markdown, run
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from squad_lit import checkpoint
+from squad_lit.command import instantiate
 
 HERE = Path(__file__).parent
 CATEGORIES = ("gear", "wood")
@@ -45,7 +45,7 @@ def pictures(root: Path, category: str) -> NDArray[np.uint8]:
     for arm in ARMS:
         folder = root / Job(category, arm).folder
         config = OmegaConf.load(folder / "config.yaml")
-        data: Any = hydra.utils.instantiate(config.dataset, _convert_="all")
+        data: Any = instantiate(config.dataset)
         data.setup()
         kinds = [item["defect"] for item in (data.test_set[i] for i in range(len(data.test_set)))]
         chosen = [kinds.index(kind) for kind in sorted(set(kinds), key=lambda kind: kind != "good")[:3]]

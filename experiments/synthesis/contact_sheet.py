@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from squad_lit import checkpoint
+from squad_lit.command import instantiate
+from squad_lit.console import exit_status
 from squad_lit.defect import KINDS
 from squad_lit.output import write_picture
 from squad_lit.train import CONF
@@ -29,7 +31,7 @@ def draw(overrides: list[str], side: int) -> NDArray[np.uint8]:
     """The sheet, each picture cut to the middle ``side`` pixels around its mask."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", overrides)
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = instantiate(config.dataset)
     data.prepare_data()
     data.setup()
     normal = [data.train_set[i]["image"].permute(1, 2, 0).numpy() for i in range(min(COLUMNS, len(data.train_set)))]
@@ -70,5 +72,10 @@ if __name__ == "__main__":
     parser.add_argument("--side", type=int, default=128, help="pixels of each picture")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, as for squad_lit.train")
     arguments = parser.parse_args()
-    write_picture(arguments.output, draw(arguments.overrides, arguments.side))
-    print(arguments.output)
+
+    def run() -> int:  # noqa: D103
+        write_picture(arguments.output, draw(arguments.overrides, arguments.side))
+        print(arguments.output)
+        return 0
+
+    raise SystemExit(exit_status(run))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import hydra
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from omegaconf import OmegaConf
 from scipy import ndimage
 
 from squad_lit import checkpoint
+from squad_lit.command import instantiate
 from squad_lit.metric import average_precision
 
 DISTANCES = (2, 4, 8)
@@ -36,7 +36,7 @@ def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.flo
 def main(run: Path) -> None:
     """A line of the table."""
     config = OmegaConf.load(run / "config.yaml")
-    data = hydra.utils.instantiate(config.dataset, _convert_="all")
+    data = instantiate(config.dataset)
     data.setup()
     model = checkpoint.load(run / "last.ckpt")
     maps, masks = [], []

@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import OmegaConf
 from scipy.stats import mannwhitneyu
 
 from squad_lit import checkpoint
+from squad_lit.command import instantiate
 
 TRAINING = 100  # images looked at, evenly spread
 
@@ -27,7 +27,7 @@ def main(runs: list[Path]) -> None:
     head = ["run", "median: training", "held out", "test, good", "training above the median of held out", "p"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for run in runs:
-        data = hydra.utils.instantiate(OmegaConf.load(run / "config.yaml").dataset, _convert_="all")
+        data = instantiate(OmegaConf.load(run / "config.yaml").dataset)
         data.setup()
         module = checkpoint.load(run / "last.ckpt")
         train = range(0, len(data.train_set), max(1, len(data.train_set) // TRAINING))

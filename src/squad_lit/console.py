@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def exit_status(run: Callable[[], int], *, interrupted: str = "interrupted", shown: Callable[[str], str] = str) -> int:
@@ -39,3 +43,23 @@ def format_warning(
 
 
 _FORMAT_WARNING = warnings.formatwarning
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
+
+    By a handler and not by a signal mask: the system would hand the signal to another thread (torch has some), and
+    Python would raise in this one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
+        yield
+        return
+    held: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *signal_and_frame: held.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held and callable(handler):
+            handler(*held[0])

@@ -145,7 +145,7 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
         seed: Of the projection and the first row.
 
     Returns:
-        ``(min(count, N), C)``.
+        ``(min(count, N), C)``, or fewer rows if these are all that differ.
     """
     if count >= len(rows):
         return rows
@@ -156,5 +156,8 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
     distance = torch.full((len(rows),), torch.inf, device=rows.device)
     while len(chosen) < count:
         distance = torch.minimum(distance, (seen - seen[chosen[-1]]).square().sum(1))
-        chosen.append(int(distance.argmax()))
+        farthest = int(distance.argmax())
+        if distance[farthest] == 0:
+            break
+        chosen.append(farthest)
     return rows[chosen]

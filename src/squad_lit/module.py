@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +14,7 @@ from torch.nn import functional as F
 from squad_lit import loss as losses
 from squad_lit.anomaly import Anomaly, residual_maps
 from squad_lit.backbone import Backbone
+from squad_lit.console import uninterrupted
 from squad_lit.detector import Detector
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.generator import Generator
@@ -200,7 +198,7 @@ class Squad(Detector):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(total)
-        with _uninterrupted():
+        with uninterrupted():
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
                 optimizer.step()
@@ -341,26 +339,6 @@ class _Steps:
     def __iter__(self) -> Iterator[int]:
         first, period = self.module.step, self.module.pool.refresh_every
         return iter(range(first, min((first // period + 1) * period, self.module.steps)))
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
-
-    By a handler and not by a signal mask: the system would hand the signal to another thread (torch has some), and
-    Python would raise in this one all the same.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
-        yield
-        return
-    held: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *signal_and_frame: held.append(signal_and_frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held and callable(handler):
-            handler(*held[0])
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
