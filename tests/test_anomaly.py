@@ -170,9 +170,16 @@ def test_calibration_is_part_of_the_state():
     ("wrong", "words"),
     [
         ({"sigma": -1.0}, "anomaly.sigma: expected a deviation of at least 0 px, got -1.0"),
+        ({"sigma": math.nan}, "anomaly.sigma: expected a deviation of at least 0 px, got nan"),
         ({"top": 0.0}, "anomaly.top"),
         ({"top": 1.5}, "anomaly.top"),
         ({"weight": {"residual": -0.1, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
+        ({"weight": {"residual": math.nan, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
+        (
+            {"weight": {"residual": 1, "discriminator": 1, "novelty": 1}},
+            r"got one for \['novelty'\]",
+        ),
+        ({"flips": ["vertical", "vertical"]}, "anomaly.flips: expected each once"),
         ({"weight": {"residual": 1}}, "anomaly.weight: expected a weight for discriminator"),
         ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
     ],

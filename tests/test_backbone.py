@@ -355,6 +355,22 @@ def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
         Backbone(NAME, GROUPS)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_a_download_that_fails_names_the_model_and_the_way_out(monkeypatch, name):
+    class HubError(Exception):
+        """Of a hub: no OSError."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise HubError("cannot locate the file on the Hub")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fail)
+    with pytest.raises(
+        OSError, match=f"weights of {name} could not be .* backbone.weights=PATH .*HubError: cannot locate"
+    ) as caught:
+        Backbone(name, {"low": [4]})
+    assert isinstance(caught.value.__cause__, HubError)
+
+
 # Vision transformers
 
 

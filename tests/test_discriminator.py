@@ -153,10 +153,10 @@ def test_patch_judges_an_image_apart_from_its_batch():
     torch.testing.assert_close(model(image)[1:2], model(image[1:2]))
 
 
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"layers": 0}])
-def test_patch_refuses_in_words(wrong):
-    with pytest.raises(ValueError, match="width and layers must be at least 1"):
-        PatchDiscriminator(**({"width": 8, "layers": 2} | wrong))
+@pytest.mark.parametrize("name", ["width", "layers"])
+def test_patch_refuses_in_words(name):
+    with pytest.raises(ValueError, match=rf"discriminator\.patch\.{name}: expected at least 1, got 0"):
+        PatchDiscriminator(**({"width": 8, "layers": 2} | {name: 0}))
 
 
 def test_between_never_and_always_a_test_image_gets_the_mean_of_both_judgements():

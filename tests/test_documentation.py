@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from squad_lit import search
 from squad_lit.command import check_options, check_overrides
+from squad_lit.option import check_kinds
 from squad_lit.train import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,7 @@ def test_a_quoted_command_is_understood(command: str, monkeypatch: pytest.Monkey
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", job)
         check_options(config)
+        check_kinds(config)
         check_overrides(config, job)
 
 

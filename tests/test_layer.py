@@ -14,8 +14,9 @@ MATHS = {"quantizer", "loss", "anomaly", "metric", "visual", "generator", "discr
 MATHS |= {"augmentation", "table", "threshold", "region", "tile", "seen"}
 WIRING = {"dataset", "detector", "module", "memory", "callback", "logger", "panel", "backbone", "evaluation"}
 WIRING |= {"predictor", "inference", "runtime", "quantization"}
-ENTRY = {"command", "train", "check", "predict", "export", "calibrate", "report", "view", "job", "sweep", "search"}
-KNOW_HYDRA = {"command", "train", "check", "job", "sweep", "search", "report"}
+ENTRY = {"command", "option", "train", "check", "predict", "export", "calibrate", "report", "view", "job", "sweep"}
+ENTRY |= {"search"}
+KNOW_HYDRA = {"command", "option", "train", "check", "job", "sweep", "search", "report"}
 
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}

@@ -263,9 +263,19 @@ def test_vq_gradient_is_straight_through_plus_commitment(vq):
     torch.testing.assert_close(z.grad, weight + 0.25 * 2 * gap / gap.numel())
 
 
-@pytest.mark.parametrize("wrong", [{"codebook_size": 0}, {"dim": 0}])
-def test_vq_refuses_sizes_in_words(wrong):
-    with pytest.raises(ValueError, match="codebook_size and dim must be at least 1"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"codebook_size": 0}, "codebook_size: expected at least 1, got 0"),
+        ({"dim": 0}, "dim: expected at least 1, got 0"),
+        ({"decay": 1.0}, r"decay: expected a share in \[0, 1\), got 1.0"),
+        ({"decay": -1}, r"decay: expected a share in \[0, 1\), got -1"),
+        ({"commitment_weight": -3}, "commitment_weight: expected at least 0, got -3"),
+        ({"dead_code_threshold": math.nan}, "dead_code_threshold: expected at least 0, got nan"),
+    ],
+)
+def test_vq_refuses_in_words(wrong, words):
+    with pytest.raises(ValueError, match=rf"model\.vq\.{words}"):
         VQ(
             **(
                 {"codebook_size": 4, "dim": 2, "decay": 0.9, "commitment_weight": 0.25, "dead_code_threshold": 0.1}
@@ -319,7 +329,7 @@ def test_no_quantizer_is_tanh_without_a_code():
 
 
 def test_no_quantizer_refuses_no_scalar():
-    with pytest.raises(ValueError, match="dim must be at least 1"):
+    with pytest.raises(ValueError, match=r"model\.none\.dim: expected at least 1, got 0"):
         NoQuantizer(dim=0)
 
 

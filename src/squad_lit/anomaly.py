@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 # The dimension that a flip turns around, of images and maps.
 _SIDES = {"horizontal": -1, "vertical": -2}
+# Of maps, over all models.
+_KINDS = ("residual", "discriminator", "memory")
 
 
 class Anomaly(nn.Module):
@@ -33,7 +35,8 @@ class Anomaly(nn.Module):
             more pass: half a cell of the finest grid (4) looks between its cells.
 
     Raises:
-        ValueError: A number out of range, or a kind of map without a weight.
+        ValueError: A number out of range, a flip that is not known or named twice, a kind of map without a weight, or
+            the weight of a kind that is not known.
     """
 
     mean: Tensor
@@ -53,18 +56,22 @@ class Anomaly(nn.Module):
         super().__init__()
         if unknown := sorted(set(flips) - set(_SIDES)):
             raise ValueError(f"anomaly.flips: expected any of {', '.join(_SIDES)}, got {unknown}")
+        if len(set(flips)) < len(flips):
+            raise ValueError(f"anomaly.flips: expected each once, got {list(flips)}")
         self.flip_sides = [_SIDES[flip] for flip in flips]
         if type(shift) is not int or shift < 0:
             raise ValueError(f"anomaly.shift: expected a whole number of pixels, 0 or more, got {shift}")
         self.shift = shift
-        if sigma < 0:
+        if not 0 <= sigma < math.inf:
             raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
         if not 0 < top <= 1:
             raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
         kinds = [name.split("_")[0] for name in names]
         if missing := sorted(set(kinds) - set(weight)):
             raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
-        if min(weight.values()) < 0:
+        if unknown := sorted(set(weight) - set(_KINDS)):
+            raise ValueError(f"anomaly.weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
+        if not all(0 <= w < math.inf for w in weight.values()):
             raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
         total = sum(weight[kind] for kind in set(kinds))
         if total == 0:

@@ -38,6 +38,7 @@ class Backbone(nn.Module):
         ValueError: Unknown timm model, no layer with an asked stride, or weights that do not fit.
         FileNotFoundError: The file of weights does not exist.
         ImportError: The pip package with the default weights is missing.
+        OSError: Weights that could not be downloaded.
     """
 
     image_mean: Tensor
@@ -199,9 +200,17 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
 def _create(name: str, *, pretrained: bool) -> Any:
     """A timm network that takes images of any size, where that has to be asked for."""
     try:
-        return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
-    except TypeError:  # a convolutional network knows no such option: it takes any size
-        return timm.create_model(name, pretrained=pretrained)
+        try:
+            return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
+        except TypeError:  # a convolutional network knows no such option: it takes any size
+            return timm.create_model(name, pretrained=pretrained)
+    except Exception as error:  # the hub and what is below it raise a dozen types, some of them no OSError
+        if not pretrained:
+            raise
+        raise OSError(
+            f"backbone.weights=auto: the weights of {name} could not be downloaded; download them where there is a "
+            f"network, and give the file: backbone.weights=PATH ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _choose_layers(info: Any, name: str, asked: Sequence[int]) -> dict[int, int]:

@@ -115,8 +115,10 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, *, width: int, layers: int) -> None:
         super().__init__()
-        if width < 1 or layers < 1:
-            raise ValueError(f"discriminator.patch: width and layers must be at least 1, got {width} and {layers}")
+        for name, value in {"width": width, "layers": layers}.items():
+            if value < 1:
+                raise ValueError(f"discriminator.patch.{name}: expected at least 1, got {value}")
+        self.layers = layers
         blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(layers - 1):
             # Instance statistics: with four images a batch those of a batch would be too noisy.

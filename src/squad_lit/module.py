@@ -91,13 +91,17 @@ class Squad(Detector):
             raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
         if type(image_every) is not int or image_every < 1:
             raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
-        if focal_gamma < 0:
+        if not focal_gamma >= 0:  # nan too
             raise ValueError(f"model.focal_gamma: expected at least 0, got {focal_gamma}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
-        if set(loss_weight) != known or min(loss_weight.values()) < 0:
+        if set(loss_weight) != known or not all(weight >= 0 for weight in loss_weight.values()):
             raise ValueError(
                 f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
             )
+        if not 0 <= adversarial_start <= 1:
+            raise ValueError(f"model.adversarial_start: expected a share in [0, 1], got {adversarial_start}")
+        if not gradient_clip > 0:
+            raise ValueError(f"model.gradient_clip: expected a norm above 0, got {gradient_clip}")
         super().__init__(
             backbone=backbone,
             groups=groups,
@@ -133,6 +137,17 @@ class Squad(Detector):
         if self.segmentation is not None:
             maps["discriminator"] = self.segmentation(features, recon.feature_recon)
         return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+
+    def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
+        super().check_data(categories, image_size)
+        side = min(self.grid(image_size).tile)
+        # Each layer halves the side, and the last convolution takes one off the 2 that must be left.
+        most = side.bit_length() - 2
+        if self.patch is not None and self.patch.layers > most:
+            raise ValueError(
+                f"discriminator.patch.layers: expected at most {most} for the {side} px that are looked at, "
+                f"got {self.patch.layers}"
+            )
 
     def image_recon(self, seen: Seen) -> Tensor:
         assert seen.recon is not None

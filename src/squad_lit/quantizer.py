@@ -164,7 +164,7 @@ class VQ(nn.Module):
             random encoding of the batch.
 
     Raises:
-        ValueError: A size below 1.
+        ValueError: A size below 1, a decay outside [0, 1), or a negative weight or threshold.
     """
 
     def __init__(
@@ -177,8 +177,14 @@ class VQ(nn.Module):
         dead_code_threshold: float,
     ) -> None:
         super().__init__()
-        if codebook_size < 1 or dim < 1:
-            raise ValueError(f"model.vq: codebook_size and dim must be at least 1, got {codebook_size} and {dim}")
+        for name, size in {"codebook_size": codebook_size, "dim": dim}.items():
+            if size < 1:
+                raise ValueError(f"model.vq.{name}: expected at least 1, got {size}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"model.vq.decay: expected a share in [0, 1), got {decay}")
+        for name, value in {"commitment_weight": commitment_weight, "dead_code_threshold": dead_code_threshold}.items():
+            if not value >= 0:  # nan too
+                raise ValueError(f"model.vq.{name}: expected at least 0, got {value}")
         from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
 
         self.dim, self.codebook_size = dim, codebook_size
@@ -222,7 +228,7 @@ class NoQuantizer(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         if dim < 1:
-            raise ValueError(f"model.none: dim must be at least 1, got {dim}")
+            raise ValueError(f"model.none.dim: expected at least 1, got {dim}")
         self.dim = dim
 
     def forward(self, z: Tensor) -> Quantized:

@@ -93,15 +93,19 @@ class Synthesis:
             raise ValueError(
                 f"synthesis.image.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}"
             )
+        if len(fine_area) != 2:
+            raise ValueError(
+                f"synthesis.image.fine_area: expected [smallest in px, largest as share of the image], "
+                f"got {list(fine_area)}"
+            )
         shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1], "curriculum": curriculum}
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"synthesis.image.{name}: expected a share in [0, 1], got {value}")
-        if fine_count < 1 or fine_area[0] < 1:
-            raise ValueError(
-                f"synthesis.image: fine_count and fine_area[0] must be >= 1, got {fine_count}, {fine_area[0]}"
-            )
-        if not 0 < opacity[0] <= opacity[1] <= 1:
+        for name, value in {"fine_count": fine_count, "fine_area[0]": fine_area[0]}.items():
+            if not value >= 1:
+                raise ValueError(f"synthesis.image.{name}: expected at least 1, got {value}")
+        if len(opacity) != 2 or not 0 < opacity[0] <= opacity[1] <= 1:
             raise ValueError(f"synthesis.image.opacity: expected a range in (0, 1], got {list(opacity)}")
         self.names = list(kinds)
         self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())

@@ -37,6 +37,7 @@ from squad_lit.command import (
     model_options,
 )
 from squad_lit.job import config_hash, differences
+from squad_lit.option import check_kinds
 from squad_lit.output import write_json, write_rows, write_text
 from squad_lit.sweep import is_sweep, run_job
 from squad_lit.table import table
@@ -76,6 +77,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     started = time.perf_counter()
     check_options(config)
+    check_kinds(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
