@@ -18,6 +18,7 @@ from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.visa import VisA
 from squad_lit.job import config_hash
+from squad_lit.option import check_kinds
 from squad_lit.train import CONF, arrange, make_module
 
 
@@ -50,6 +51,8 @@ def compose(name: str) -> list[DictConfig]:
 def test_each_job_of_an_ablation_builds_and_no_two_are_the_same(name: str) -> None:
     configs = compose(name)
     assert len({config_hash(config) for config in configs}) == len(configs) >= 3
+    for config in configs:
+        check_kinds(config)
     groups = [make_module(config).backbone.groups for config in configs]
     if name == "groups":  # replaced, where Hydra by itself would have added to the default
         assert groups == [{"low": [4, 8], "high": [16]}, {"low": [4, 8]}, {"high": [16]}, {"all": [4, 8, 16]}]
