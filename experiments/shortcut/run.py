@@ -52,6 +52,9 @@ def jobs() -> list[Job]:
     for levels in ([4, 4], [8, 5, 5, 5], [8, 8, 8, 5, 5, 5]):
         arms[f"plain fsq {math.prod(levels)}"] = [f"model.fsq.levels={levels}".replace(" ", ""), *plain]
     arms["plain vq 1000"] = ["quantizer=vq", *plain]
+    # 128 numbers a cell: next to no bottleneck.
+    arms["none 128"] = ["quantizer=none", "model.none.dim=128"]
+    arms["plain none 128"] = ["quantizer=none", "model.none.dim=128", *plain]
     arms["vq both"] = ["quantizer=vq", "discriminator=both"]
     arms["vq 64000"] = ["quantizer=vq", "model.vq.codebook_size=64000"]  # last: by far the dearest
     return [Job(category, arm, [*COMMON, *options]) for arm, options in arms.items() for category in CATEGORIES]
