@@ -39,7 +39,7 @@ SIGNALS = {
 def rows() -> list[dict[str, Any]]:
     """The rows of these studies, but for arms with another synthesis."""
     found = [row for study in STUDIES for row in read(HERE.parent / study / "results.csv")]
-    kept = [row for row in found if row["arm"] not in OTHER_SYNTHESIS]
+    kept = [row for row in found if row["arm"] not in OTHER_SYNTHESIS and row["seed"] == 0]
     # Studies share runs, and one must not count twice.
     return list({(row["category"], *(row[key] for key in METRICS.values())): row for row in kept}.values())
 
