@@ -15,6 +15,7 @@ from experiments.study import DATASETS, Job, markdown, run
 ARMS = {
     "lite2": ["backbone=lite2"],
     "320 px": ["dataset.image_size=320"],
+    "memory lite2": ["model=memory", "backbone=lite2"],
 }
 
 if __name__ == "__main__":
