@@ -39,26 +39,21 @@ def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
     scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}
 
-    def fuse(raw: dict[str, Tensor], weight: float) -> Tensor:
-        return fused({name: (m - scale[name][0]) / scale[name][1] for name, m in raw.items()}, weight)
-
+    z_bad, z_test = (
+        {name: (m - scale[name][0]) / scale[name][1] for name, m in part.raw.items()} for part in (bad, test)
+    )
     found = []
     for weight in WEIGHTS:
-        on_bad = average_precision(fuse(bad.raw, weight).flatten(), bad.mask.flatten())
-        on_test = pixel_metrics(fuse(test.raw, weight), test.mask)["pixel_ap"]
+        on_bad = average_precision(fused(z_bad, weight).flatten(), bad.mask.flatten())
+        on_test = pixel_metrics(fused(z_test, weight), test.mask)["pixel_ap"]
         found.append((100 * float(on_bad), 100 * float(on_test)))
     return ", ".join(data.categories), left_out, found
 
 
 def main(runs: list[Path]) -> None:
     """A row a run, then the mean of each category."""
-    print(
-        "| category | left out | of | "
-        + " | ".join(f"{w:g}" for w in WEIGHTS)
-        + " |\n"
-        + "|---" * (3 + len(WEIGHTS))
-        + "|"
-    )
+    print("| category | left out | of | " + " | ".join(f"{w:g}" for w in WEIGHTS) + " |")
+    print("|---" * (3 + len(WEIGHTS)) + "|")
     sums: dict[str, list[Tensor]] = defaultdict(list)
     for run in runs:
         category, kind, found = measure(run)

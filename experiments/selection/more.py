@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from experiments.selection.run import OTHER_SYNTHESIS, SIGNALS, loss, rank
+from experiments.selection.run import OTHER_SYNTHESIS, loss, rank
 from omegaconf import OmegaConf
 
 from squad_lit import checkpoint
@@ -67,14 +67,10 @@ def main(runs: list[Path]) -> None:
     print("| runs | anomalies on an image | Pixel AP | AUPRO | loses Pixel AP |\n|---|---|---|---|---|")
     for name, rows in sorted(every.items()):
         for copies in COPIES:
-            signal = f"on {copies}"
-            SIGNALS[signal] = True
-            cells = [f"{rank(rows, signal, key):.2f}" for key in ("pixel_ap", "pixel_aupro")]
-            print(
-                f"| {name} ({len(rows)}) | {copies} | "
-                + " | ".join(cells)
-                + f" | {loss(rows, signal, 'pixel_ap'):.1f} |"
-            )
+            judged = [{**row, "synthetic_ap": row[f"on {copies}"]} for row in rows]
+            cells = [f"{rank(judged, 'synthetic_ap', key):.2f}" for key in ("pixel_ap", "pixel_aupro")]
+            cells.append(f"{loss(judged, 'synthetic_ap', 'pixel_ap'):.1f}")
+            print(f"| {name} ({len(rows)}) | {copies} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -328,18 +328,16 @@ class Squad(Detector):
 
     def _count_codes(self) -> None:
         """How often each code occurs on the normal training images, or tiles, that the pools hold."""
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                self._code_count(group).zero_()  # counts are of the current weights only
+        # From zero on: counts are of the current weights only.
+        sizes = self.generator.codebook_sizes
+        counts = {group: torch.zeros_like(self._code_count(group)) for group, size in sizes.items() if size}
         for features in self.pool.plain_features():
             encoded = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
             for group, quantized in encoded.items():
                 if quantized.indices is not None:
-                    count = self._code_count(group)
-                    count += torch.bincount(quantized.indices.flatten(), minlength=len(count))
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                self._code_count(group).copy_(self.sum_over_processes(self._code_count(group)))
+                    counts[group] += torch.bincount(quantized.indices.flatten(), minlength=len(counts[group]))
+        for group, count in counts.items():
+            self._code_count(group).copy_(self.sum_over_processes(count))
 
     def _code_count(self, group: str) -> Tensor:
         return self.get_buffer(f"code_count_{group}")
