@@ -8,44 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import skimage
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 from squad_lit.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
-from squad_lit.image_file import IMAGE_EXTENSIONS, is_image, read_pixels, to_float32
 from squad_lit.quantizer import FSQ
+from squad_lit.texture import Textures, packaged_textures
 
-# Images that come inside the scikit-image wheel and hold texture rather than a drawing.
-_TEXTURES = [
-    "brick",
-    "grass",
-    "gravel",
-    "camera",
-    "coins",
-    "moon",
-    "page",
-    "text",
-    "cell",
-    "astronaut",
-    "chelsea",
-    "coffee",
-    "rocket",
-    "retina",
-]
-_TEXTURES += ["hubble_deep_field", "immunohistochemistry"]
 # A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
 VISIBLE = 0.025
-
-
 # What differs from the background by less than this share of the object's difference is its shadow.
 _SHADOW = 0.4
 
@@ -117,7 +93,7 @@ class Synthesis:
     @property
     def textures(self) -> Sequence[Array]:
         """Those of ``texture_dir``, or the packaged ones: read on first use, because a prediction needs none."""
-        return _packaged_textures() if self._textures is None else self._textures
+        return packaged_textures() if self._textures is None else self._textures
 
     def __call__(
         self, image: Array, others: Sequence[Array], rng: np.random.Generator, *, progress: float = 1.0
@@ -211,51 +187,6 @@ def changed_pixels(before: Array, after: Array) -> Mask:
     """Pixels that changed visibly, with pinholes closed; both images ``(H, W, 3)`` in [0, 1]."""
     changed = np.abs(after - before).mean(2) > VISIBLE
     return changed | ndimage.binary_closing(changed, np.ones((3, 3), bool))
-
-
-class Textures(Sequence[Array]):
-    """The images under a folder, read when they are asked for; some are kept.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or no image in it.
-    """
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise FileNotFoundError(f"synthesis.image.texture_dir: there is no folder {root.resolve()}")
-        self.files = [path for path in sorted(root.rglob("*")) if is_image(path)]
-        if not self.files:
-            raise FileNotFoundError(
-                f"synthesis.image.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root.resolve()}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: Any) -> Any:
-        return _read_texture(self.files[index])
-
-
-@lru_cache(maxsize=256)  # about 250 MB
-def _read_texture(path: Path) -> Array:
-    return _to_texture(to_float32(read_pixels(path)))
-
-
-@lru_cache(maxsize=1)
-def _packaged_textures() -> list[Array]:
-    return [_to_texture(getattr(skimage.data, name)()) for name in _TEXTURES]
-
-
-def _to_texture(image: NDArray[Any]) -> Array:
-    """8-bit or float, grey or colour, to ``(H, W, 3)`` float32 with a shorter side of 256 px."""
-    image = skimage.util.img_as_float32(image)
-    image = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
-    scale = 256 / min(image.shape[:2])
-    size = (round(image.shape[0] * scale), round(image.shape[1] * scale))
-    return skimage.transform.resize(image, size, anti_aliasing=True).astype(np.float32)
 
 
 class CodeLevel:
