@@ -145,9 +145,18 @@ def test_kinds_that_a_model_lacks_leave_their_weight_to_the_others():
     torch.testing.assert_close(anomaly(maps)[0], torch.full((1, 4, 4), 3.0, dtype=torch.float64))
 
 
-def test_the_maps_of_a_kind_share_its_weight():
+def test_weights_are_of_the_kinds_that_there_are():
     weights = make(weight={"residual": 3, "discriminator": 1, "memory": 5}).weights
-    assert weights == {"residual_low": 0.375, "residual_high": 0.375, "discriminator": 0.25}
+    assert weights == {"residual": 0.75, "discriminator": 0.25}
+
+
+@pytest.mark.parametrize(("agreement", "of_two"), [(0.0, [3.0, 3.0]), (0.25, [2.5, 2.5]), (1.0, [1.0, 1.0])])
+def test_what_only_one_group_sees_counts_for_less(agreement, of_two):
+    anomaly = make(agreement=agreement, weight={"residual": 0.5, "discriminator": 0.5})
+    low, high = torch.tensor([[[1.0, 5.0]]]), torch.tensor([[[5.0, 1.0]]])
+    found, _ = anomaly({"residual_low": low, "residual_high": high, "discriminator": torch.tensor([[[8.0, -2.0]]])})
+    expected = (torch.tensor([[of_two]]) + torch.tensor([[[8.0, -2.0]]])) / 2
+    torch.testing.assert_close(found.float(), expected)
 
 
 def test_a_map_that_is_constant_on_normal_images_is_only_shifted():
@@ -172,6 +181,8 @@ def test_calibration_is_part_of_the_state():
         ({"sigma": -1.0}, "anomaly.sigma: expected a deviation of at least 0 px, got -1.0"),
         ({"sigma": math.nan}, "anomaly.sigma: expected a deviation of at least 0 px, got nan"),
         ({"top": 0.0}, "anomaly.top"),
+        ({"agreement": -0.1}, r"anomaly.agreement: expected a share in \[0, 1\], got -0.1"),
+        ({"agreement": 1.5}, "anomaly.agreement"),
         ({"top": 1.5}, "anomaly.top"),
         ({"weight": {"residual": -0.1, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
         ({"weight": {"residual": math.nan, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),

@@ -52,6 +52,7 @@ NUMBERS = [
     "model.optimizer.weight_decay",
     "anomaly.sigma",
     "anomaly.top",
+    "anomaly.agreement",
     "anomaly.weight.residual",
     "synthesis.image.gross",
     "synthesis.image.curriculum",

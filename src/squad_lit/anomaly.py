@@ -19,16 +19,18 @@ class Anomaly(nn.Module):
     """Brings the maps of a model to one scale, fuses them, and scores the image.
 
     Each map is brought to the image's resolution and smoothed. Its mean and deviation over the pixels of *normal
-    hold-out images* then turn it into z-scores. The fused map is their weighted mean. The score of an image is the mean
-    of the highest share of its pixels. No test image and no label has a part in any of this.
+    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the kinds of maps; a kind of
+    several maps, one a group, is between their mean and their minimum. The score of an image is the mean of the highest
+    share of its pixels. No test image and no label has a part in any of this.
 
     Args:
         names: Of the maps, each a kind (``residual``, ``discriminator``, ``memory``), or a kind and a group
             (``residual_low``).
         sigma: Of the Gaussian that smooths the maps, in pixels of the map; 0 smooths nothing.
         top: Share of the pixels whose mean is the score, in (0, 1].
-        weight: Of each kind of map; the maps of a kind share it, and the weights of the kinds that there are are
-            brought to a sum of 1.
+        weight: Of each kind of map; the weights of the kinds that there are are brought to a sum of 1.
+        agreement: Share of the minimum, in [0, 1], where a kind has several maps; their mean has the rest. What one
+            group alone finds unusual counts for less.
         flips: ``horizontal`` and ``vertical``: the maps of an image are averaged with those of its flipped copies,
             each for the price of one more pass.
         shift: Pixels; above 0 they are averaged with those of the image moved up and to the left by so many, for one
@@ -50,6 +52,7 @@ class Anomaly(nn.Module):
         sigma: float,
         top: float,
         weight: Mapping[str, float],
+        agreement: float = 0.0,  # of checkpoints of before there was one
         flips: Sequence[str] = (),
         shift: int = 0,
     ) -> None:
@@ -66,7 +69,9 @@ class Anomaly(nn.Module):
             raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
         if not 0 < top <= 1:
             raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
-        kinds = [name.split("_")[0] for name in names]
+        if not 0 <= agreement <= 1:
+            raise ValueError(f"anomaly.agreement: expected a share in [0, 1], got {agreement}")
+        kinds = [_kind(name) for name in names]
         if missing := sorted(set(kinds) - set(weight)):
             raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
         if unknown := sorted(set(weight) - set(_KINDS)):
@@ -76,8 +81,8 @@ class Anomaly(nn.Module):
         total = sum(weight[kind] for kind in set(kinds))
         if total == 0:
             raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of 0: {dict(weight)}")
-        self.sigma, self.top, self.names = sigma, top, list(names)
-        self.weights = {name: weight[kind] / total / kinds.count(kind) for name, kind in zip(names, kinds, strict=True)}
+        self.sigma, self.top, self.agreement, self.names = sigma, top, agreement, list(names)
+        self.weights = {kind: weight[kind] / total for kind in kinds}
         self.register_buffer("mean", torch.zeros(len(self.names)))
         self.register_buffer("std", torch.ones(len(self.names)))
         self.register_buffer("calibrated", torch.tensor(False))
@@ -113,8 +118,16 @@ class Anomaly(nn.Module):
             anomalous.
         """
         z = self.z_scores(maps)
-        anomaly_map = torch.stack([self.weights[name] * z[name] for name in self.names]).sum(0)
+        fused = []
+        for kind, weight in self.weights.items():
+            of_kind = torch.stack([z[name] for name in self.names if _kind(name) == kind])
+            fused.append(weight * ((1 - self.agreement) * of_kind.mean(0) + self.agreement * of_kind.amin(0)))
+        anomaly_map = torch.stack(fused).sum(0)
         return anomaly_map, top_mean(anomaly_map, self.top)
+
+
+def _kind(name: str) -> str:
+    return name.split("_")[0]
 
 
 def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> dict[str, Tensor]:
