@@ -257,11 +257,9 @@ def test_fit_does_not_depend_on_how_images_are_batched(random_backbone):
 
 def test_a_dead_channel_stays_small(random_backbone):
     with torch.no_grad():
-        for leaf in ("weight", "bias"):
-            getattr(random_backbone.network.blocks[2][-1].bn3, leaf)[7] = 0  # a channel of stride 8 ...
-            getattr(random_backbone.network.blocks[2][0].bn3, leaf)[7] = (
-                0  # ... that its skip connection does not revive
-            )
+        for block in (-1, 0):  # a channel of stride 8, that its skip connection does not revive
+            for leaf in ("weight", "bias"):
+                getattr(random_backbone.network.blocks[2][block].conv_pwl, leaf)[7] = 0
     pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     random_backbone.fit([pictures])
     dead = random_backbone(pictures)["low"][:, 24 + 7]
@@ -283,19 +281,36 @@ def test_standardisation_is_part_of_the_state(random_backbone):
 # Weights, and what is refused
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_weights_of_a_local_file(tmp_path, suffix, random_backbone):
+def learned(name: str) -> nn.Module:
+    """A timm network whose norms are not those of a new one, in which they change nothing."""
     torch.manual_seed(5)
-    state = timm.create_model(NAME).state_dict()
-    path = tmp_path / f"weights.{suffix}"
+    net = timm.create_model(name).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
+                nn.init.uniform_(value, low, low + 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "layers"),
+    [(NAME, "pth", {4: 1, 8: 2, 16: 3}), (NAME, "safetensors", {8: 2}), ("resnet18", "pth", {2: 0, 4: 1, 8: 2})],
+)
+def test_features_are_those_of_timm_with_weights_of_a_local_file(tmp_path, name, suffix, layers):
+    net, path = learned(name), tmp_path / f"weights.{suffix}"
     if suffix == "pth":
-        torch.save(state, path)
+        torch.save(net.state_dict(), path)
     else:
-        pytest.importorskip("safetensors.torch").save_file(state, path)
-    found = Backbone(NAME, GROUPS, weights=str(path))
-    for name, value in found.network.state_dict().items():
-        assert torch.equal(value, state[name]), name
-    assert not torch.equal(found.network.conv_stem.weight, random_backbone.network.conv_stem.weight)
+        pytest.importorskip("safetensors.torch").save_file(net.state_dict(), path)
+    found = Backbone(name, {f"g{stride}": [stride] for stride in layers}, weights=str(path))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())  # folded
+    picture = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        x = (picture - found.image_mean) / found.image_std
+        expected = net.forward_intermediates(x, indices=list(layers.values()), intermediates_only=True)
+    for f, wanted in zip(found(picture).values(), expected, strict=True):
+        assert (f - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
 def test_unknown_model_is_refused_with_similar_names():

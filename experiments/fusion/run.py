@@ -68,10 +68,11 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 
 
-def fused(z: dict[str, Tensor], weight: float) -> Tensor:
-    """The weighted mean of z-scored maps, with ``weight`` on the discriminator."""
-    residuals = [m for name, m in z.items() if name.startswith("residual")]
-    return weight * z["discriminator"] + (1 - weight) * torch.stack(residuals).mean(0)
+def fused(z: dict[str, Tensor], weight: float, agreement: float = 0.0) -> Tensor:
+    """The weighted mean of z-scored maps, with ``weight`` on the discriminator and ``agreement`` of the residuals."""
+    residuals = torch.stack([m for name, m in z.items() if name.startswith("residual")])
+    residual = (1 - agreement) * residuals.mean(0) + agreement * residuals.amin(0)
+    return weight * z["discriminator"] + (1 - weight) * residual
 
 
 def statistics(z: dict[str, Tensor]) -> np.ndarray[Any, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from squad_lit.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 3
+VERSION = 4
 # Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
 _ALLOWED = (
     "squad_lit.module",

@@ -1,0 +1,60 @@
+"""Should what one group of residuals alone finds unusual count for less?
+
+    python -m experiments.fusion.agreement RUN [RUN ...]   # RUN: folder of a training on one category
+
+For each share of the minimum of the two residual maps (the rest is their mean): figures of the held-out normal images
+and of copies with synthetic anomalies, which may choose, and of the test set, which judges. Prints a table.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+from experiments.fusion.run import SYNTHETIC, Maps, collect, fused
+from omegaconf import OmegaConf
+
+from squad_lit import checkpoint
+from squad_lit.anomaly import top_mean
+from squad_lit.command import instantiate
+from squad_lit.metric import image_metrics, pixel_metrics
+
+AGREEMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WEIGHTS = (0.5, 0.6)  # of the discriminator
+
+
+def measure(run: Path) -> None:
+    """A line for each setting."""
+    config = OmegaConf.load(run / "config.yaml")
+    data = instantiate(config.dataset)
+    data.setup()
+    module = checkpoint.load(run / "last.ckpt")
+    plain, test = collect(module, data.val_set), collect(module, data.test_set)
+    bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
+    known = Maps(
+        {name: torch.cat([plain.raw[name], bad.raw[name]]) for name in plain.raw},
+        torch.cat([plain.mask, bad.mask]),
+        torch.cat([plain.label, bad.label]),
+    )
+    scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}
+    for weight in WEIGHTS:
+        for agreement in AGREEMENTS:
+            cells = [", ".join(data.categories), str(config.seed), f"{weight:g}", f"{agreement:g}"]
+            for part in (known, test):
+                z = {name: (m - scale[name][0]) / scale[name][1] for name, m in part.raw.items()}
+                anomaly_map = fused(z, weight, agreement)
+                pixel = pixel_metrics(anomaly_map, part.mask)
+                image = image_metrics(top_mean(anomaly_map, module.anomaly.top), part.label)
+                found = (image["image_auroc"], pixel["pixel_ap"], pixel["pixel_aupro"])
+                cells += [f"{100 * float(value):.2f}" for value in found]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    print("| category | seed | weight | agreement | synthetic AUROC | AP | AUPRO | test AUROC | AP | AUPRO |")
+    print("|---" * 10 + "|")
+    with torch.inference_mode():
+        for argument in sys.argv[1:]:
+            measure(Path(argument))
