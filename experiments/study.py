@@ -27,6 +27,9 @@ MORE = ("synthetic_ap", "synthetic_auroc", "normal_score", "copy_ratio/low", "co
 MORE += ("feature_error/high", "codebook_usage/low", "codebook_usage/high", "perplexity/low", "perplexity/high")
 MORE += ("psnr", "ssim", "seconds/train", "peak_memory_mb")
 
+# The fusion with which the tables of shortcut and ablation were measured, before it weighed the discriminator more.
+EQUAL_FUSION = ["anomaly.agreement=0", "anomaly.weight.residual=0.5", "anomaly.weight.discriminator=0.5"]
+
 
 class Job(NamedTuple):
     """One training: a category, a name for the setting, the setting, a seed."""

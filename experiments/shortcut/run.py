@@ -2,7 +2,7 @@
 
     python -m experiments.shortcut.run runs/shortcut
 
-Two jobs side by side, 400 steps each, a sixth of the default; results.csv has the rows.
+Two jobs side by side, 400 steps each, a ninth of the default; results.csv has the rows.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.study import Job, markdown, run
+from experiments.study import EQUAL_FUSION, Job, markdown, run
 
 HERE = Path(__file__).parent
 CATEGORIES = ("bottle", "screw")
 # Code-level anomalies exist for FSQ only: none in any arm (they are off by default, too).
-COMMON = ["model.steps=400", "synthesis.code.fraction=0"]
+COMMON = ["model.steps=400", "synthesis.code.fraction=0", *EQUAL_FUSION]
 # Levels of about 2^4, 2^8, 2^10, 2^12 and 2^16 codes; VQ has as many codes as FSQ.
 LEVELS = ([4, 4], [8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 5, 5, 5])
 DISCRIMINATORS = ("none", "segmentation", "patch", "both")
