@@ -2,7 +2,7 @@
 
     python -m experiments.larger.run runs/larger
 
-The default length, one seed.
+lite2 as the default is, three seeds; the rest with the length and the fusion of before, one seed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from experiments.study import DATASETS, Job, markdown, run
+from experiments.study import DATASETS, EQUAL_FUSION, Job, markdown, run
 
+BEFORE = ["model.steps=2400", *EQUAL_FUSION]
 ARMS = {
-    "lite2": ["backbone=lite2"],
-    "320 px": ["dataset.image_size=320"],
-    "memory lite2": ["model=memory", "backbone=lite2"],
+    "lite2": (["backbone=lite2"], [0, 1, 2]),
+    "lite2 2400": (["backbone=lite2", *BEFORE], [0]),
+    "320 px 2400": (["dataset.image_size=320", *BEFORE], [0]),
+    "memory lite2": (["model=memory", "backbone=lite2"], [0]),
 }
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/larger").absolute()
-    jobs = [Job(category, arm, options) for arm, options in ARMS.items() for category in DATASETS]
+    jobs = [
+        Job(category, arm, options, seed)
+        for arm, (options, seeds) in ARMS.items()
+        for seed in seeds
+        for category in DATASETS
+    ]
     print(markdown(run(jobs, root, Path(__file__).with_name("results.csv"), workers=2), {"seconds": "seconds/train"}))

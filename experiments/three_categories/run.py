@@ -12,9 +12,8 @@ from experiments.study import DATASETS, Job, markdown, run
 
 ARMS = {
     "memory": (["model=memory"], [0]),
+    "memory coreset": (["model=memory", "model.selection=coreset"], [0]),
     "squad": ([], [0, 1, 2]),
-    "quantizer=none": (["quantizer=none"], [0]),
-    "discriminator=none": (["discriminator=none"], [0]),
 }
 
 if __name__ == "__main__":
