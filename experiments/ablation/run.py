@@ -39,6 +39,7 @@ ARMS: dict[str, list[str]] = {
     "with smear": ["synthesis.image.kinds.smear=1"],
     "large anomalies only": ["synthesis.image.gross=1"],
     "no focal loss": ["model.loss_weight.focal=0"],
+    "curriculum": ["synthesis.image.curriculum=0.5"],
 }
 
 

@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 # Of one length: what is trained longer is better, and any signal sees it.
 STUDIES = ("shortcut", "ablation")
 # Another synthesis: synthetic anomalies are what two of the signals are measured on.
-OTHER_SYNTHESIS = {f"no {kind}" for kind in KINDS} | {"with smear", "small anomalies only", "large anomalies only"}
+OTHER_SYNTHESIS = {f"no {kind}" for kind in KINDS} | {"with smear", "curriculum"}
+OTHER_SYNTHESIS |= {"small anomalies only", "large anomalies only"}
 
 # Signal, and whether more of it is better.
 SIGNALS = {
