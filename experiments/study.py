@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ MORE = ("synthetic_ap", "synthetic_auroc", "normal_score", "copy_ratio/low", "co
 MORE += ("feature_error/high", "codebook_usage/low", "codebook_usage/high", "perplexity/low", "perplexity/high")
 MORE += ("psnr", "ssim", "seconds/train", "peak_memory_mb")
 
-# The fusion with which the tables of shortcut and ablation were measured, before it weighed the discriminator more.
+# The fusion with which the tables of shortcut, ablation and (in part) larger were measured, before the discriminator
+# weighed more.
 EQUAL_FUSION = ["anomaly.agreement=0", "anomaly.weight.residual=0.5", "anomaly.weight.discriminator=0.5"]
 
 
@@ -42,6 +43,18 @@ class Job(NamedTuple):
     @property
     def folder(self) -> str:
         return f"{self.category}_{self.arm}_{self.seed}".replace("=", "-").replace(" ", "-").replace("/", "-")
+
+
+def each(arms: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> list[Job]:
+    """The jobs of arms, each with its options and seeds, on every category; one seed of each arm first."""
+    seeds = sorted({seed for _, own in arms.values() for seed in own})
+    return [
+        Job(category, arm, options, seed)
+        for seed in seeds
+        for arm, (options, own) in arms.items()
+        if seed in own
+        for category in DATASETS
+    ]
 
 
 def run(jobs: Iterable[Job], root: Path, results: Path, workers: int = 1) -> list[dict[str, Any]]:

@@ -13,12 +13,9 @@ import sys
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, Maps, collect, fused
-from omegaconf import OmegaConf
+from experiments.fusion.run import SYNTHETIC, Maps, collect, fused, load, z_scores
 
-from squad_lit import checkpoint
 from squad_lit.anomaly import top_mean
-from squad_lit.command import instantiate
 from squad_lit.metric import image_metrics, pixel_metrics
 
 AGREEMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -27,10 +24,7 @@ WEIGHTS = (0.5, 0.6)  # of the discriminator
 
 def measure(run: Path) -> None:
     """A line for each setting."""
-    config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
-    data.setup()
-    module = checkpoint.load(run / "last.ckpt")
+    config, data, module = load(run)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
     known = Maps(
@@ -38,12 +32,11 @@ def measure(run: Path) -> None:
         torch.cat([plain.mask, bad.mask]),
         torch.cat([plain.label, bad.label]),
     )
-    scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}
+    parts = [(z_scores(part, plain), part) for part in (known, test)]
     for weight in WEIGHTS:
         for agreement in AGREEMENTS:
             cells = [", ".join(data.categories), str(config.seed), f"{weight:g}", f"{agreement:g}"]
-            for part in (known, test):
-                z = {name: (m - scale[name][0]) / scale[name][1] for name, m in part.raw.items()}
+            for z, part in parts:
                 anomaly_map = fused(z, weight, agreement)
                 pixel = pixel_metrics(anomaly_map, part.mask)
                 image = image_metrics(top_mean(anomaly_map, module.anomaly.top), part.label)

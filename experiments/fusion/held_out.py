@@ -14,11 +14,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, collect, fused
-from omegaconf import OmegaConf
+from experiments.fusion.run import SYNTHETIC, collect, fused, load, z_scores
 from torch import Tensor
 
-from squad_lit import checkpoint
 from squad_lit.command import instantiate
 from squad_lit.metric import average_precision, pixel_metrics
 
@@ -27,21 +25,14 @@ WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
     """Category, the kind left out, and for each weight Pixel AP on that kind and on the test set, in percent."""
-    config = OmegaConf.load(run / "config.yaml")
+    config, data, module = load(run)
     kinds = config.synthesis.image.kinds
     left_out = next(kind for kind, weight in kinds.items() if weight == 0 and kind != "smear")
-    data = instantiate(config.dataset)
-    data.setup()
-    module = checkpoint.load(run / "last.ckpt")
     only = {kind: float(kind == left_out) for kind in kinds}
     module.synthesis = instantiate(config.synthesis.image, kinds=only, gross=0.0)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
-    scale = {name: (m.mean(), m.std()) for name, m in plain.raw.items()}
-
-    z_bad, z_test = (
-        {name: (m - scale[name][0]) / scale[name][1] for name, m in part.raw.items()} for part in (bad, test)
-    )
+    z_bad, z_test = z_scores(bad, plain), z_scores(test, plain)
     found = []
     for weight in WEIGHTS:
         on_bad = average_precision(fused(z_bad, weight).flatten(), bad.mask.flatten())

@@ -48,6 +48,14 @@ class Maps(NamedTuple):
     label: Tensor
 
 
+def load(run: Path) -> tuple[Any, Any, Detector]:
+    """Configuration, data and model of a training."""
+    config = OmegaConf.load(run / "config.yaml")
+    data = instantiate(config.dataset)
+    data.setup()
+    return config, data, checkpoint.load(run / "last.ckpt")
+
+
 def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
     """The maps of a data set, or of synthetic anomalies on it."""
     images = [dataset[i]["image"] for i in range(len(dataset))]
@@ -68,6 +76,11 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 
 
+def z_scores(part: Maps, normal: Maps) -> dict[str, Tensor]:
+    """Each map in deviations from its mean on normal images."""
+    return {name: (m - normal.raw[name].mean()) / normal.raw[name].std() for name, m in part.raw.items()}
+
+
 def fused(z: dict[str, Tensor], weight: float, agreement: float = 0.0) -> Tensor:
     """The weighted mean of z-scored maps, with ``weight`` on the discriminator and ``agreement`` of the residuals."""
     residuals = torch.stack([m for name, m in z.items() if name.startswith("residual")])
@@ -82,10 +95,7 @@ def statistics(z: dict[str, Tensor]) -> np.ndarray[Any, Any]:
 
 def measure(run: Path) -> list[dict[str, Any]]:
     """A row for each choice."""
-    config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
-    data.setup()
-    module = checkpoint.load(run / "last.ckpt")
+    config, data, module = load(run)
     module.anomaly.sigma = 0
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))

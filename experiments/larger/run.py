@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from experiments.study import DATASETS, EQUAL_FUSION, Job, markdown, run
+from experiments.study import EQUAL_FUSION, each, markdown, run
 
 BEFORE = ["model.steps=2400", *EQUAL_FUSION]
 ARMS = {
@@ -22,10 +22,5 @@ ARMS = {
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/larger").absolute()
-    jobs = [
-        Job(category, arm, options, seed)
-        for arm, (options, seeds) in ARMS.items()
-        for seed in seeds
-        for category in DATASETS
-    ]
-    print(markdown(run(jobs, root, Path(__file__).with_name("results.csv"), workers=2), {"seconds": "seconds/train"}))
+    rows = run(each(ARMS), root, Path(__file__).with_name("results.csv"), workers=2)
+    print(markdown(rows, {"seconds": "seconds/train"}))

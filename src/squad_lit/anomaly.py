@@ -52,7 +52,7 @@ class Anomaly(nn.Module):
         sigma: float,
         top: float,
         weight: Mapping[str, float],
-        agreement: float = 0.0,  # of checkpoints of before there was one
+        agreement: float = 0.0,
         flips: Sequence[str] = (),
         shift: int = 0,
     ) -> None:

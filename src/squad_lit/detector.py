@@ -344,9 +344,7 @@ class Detector(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint[KEY]
         self.step, self.measured, self.normal = own["step"], own["measured"], own["normal"]
-        # Checkpoints of before there were these have none.
-        self.defective, self.roi = own.get("defective", []), own.get("roi", "")
-        self.false_alarm_rate = own.get("false_alarm_rate", FALSE_ALARM_RATE)
-        self.trained = own.get("trained", self.trained)
+        self.defective, self.roi = own["defective"], own["roi"]
+        self.false_alarm_rate, self.trained = own["false_alarm_rate"], own["trained"]
         self.categories, self.image_size = own["categories"], own["image_size"]
         self.config, self.data = own["config"], own["data"]

@@ -192,9 +192,7 @@ def make_module(config: DictConfig) -> Detector:
         path = hydra.utils.to_absolute_path(config.resume)
         content = checkpoint.read(path)
         own = content[checkpoint.KEY]
-        # Of a checkpoint from before there were tiles, the overlap that nothing came of.
-        trained = {"tile_overlap": plain["tile_overlap"]} | own["config"]
-        different = differences(trained, plain, "model")
+        different = differences(own["config"], plain, "model")
         different += differences(own["data"], _data_options(config), "dataset")
         if different := sorted(different):
             raise ValueError(
