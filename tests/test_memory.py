@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
+from squad_lit import memory
 from squad_lit.anomaly import Anomaly
 from squad_lit.backbone import Backbone
 from squad_lit.memory import Memory, coreset
@@ -86,16 +87,17 @@ def test_tiles_are_remembered_all_and_looked_at_alike(images):
     assert model.look(images).maps["memory"].max() > 0.1  # as a whole the borders look different
 
 
-def test_coreset_by_hand():
-    # On a line the projection keeps the order of the distances: after any start the ends come first.
-    rows = torch.tensor([[0.0], [1.0], [1.1], [4.0], [10.0]])
-    for seed in range(5):
-        chosen = coreset(rows, 3, seed).flatten().tolist()
-        rest = set(rows.flatten().tolist())
-        for i, value in enumerate(chosen[1:], 1):
-            away = {r: min(abs(r - c) for c in chosen[:i]) for r in rest}
-            assert away[value] == pytest.approx(max(away.values()))
-    assert torch.equal(coreset(rows, 9, 0), rows)
+@pytest.mark.parametrize("ahead", [1, 3, 16, 2048])
+def test_each_row_of_a_coreset_is_the_farthest_from_those_before(monkeypatch, ahead):
+    # On a line the projection keeps the order of the distances.
+    monkeypatch.setattr(memory, "_AHEAD", ahead)
+    for seed in range(3):
+        rows = torch.rand(300, 1, generator=torch.Generator().manual_seed(seed)) + 5
+        chosen = coreset(rows, 40, seed).flatten().tolist()
+        for i in range(1, 40):
+            away = [min(abs(r - c) for c in chosen[:i]) for r in rows.flatten().tolist()]
+            assert min(abs(chosen[i] - c) for c in chosen[:i]) == pytest.approx(max(away), abs=1e-5)
+    assert torch.equal(coreset(rows, 300, 0), rows)
 
 
 def test_a_coreset_keeps_the_rare_look():

@@ -183,15 +183,6 @@ def test_large_images_are_trained_and_tested_in_tiles(tmp_path: Path, mvtec: Pat
         assert panel.height == 96 + 14  # the whole image, and its caption
 
 
-def test_a_checkpoint_from_before_there_were_tiles_goes_on(tmp_path: Path, mvtec: Path) -> None:
-    trained = run(tmp_path / "a", mvtec, "model=memory", "model.patches=40")
-    content = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)
-    del content["squad_lit"]["config"]["tile"], content["squad_lit"]["config"]["tile_overlap"]
-    torch.save(content, tmp_path / "old.ckpt")
-    resumed = run(tmp_path / "b", mvtec, "model=memory", "model.patches=40", f"resume={tmp_path / 'old.ckpt'}")
-    assert resumed["pixel_ap"] == trained["pixel_ap"]
-
-
 def groups() -> list[str]:
     return sorted(
         f"{folder.name}={file.stem}"

@@ -19,6 +19,10 @@ from squad_lit.synthesis import Synthesis
 # A coreset is chosen among this many times as many patches, by distances in this many random directions.
 _CANDIDATES = 20
 _DIRECTIONS = 64
+# Rows among which a coreset's next choices are looked for, and with which its distances are computed, at a time.
+_AHEAD = 2048
+# Of the largest squared distance: what float32 leaves between equal rows.
+_ROUNDING = 1e-6
 # Of an image, compared with the memory at a time: 20 MB an image at 10,000 patches.
 _CELLS = 512
 
@@ -151,13 +155,37 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
         return rows
     generator = torch.Generator().manual_seed(seed)
     projection = torch.randn(rows.shape[1], _DIRECTIONS, generator=generator).to(rows)
-    seen = rows @ projection
+    seen = (rows - rows.mean(0)) @ projection
     chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
-    distance = torch.full((len(rows),), torch.inf, device=rows.device)
-    while len(chosen) < count:
-        distance = torch.minimum(distance, (seen - seen[chosen[-1]]).square().sum(1))
-        farthest = int(distance.argmax())
-        if distance[farthest] == 0:
-            break
-        chosen.append(farthest)
+    distance = _squared(seen, seen[chosen])
+    same = _ROUNDING * distance.max()
+    while len(chosen) < count and distance.max() > same:
+        found = _farthest(seen, distance, count - len(chosen), same)
+        chosen += found
+        distance = torch.minimum(distance, _squared(seen, seen[found]))
     return rows[chosen]
+
+
+def _farthest(seen: Tensor, distance: Tensor, count: int, same: Tensor) -> list[int]:
+    """The next choices of a greedy coreset, at least one and at most ``count``, found among the farthest rows alone.
+
+    Distances only fall while rows are chosen. So the farthest of these few is the farthest of all, as long as it is no
+    nearer than the nearest of the few was at the start.
+    """
+    left, few = distance.topk(min(_AHEAD, len(distance)))
+    nearest, near = left[-1], seen[few]
+    found: list[int] = []
+    while len(found) < count:
+        farthest = int(left.argmax())
+        if left[farthest] < nearest or left[farthest] <= same:
+            break
+        found.append(int(few[farthest]))
+        left = torch.minimum(left, (near - near[farthest]).square().sum(1))
+    return found
+
+
+def _squared(rows: Tensor, others: Tensor) -> Tensor:
+    """Squared distance of rows ``(N, C)`` to the nearest of some others ``(M, C)``: ``(N,)``."""
+    square = others.square().sum(1)
+    parts = [(square - 2 * part @ others.T).amin(1) + part.square().sum(1) for part in rows.split(_AHEAD)]
+    return torch.cat(parts).clamp_min(0)
