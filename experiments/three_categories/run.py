@@ -11,8 +11,8 @@ from pathlib import Path
 from experiments.study import each, markdown, run
 
 ARMS = {
-    "memory": (["model=memory"], [0]),
-    "memory coreset": (["model=memory", "model.selection=coreset"], [0]),
+    "memory": (["model=memory"], [0, 1, 2]),
+    "memory random": (["model=memory", "model.selection=random"], [0, 1, 2]),
     "squad": ([], [0, 1, 2]),
 }
 
