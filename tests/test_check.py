@@ -89,7 +89,7 @@ def test_ranking_needs_a_scale_for_its_pictures(folder: Path, tmp_path: Path) ->
 
 def test_a_file_name_that_is_no_text_is_ranked_and_written(folder: Path, tmp_path: Path) -> None:
     (folder / "good" / "00.png").rename(os.fsdecode(os.fsencode(folder / "good") + b"/sch\xf6n.png"))
-    train.run(compose(folder, tmp_path, "model=memory", "model.patches=50"), tmp_path)
+    train.run(compose(folder, tmp_path, "model=memory", "model.memory.patches=50"), tmp_path)
     rows = check.rank(compose(folder, tmp_path, "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}"), tmp_path)
     assert len(rows) == 12
     assert b"/sch\xf6n.png" in (tmp_path / "suspects.csv").read_bytes()
@@ -108,7 +108,7 @@ def test_in_a_sweep_the_other_categories_are_checked_too(mvtec: Path, tmp_path: 
 
 @pytest.mark.filterwarnings("ignore:.*undefined")  # there are no anomalous test images
 def test_images_that_were_held_out_are_ranked_too(folder: Path, tmp_path: Path) -> None:
-    options = ["dataset.test_fraction=0.3", "dataset.limit_train=6", "model=memory", "model.patches=50"]
+    options = ["dataset.test_fraction=0.3", "dataset.limit_train=6", "model=memory", "model.memory.patches=50"]
     train.run(compose(folder, tmp_path, *options), tmp_path)
     config = compose(folder, tmp_path, *options[:2], "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}")
     rows = check.rank(config, tmp_path)

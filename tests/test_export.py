@@ -28,8 +28,8 @@ from squad_lit.runtime import KEY, Runtime, open_runtime
 SIDE = 64
 MODELS = {
     "squad": ["model.generator.width=16", "discriminator.segmentation.width=16"],
-    "memory": ["model=memory", "model.patches=50", "anomaly.flips=[vertical]", "anomaly.shift=2"],
-    "tiled": ["model=memory", "model.patches=50", "model.tile=32"],
+    "memory": ["model=memory", "model.memory.patches=50", "anomaly.flips=[vertical]", "anomaly.shift=2"],
+    "tiled": ["model=memory", "model.memory.patches=50", "model.tile=32"],
 }
 # An export takes seconds, so that what the formats share is seen with one of the models.
 FILES = [("squad", form) for form in SUFFIXES] + [("memory", "onnx"), ("memory", "openvino")]
@@ -55,8 +55,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
             module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
-            if name != "squad":
-                module.memory = module._rows(module.backbone(noise))[0, :50]
+            if module.memory is not None:
+                module.memory.fill([module.backbone(noise)], len(noise), seed=0)
             maps = module.eval().see(noise).maps
             module.anomaly.calibrate(
                 *torch.stack([torch.stack([m.mean(), m.std()]) for m in maps.values()], 1).detach()

@@ -132,8 +132,8 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         ("synthesis.image.texture_dir=3", "synthesis.image.texture_dir: expected a text or null, got 3"),
         ("backbone.weights=3", "backbone.weights: expected a text or null, got 3"),
         ("backbone.name=null", "backbone.name: expected a text, got null"),
-        ("model=memory model.patches=1.5", "model.patches: expected a whole number, got 1.5"),
-        ("model=memory model.selection=1", "model.selection: expected a text, got 1"),
+        ("model=memory model.memory.patches=1.5", "model.memory.patches: expected a whole number, got 1.5"),
+        ("model=memory model.memory.selection=1", "model.memory.selection: expected a text, got 1"),
         # Of what stands elsewhere, and the model refers to.
         ("synthesis.code=null", "synthesis.code: expected a dictionary with _target_, got null"),
         ("synthesis.image=1", "synthesis.image: expected a dictionary with _target_, got 1"),

@@ -41,7 +41,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "cap" / "good").mkdir(parents=True)
     for i in range(20):
         Image.fromarray(draw(i)).save(root / "cap" / "good" / f"{i:02}.png")
-    overrides = ["trainer=smoke", "model=memory", "model.patches=300", "dataset=folder", f"dataset.root={root / 'cap'}"]
+    overrides = [
+        "trainer=smoke",
+        "model=memory",
+        "model.memory.patches=300",
+        "dataset=folder",
+        f"dataset.root={root / 'cap'}",
+    ]
     overrides += [
         "dataset.image_size=128",
         "logger=none",

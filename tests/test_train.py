@@ -162,16 +162,34 @@ def test_every_quantizer_with_every_discriminator(
 
 @pytest.mark.parametrize("selection", ["random", "coreset"])
 def test_memory_is_filled_tested_and_reloaded(tmp_path: Path, mvtec: Path, selection: str) -> None:
-    figures = run(tmp_path / "a", mvtec, "model=memory", "model.patches=40", f"model.selection={selection}")
+    options = ["model.memory.patches=40", f"model.memory.selection={selection}"]
+    figures = run(tmp_path / "a", mvtec, "model=memory", *options)
     assert figures["pixel_auroc"] > 0.7  # bright squares on grey noise
     assert figures["synthetic_ap"] > 0
-    assert checkpoint.load(tmp_path / "a" / "last.ckpt").memory.shape[0] == 40
+    assert checkpoint.load(tmp_path / "a" / "last.ckpt").memory.rows.shape[0] == 40
     again = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'a' / 'last.ckpt'}")
     assert again["pixel_ap"] == figures["pixel_ap"]
     assert list((tmp_path / "a" / "panels").glob("*.png"))
 
 
-@pytest.mark.parametrize("options", [["discriminator=both"], ["model=memory", "model.patches=40"]])
+def test_a_hybrid_is_squad_with_one_more_map(tmp_path: Path, mvtec: Path) -> None:
+    options = ["model.steps=3", "model.groups={low: [4], high: [8]}"]
+    run(tmp_path / "squad", mvtec, *options)
+    figures = run(tmp_path / "hybrid", mvtec, "model=hybrid", "model.memory.patches=40", *options)
+    squad, hybrid = (checkpoint.load(tmp_path / name / "last.ckpt") for name in ("squad", "hybrid"))
+    assert hybrid.memory.rows.shape[0] == 40
+    trained = hybrid.state_dict()
+    assert [k for k, v in squad.generator.state_dict().items() if not torch.equal(v, trained[f"generator.{k}"])] == []
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        both, one = hybrid.see(image).maps, squad.see(image).maps
+    assert set(both) - set(one) == {"memory"}
+    assert all(torch.equal(both[name], one[name]) for name in one)
+    again = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'hybrid' / 'last.ckpt'}")
+    assert again["pixel_ap"] == figures["pixel_ap"]
+
+
+@pytest.mark.parametrize("options", [["discriminator=both"], ["model=memory", "model.memory.patches=40"]])
 def test_large_images_are_trained_and_tested_in_tiles(tmp_path: Path, mvtec: Path, options: list[str]) -> None:
     tiles = ["dataset.image_size=[96,128]", "model.tile=64"]
     figures = run(tmp_path / "a", mvtec, *options, *tiles)
@@ -303,9 +321,9 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
 
 @pytest.mark.parametrize("given", ["model.steps=3", "model.fsq.levels=[3,3]", "quantizer=vq", "discriminator=none"])
 def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
-    model = {"_target_": "squad_lit.memory.Memory", "patches": 1}
+    model = {"_target_": "squad_lit.memory.Memory", "memory": {"patches": 1}}
     config = OmegaConf.create({"fit": True, "model": model, "quantizer": "fsq"})
-    check_overrides(config, ["model=memory", "model.patches=5", "backbone.weights=null", "anomaly.sigma=1"])
+    check_overrides(config, ["model=memory", "model.memory.patches=5", "backbone.weights=null", "anomaly.sigma=1"])
     with pytest.raises(ValueError, match="would have no effect: Memory has no such option"):
         check_overrides(config, ["model=memory", given])
 

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[20:36, 20:36] = 255
     Image.fromarray(mask).save(root / "data" / "masks" / "spot" / "1.png")
-    overrides = ["trainer=smoke", "model=memory", "model.patches=100", "model.groups={low: [4], high: [8]}"]
+    overrides = ["trainer=smoke", "model=memory", "model.memory.patches=100", "model.groups={low: [4], high: [8]}"]
     overrides += ["dataset=folder", f"dataset.root={root / 'data'}", f"dataset.image_size={SIDE}", "logger=none"]
     overrides += ["dataset.limit_train=null", "dataset.test_fraction=0.25", "dataset.validation_fraction=0.5"]
     overrides += ["callback.progress=null", "callback.panels=null", "callback.curves=null"]

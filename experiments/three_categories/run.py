@@ -12,7 +12,7 @@ from experiments.study import each, markdown, run
 
 ARMS = {
     "memory": (["model=memory"], [0, 1, 2]),
-    "memory random": (["model=memory", "model.selection=random"], [0, 1, 2]),
+    "memory random": (["model=memory", "model.memory.selection=random"], [0, 1, 2]),
     "squad": ([], [0, 1, 2]),
 }
 

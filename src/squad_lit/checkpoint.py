@@ -24,6 +24,7 @@ VERSION = 4
 _ALLOWED = (
     "squad_lit.module",
     "squad_lit.memory",
+    "squad_lit.patch_memory",
     "squad_lit.backbone",
     "squad_lit.generator",
     "squad_lit.discriminator",

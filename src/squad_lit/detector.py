@@ -18,6 +18,7 @@ from squad_lit.backbone import Backbone
 from squad_lit.checkpoint import KEY, VERSION
 from squad_lit.evaluation import Evaluation
 from squad_lit.metric import auroc, average_precision
+from squad_lit.patch_memory import PatchMemory
 from squad_lit.pool import chunks_ahead
 from squad_lit.seen import Seen, cut, put_together
 from squad_lit.synthesis import Synthesis
@@ -210,6 +211,13 @@ class Detector(L.LightningModule):
             return image[:, *grid.windows[number % len(grid)]].contiguous()  # the large image may go
 
         return (tiles.to(self.device) for tiles in chunks_ahead(tile, len(images) * len(grid)))
+
+    def remember(self, memory: PatchMemory) -> None:
+        """Fill a memory with patches of all normal training images."""
+        images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+        count = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
+        with torch.no_grad():
+            memory.fill(map(self.backbone, self.training_tiles()), count, self.seed)
 
     # Validation
 

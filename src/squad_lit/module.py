@@ -18,6 +18,7 @@ from squad_lit.console import uninterrupted
 from squad_lit.detector import Detector
 from squad_lit.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.generator import Generator
+from squad_lit.patch_memory import PatchMemory
 from squad_lit.pool import FeaturePool
 from squad_lit.quantizer import FSQ, VQ, codebook_statistics
 from squad_lit.seen import Seen, blend
@@ -39,6 +40,8 @@ class Squad(Detector):
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
         segmentation: Makes the segmentation discriminator from ``channels``, or None.
         patch: The adversarial discriminator of images, or None.
+        memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
+            the training depends on it.
         anomaly: Makes the calibrated map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
@@ -70,6 +73,7 @@ class Squad(Detector):
         generator: Callable[..., Generator],
         segmentation: Callable[..., SegmentationDiscriminator] | None,
         patch: PatchDiscriminator | None,
+        memory: Callable[..., PatchMemory] | None,
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
         steps: int,
@@ -106,7 +110,11 @@ class Squad(Detector):
             backbone=backbone,
             groups=groups,
             anomaly=anomaly,
-            maps=[*(f"residual_{group}" for group in groups), *(["discriminator"] if segmentation else [])],
+            maps=[
+                *(f"residual_{group}" for group in groups),
+                *(["discriminator"] if segmentation else []),
+                *(["memory"] if memory else []),
+            ],
             synthesis=pool.synthesis,
             steps=steps,
             seed=seed,
@@ -116,6 +124,7 @@ class Squad(Detector):
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
         self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
         self.patch = patch
+        self.memory = memory(self.backbone.channels) if memory else None
         for part in (self.generator, self.segmentation):
             if part is not None:  # a tenth faster on a CPU
                 part.to(memory_format=torch.channels_last)
@@ -136,6 +145,8 @@ class Squad(Detector):
         maps = residual_maps(features, recon.feature_recon)
         if self.segmentation is not None:
             maps["discriminator"] = self.segmentation(features, recon.feature_recon)
+        if self.memory is not None:
+            maps["memory"] = self.memory(features)
         return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
@@ -189,6 +200,8 @@ class Squad(Detector):
         self.pool.attach(data.train_set, self.backbone, grid, seed=seed, steps=self.steps, show=show)
         if self.step == 0:
             self.backbone.fit(self.training_tiles())
+            if self.memory is not None:
+                self.remember(self.memory)
 
     def training_step(self, step: int) -> None:
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.

@@ -1,0 +1,154 @@
+"""Patches of normal images, and how far those of another image are from the nearest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# A coreset is chosen among so many random patches at most, by distances in so many random directions.
+_CANDIDATES = 200_000
+_DIRECTIONS = 64
+# Rows among which a coreset's next choices are looked for, and with which its distances are computed, at a time.
+_AHEAD = 2048
+# Of the largest squared distance: what float32 leaves between equal rows.
+_ROUNDING = 1e-6
+# Of an image, compared with the memory at a time: 20 MB an image at 10,000 patches.
+_CELLS = 512
+
+
+class PatchMemory(nn.Module):
+    """Remembers patches of normal images.
+
+    A patch is a cell of the finest grid: the features of all groups, each averaged over 3 x 3 cells.
+
+    Args:
+        channels: Of each group of features.
+        patches: Remembered at most.
+        selection: ``random``, or ``coreset``: each next patch is the one farthest from those chosen (among
+            200,000 random ones), which keeps rare normal looks.
+
+    Raises:
+        ValueError: ``patches`` below 1, or an unknown selection.
+
+    Reference:
+        Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), CVPR 2022.
+    """
+
+    rows: Tensor
+
+    def __init__(self, channels: Mapping[str, int], *, patches: int, selection: str) -> None:
+        super().__init__()
+        if selection not in ("random", "coreset"):
+            raise ValueError(f"model.memory.selection: expected random or coreset, got {selection}")
+        if type(patches) is not int or patches < 1:
+            raise ValueError(f"model.memory.patches: expected a whole number of at least 1, got {patches}")
+        self.patches, self.selection = patches, selection
+        self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
+
+    def fill(self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int) -> None:
+        """Remember patches of normal images, in place of those known.
+
+        Args:
+            features: ``{group: (N, C, h, w)}``, some images at a time.
+            images: In all.
+            seed: Of the choice.
+        """
+        keep, found, start = torch.zeros(0, dtype=torch.bool), [], 0
+        count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches
+        for part in features:
+            rows = _rows(part)
+            if start == 0:
+                keep = torch.zeros(images * rows.shape[1], dtype=torch.bool)
+                keep[torch.from_numpy(np.random.default_rng(seed).permutation(len(keep))[:count])] = True
+            rows = rows.flatten(0, 1)
+            found.append(rows[keep[start : start + len(rows)].to(rows.device)])
+            start += len(rows)
+        candidates = torch.cat(found)
+        self.rows = candidates if self.selection == "random" else coreset(candidates, self.patches, seed)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Euclidean distance to the nearest remembered patch: ``{group: (N, C, h, w)} -> (N, 1, H, W)``."""
+        rows = _rows(features)
+        distance = torch.cat([self._distance(part) for part in rows.split(_CELLS, dim=1)], 1)
+        return distance.unflatten(1, (1, *_grid(features.values())))
+
+    def _distance(self, rows: Tensor) -> Tensor:
+        # Written out, because runtimes of exported models have no cdist.
+        square = self.rows.square().sum(1) - 2 * rows @ self.rows.T
+        return (square.min(-1).values + rows.square().sum(-1)).clamp_min(0).sqrt()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # How many patches there are is known when they are.
+        known = state_dict.get(f"{prefix}rows")
+        if isinstance(known, Tensor) and known.shape[1:] == self.rows.shape[1:]:
+            self.rows = torch.zeros_like(known, device=self.rows.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _grid(maps: Iterable[Tensor]) -> Sequence[int]:
+    """Height and width of the finest."""
+    return max(m.shape[-2:] for m in maps)
+
+
+def _rows(features: Mapping[str, Tensor]) -> Tensor:
+    """The patches of images: ``(N, cells, C)``."""
+    smooth = [F.avg_pool2d(f, 3, 1, 1) for f in features.values()]
+    size = tuple(_grid(smooth))
+    joined = torch.cat([F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth], 1)
+    return joined.flatten(2).transpose(1, 2)
+
+
+def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
+    """Greedy choice of rows that cover all: each next one is the farthest from those chosen.
+
+    Args:
+        rows: ``(N, C)``. Distances are of their random projections to 64 dimensions.
+        count: Rows to choose; all if there are no more.
+        seed: Of the projection and the first row.
+
+    Returns:
+        ``(min(count, N), C)``, or fewer rows if these are all that differ.
+    """
+    if count >= len(rows):
+        return rows
+    generator = torch.Generator().manual_seed(seed)
+    projection = torch.randn(rows.shape[1], _DIRECTIONS, generator=generator).to(rows)
+    seen = (rows - rows.mean(0)) @ projection
+    chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
+    distance = _squared(seen, seen[chosen])
+    same = _ROUNDING * distance.max()
+    while len(chosen) < count and distance.max() > same:
+        found = _farthest(seen, distance, count - len(chosen), same)
+        chosen += found
+        distance = torch.minimum(distance, _squared(seen, seen[found]))
+    return rows[chosen]
+
+
+def _farthest(seen: Tensor, distance: Tensor, count: int, same: Tensor) -> list[int]:
+    """The next choices of a greedy coreset, at least one and at most ``count``, found among the farthest rows alone.
+
+    Distances only fall while rows are chosen. So the farthest of these few is the farthest of all, as long as it is no
+    nearer than the nearest of the few was at the start.
+    """
+    left, few = distance.topk(min(_AHEAD, len(distance)))
+    nearest, near = left[-1], seen[few]
+    found: list[int] = []
+    while len(found) < count:
+        farthest = int(left.argmax())
+        if left[farthest] < nearest or left[farthest] <= same:
+            break
+        found.append(int(few[farthest]))
+        left = torch.minimum(left, (near - near[farthest]).square().sum(1))
+    return found
+
+
+def _squared(rows: Tensor, others: Tensor) -> Tensor:
+    """Squared distance of rows ``(N, C)`` to the nearest of some others ``(M, C)``: ``(N,)``."""
+    square = others.square().sum(1)
+    parts = [(square - 2 * part @ others.T).amin(1) + part.square().sum(1) for part in rows.split(_AHEAD)]
+    return torch.cat(parts).clamp_min(0)
