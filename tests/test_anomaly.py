@@ -103,6 +103,12 @@ def test_maps_are_smoothed_at_the_resolution_of_the_image():
     assert (found["residual_low"] == 0).all()
 
 
+def test_the_least_smoothing_is_none():
+    raw = {"discriminator": rand(1, 1, 8, 6).float(), "residual_low": rand(1, 1, 8, 6).float()}
+    none, least = make(sigma=0.0).prepare(raw, (64, 48)), make(sigma=1e-50).prepare(raw, (64, 48))
+    assert all(torch.equal(none[name], least[name]) for name in raw)
+
+
 # Calibration and fusion
 
 
@@ -193,6 +199,7 @@ def test_calibration_is_part_of_the_state():
         ({"flips": ["vertical", "vertical"]}, "anomaly.flips: expected each once"),
         ({"weight": {"residual": 1}}, "anomaly.weight: expected a weight for discriminator"),
         ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
+        ({"weight": {"residual": 1e308, "discriminator": 1e308}}, "total weight of inf"),
     ],
 )
 def test_anomaly_refuses_in_words(wrong, words):

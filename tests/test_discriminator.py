@@ -107,9 +107,10 @@ def test_starts_from_one_percent():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"width": 12}, "discriminator.segmentation.width: expected a positive multiple of 8, got 12"),
+        ({"width": 12}, "discriminator.segmentation.width: expected a multiple of 8 up to 1024, got 12"),
         ({"width": 0}, "discriminator.segmentation.width"),
         ({"upsample": -1}, "discriminator.segmentation.upsample"),
+        ({"upsample": 5}, "discriminator.segmentation.upsample: expected 0 to 4 doublings, got 5"),
         ({"feature_dropout": 1.1}, "discriminator.segmentation.feature_dropout"),
         ({"feature_dropout": -0.1}, "discriminator.segmentation.feature_dropout"),
     ],
@@ -153,10 +154,11 @@ def test_patch_judges_an_image_apart_from_its_batch():
     torch.testing.assert_close(model(image)[1:2], model(image[1:2]))
 
 
-@pytest.mark.parametrize("name", ["width", "layers"])
-def test_patch_refuses_in_words(name):
-    with pytest.raises(ValueError, match=rf"discriminator\.patch\.{name}: expected at least 1, got 0"):
-        PatchDiscriminator(**({"width": 8, "layers": 2} | {name: 0}))
+@pytest.mark.parametrize(("name", "most"), [("width", 1024), ("layers", 10)])
+def test_patch_refuses_in_words(name, most):
+    for value in (0, most + 1):
+        with pytest.raises(ValueError, match=rf"discriminator\.patch\.{name}: expected 1 to {most}, got {value}"):
+            PatchDiscriminator(**({"width": 8, "layers": 3} | {name: value}))
 
 
 def test_between_never_and_always_a_test_image_gets_the_mean_of_both_judgements():

@@ -27,12 +27,17 @@ from squad_lit.runtime import KEY, Runtime, open_runtime
 
 SIDE = 64
 MODELS = {
-    "squad": ["model.generator.width=16", "discriminator.segmentation.width=16"],
+    "hybrid": [
+        "model=hybrid",
+        "model.memory.patches=50",
+        "model.generator.width=16",
+        "discriminator.segmentation.width=16",
+    ],
     "memory": ["model=memory", "model.memory.patches=50", "anomaly.flips=[vertical]", "anomaly.shift=2"],
     "tiled": ["model=memory", "model.memory.patches=50", "model.tile=32"],
 }
 # An export takes seconds, so that what the formats share is seen with one of the models.
-FILES = [("squad", form) for form in SUFFIXES] + [("memory", "onnx"), ("memory", "openvino")]
+FILES = [("hybrid", form) for form in SUFFIXES] + [("memory", "onnx"), ("memory", "openvino")]
 TILED = [("tiled", "onnx"), ("tiled", "openvino")]
 
 
@@ -139,15 +144,15 @@ def test_each_file_says_what_it_is(models, exported):
 def test_the_onnx_file_is_a_valid_one_of_the_stated_opset(exported, images):
     import onnxruntime
 
-    model = onnx.load(exported["squad", "onnx"])
+    model = onnx.load(exported["hybrid", "onnx"])
     onnx.checker.check_model(model, full_check=True)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
     about = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
     ports = {p.name: p.type.tensor_type for p in [*model.graph.input, *model.graph.output]}
     shapes = {name: [d.dim_param or d.dim_value for d in port.shape.dim] for name, port in ports.items()}
     assert shapes == {"image": about["input"]["shape"]} | {n: o["shape"] for n, o in about["outputs"].items()}
-    assert str(Path(squad_lit.__file__).parent) not in exported["squad", "onnx"].read_bytes().decode(errors="ignore")
-    session = onnxruntime.InferenceSession(exported["squad", "onnx"])
+    assert str(Path(squad_lit.__file__).parent) not in exported["hybrid", "onnx"].read_bytes().decode(errors="ignore")
+    session = onnxruntime.InferenceSession(exported["hybrid", "onnx"])
     for image in images:
         _, score, label, _ = session.run(None, {"image": image[None]})
         assert label.tolist() == (score > about["threshold"]).astype(int).tolist()
@@ -168,7 +173,7 @@ def parts(tmp_path: Path, images: list[np.ndarray]) -> Path:
 
 @pytest.mark.parametrize("form", SUFFIXES)
 def test_predict_writes_the_same_with_each_runtime(models, exported, parts, tmp_path, form):
-    for path, place in ((models["squad"], "a"), (exported["squad", form], "b")):
+    for path, place in ((models["hybrid"], "a"), (exported["hybrid", form], "b")):
         command = ["--checkpoint", str(path), "--output", str(tmp_path / place), "--false-alarm-rate", "0.3"]
         assert predict([*command, str(parts)]) == 0
     for expected, found in zip(rows(tmp_path / "a"), rows(tmp_path / "b"), strict=True):
@@ -201,7 +206,7 @@ status = main(sys.argv[1:])
 print(sorted({{"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"}} & set(sys.modules)))
 sys.exit(status)
 """
-    command = ["--checkpoint", str(exported["squad", form]), "--output", str(tmp_path / "out"), str(parts)]
+    command = ["--checkpoint", str(exported["hybrid", form]), "--output", str(tmp_path / "out"), str(parts)]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
@@ -209,19 +214,19 @@ sys.exit(status)
 
 
 def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_path):
-    path = Path(shutil.copy(exported["squad", "onnx"], tmp_path / "int8.onnx"))
-    quantize(path, calibration_images(parts), opened(exported["squad", "onnx"]).metadata)
+    path = Path(shutil.copy(exported["hybrid", "onnx"], tmp_path / "int8.onnx"))
+    quantize(path, calibration_images(parts), opened(exported["hybrid", "onnx"]).metadata)
     assert open_runtime(path).metadata["precision"] == "int8 backbone"
     model = onnx.load(path)
     makers = {name: node for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     eight_bits = [n for n in convolutions if n.input[1] in makers and makers[n.input[1]].op_type == "DequantizeLinear"]
-    weights = {w.name: w.dims for w in onnx.load(exported["squad", "onnx"]).graph.initializer}
+    weights = {w.name: w.dims for w in onnx.load(exported["hybrid", "onnx"]).graph.initializer}
     dense = [name for name, dims in weights.items() if "backbone" in name and len(dims) == 4 and dims[1] > 3]
     assert len(eight_bits) == len(dense) > 3
     assert len(convolutions) > len(eight_bits)
     truth, found = (
-        runtime.run(images[2][None])[0] for runtime in (opened(exported["squad", "onnx"]), open_runtime(path))
+        runtime.run(images[2][None])[0] for runtime in (opened(exported["hybrid", "onnx"]), open_runtime(path))
     )
     assert 0.9 < np.corrcoef(found.ravel(), truth.ravel())[0, 1] < 0.999999  # near, and not the same
 
@@ -273,10 +278,10 @@ def test_int8_needs_images_and_onnx(capsys, arguments):
 
 
 def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
-    with pytest.raises(ValueError, match=r"--runtime onnx cannot run squad\.ckpt, which is for torch"):
-        open_runtime(models["squad"], "onnx")
+    with pytest.raises(ValueError, match=r"--runtime onnx cannot run hybrid\.ckpt, which is for torch"):
+        open_runtime(models["hybrid"], "onnx")
     with pytest.raises(ValueError, match=r"--runtime torch cannot run squad\.onnx, which is for onnx"):
-        open_runtime(exported["squad", "onnx"], "torch")
+        open_runtime(exported["hybrid", "onnx"], "torch")
     with pytest.raises(FileNotFoundError, match="no exported model"):
         open_runtime(tmp_path / "a.onnx")
     for form, suffix in SUFFIXES.items():

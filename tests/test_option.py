@@ -154,7 +154,25 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         ("quantizer=vq model.vq.commitment_weight=-3", "model.vq.commitment_weight: expected at least 0, got -3"),
         ("quantizer=vq model.vq.dead_code_threshold=-1", "model.vq.dead_code_threshold: expected at least 0, got -1"),
         ("quantizer=none model.none.dim=0", "model.none.dim: expected at least 1, got 0"),
-        ("discriminator=patch discriminator.patch.layers=0", "discriminator.patch.layers: expected at least 1, got 0"),
+        ("discriminator=patch discriminator.patch.layers=0", "discriminator.patch.layers: expected 1 to 10, got 0"),
+        ("discriminator=patch discriminator.patch.layers=11", "discriminator.patch.layers: expected 1 to 10, got 11"),
+        (
+            "quantizer=vq synthesis.code.fraction=0.5",
+            "synthesis.code.fraction: expected 0, because only quantizer=fsq has levels to move",
+        ),
+        (
+            "model.optimizer.weight_decay=-1",
+            "model.optimizer or model.scheduler: Invalid weight_decay value: -1",
+        ),
+        ("model.groups.low=[4,4]", "model.groups.low: expected each layer once, got [4, 4]"),
+        (
+            "+model.groups.keys=[4]",
+            "model.groups: 'keys' cannot be the name of a group; take a word such as low",
+        ),
+        (
+            "model.loss_weight.feature=0",
+            "model.loss_weight.feature: expected more than 0: without it no feature is reconstructed",
+        ),
         (
             "+anomaly.weight.novelty=1",
             "anomaly.weight: expected weights for residual, discriminator, memory, got one for ['novelty']",
@@ -172,8 +190,8 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
             "synthesis.image.fine_area=[15,0.1,0.2]",
             "synthesis.image.fine_area: expected [smallest in px, largest as share of the image], got [15, 0.1, 0.2]",
         ),
-        ("synthesis.image.fine_area=[0,0.1]", "synthesis.image.fine_area[0]: expected at least 1, got 0"),
-        ("synthesis.image.fine_count=0", "synthesis.image.fine_count: expected at least 1, got 0"),
+        ("synthesis.image.fine_area=[0,0.1]", "synthesis.image.fine_area[0]: expected 1 to 10000, got 0"),
+        ("synthesis.image.fine_count=0", "synthesis.image.fine_count: expected 1 to 100, got 0"),
     ],
 )
 def test_what_is_wrong_is_told_by_the_name_that_is_typed(overrides: str, message: str) -> None:
@@ -182,7 +200,7 @@ def test_what_is_wrong_is_told_by_the_name_that_is_typed(overrides: str, message
 
 
 def test_a_folder_of_textures_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"synthesis\.image\.texture_dir: there is no folder /nowhere$"):
+    with pytest.raises(FileNotFoundError, match=r"synthesis\.image\.texture_dir: there is no folder '/nowhere'$"):
         build("synthesis.image.texture_dir=/nowhere")
 
 

@@ -238,6 +238,18 @@ def test_vq_takes_the_nearest_code(vq):
     np.testing.assert_allclose(codes.permute(0, 2, 3, 1).detach().numpy(), book[distance.argmin(-1)], atol=1e-6)
 
 
+def test_vq_in_training_and_in_use_agree(vq):
+    z = torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+    vq.eval()
+    theirs, index, _ = vq.vq(z)  # the library's own
+    out = vq(z)
+    assert torch.equal(out.indices, index)
+    torch.testing.assert_close(out.codes, theirs)
+    assert out.loss == 0
+    program = torch.export.export(vq, (z,)).module()
+    assert torch.equal(program(z).indices, index)
+
+
 def test_vq_contract(vq):
     z = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
@@ -373,6 +385,21 @@ def test_ifsq_makes_a_normal_scalar_nearly_uniform():
 def test_fsq_refuses_an_unknown_bound():
     with pytest.raises(ValueError, match=r"model\.fsq\.bound: expected tanh or ifsq, got sigmoid"):
         FSQ([5], bound="sigmoid")
+
+
+def test_level_histograms_by_hand():
+    assert FSQ([3]).level_histogram(torch.tensor([1, 1, 2])) == [[0.25, 0.25, 0.5]]
+    # Six codes counted once, but the first one three times: the first scalar's index runs fastest.
+    assert FSQ([3, 2 + 2]).level_histogram(torch.tensor([3, 1, 1, 1, 1, 1] + [0] * 6)) == [
+        [0.5, 0.25, 0.25],
+        [0.625, 0.375, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize("index", [-1, 9])
+def test_an_index_of_no_code_is_refused(index):
+    with pytest.raises(ValueError, match=rf"indices in \[0, 9\), got {index}"):
+        FSQ([3, 3]).decode(torch.full((1, 1, 1), index))
 
 
 def test_what_was_never_counted_is_undefined_and_no_collapse():

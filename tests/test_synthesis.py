@@ -379,10 +379,10 @@ def test_perlin_is_continuous(seed):
         ({"gross": 1.5}, "synthesis.image.gross: expected a share"),
         ({"gross_area": -0.1}, "synthesis.image.gross_area: expected a share"),
         ({"fine_area": [15, 2]}, r"synthesis.image.fine_area\[1\]: expected a share"),
-        ({"fine_area": [0, 0.1]}, r"synthesis.image.fine_area\[0\]: expected at least 1, got 0"),
+        ({"fine_area": [0, 0.1]}, r"synthesis.image.fine_area\[0\]: expected 1 to 10000, got 0"),
         ({"fine_area": [15]}, r"synthesis.image.fine_area: expected \[smallest in px, .*\], got \[15\]"),
         ({"fine_area": [15, 0.1, 0.2]}, r"synthesis.image.fine_area: expected \[smallest in px"),
-        ({"fine_count": 0}, "synthesis.image.fine_count: expected at least 1, got 0"),
+        ({"fine_count": 0}, "synthesis.image.fine_count: expected 1 to 100, got 0"),
         ({"opacity": [0.0, 1.0]}, "synthesis.image.opacity: expected a range"),
         ({"opacity": [0.3]}, "synthesis.image.opacity: expected a range"),
         ({"opacity": [0.8, 0.3]}, "synthesis.image.opacity"),
@@ -401,6 +401,8 @@ def test_synthesis_needs_an_image_in_the_folder_of_textures(tmp_path, name, word
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"texture_dir: {words} .*{name}"):
         make(texture_dir=str(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match="texture_dir: there is no folder ''"):  # not the current one
+        make(texture_dir="")
 
 
 def test_textures_of_a_folder(tmp_path: Path):
@@ -418,11 +420,11 @@ def test_textures_of_a_folder(tmp_path: Path):
     assert found == colour | {(0.2, 0.2, 0.2): (512, 256, 3), (0.6, 0.6, 0.6): (256, 256, 3)}
 
 
-def test_textures_of_a_folder_are_read_when_they_are_drawn(tmp_path: Path, draw_texture):
-    (tmp_path / "a.png").write_text("no picture")
-    damaged = make(texture_dir=str(tmp_path), kinds={"patch": 1.0}, gross=0.0)
-    with pytest.raises(OSError, match=r"cannot read image .*a\.png"):
-        damaged(draw_texture(0), [], rng(0))
+def test_a_damaged_texture_shows_before_the_training(tmp_path: Path):
+    Image.new("L", (30, 60), 51).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"synthesis\.image\.texture_dir: cannot read .*b\.png"):
+        make(texture_dir=str(tmp_path))
 
 
 def test_packaged_textures_are_images(synthesis):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, Maps, collect, fused, load, z_scores
+from experiments.fusion.run import SYNTHETIC, collect, fused, joined, load, z_scores
 
 from squad_lit.anomaly import top_mean
 from squad_lit.metric import image_metrics, pixel_metrics
@@ -27,12 +27,7 @@ def measure(run: Path) -> None:
     config, data, module = load(run)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
-    known = Maps(
-        {name: torch.cat([plain.raw[name], bad.raw[name]]) for name in plain.raw},
-        torch.cat([plain.mask, bad.mask]),
-        torch.cat([plain.label, bad.label]),
-    )
-    parts = [(z_scores(part, plain), part) for part in (known, test)]
+    parts = [(z_scores(part, plain), part) for part in (joined(plain, bad), test)]
     for weight in WEIGHTS:
         for agreement in AGREEMENTS:
             cells = [", ".join(data.categories), str(config.seed), f"{weight:g}", f"{agreement:g}"]

@@ -76,6 +76,12 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 
 
+def joined(first: Maps, second: Maps) -> Maps:
+    """The maps of both sets, one after the other."""
+    raw = {name: torch.cat([m, second.raw[name]]) for name, m in first.raw.items()}
+    return Maps(raw, torch.cat([first.mask, second.mask]), torch.cat([first.label, second.label]))
+
+
 def z_scores(part: Maps, normal: Maps) -> dict[str, Tensor]:
     """Each map in deviations from its mean on normal images."""
     return {name: (m - normal.raw[name].mean()) / normal.raw[name].std() for name, m in part.raw.items()}

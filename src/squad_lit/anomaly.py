@@ -79,8 +79,8 @@ class Anomaly(nn.Module):
         if not all(0 <= w < math.inf for w in weight.values()):
             raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
         total = sum(weight[kind] for kind in set(kinds))
-        if total == 0:
-            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of 0: {dict(weight)}")
+        if not 0 < total < math.inf:
+            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
         self.sigma, self.top, self.agreement, self.names = sigma, top, agreement, list(names)
         self.weights = {kind: weight[kind] / total for kind in kinds}
         self.register_buffer("mean", torch.zeros(len(self.names)))
@@ -186,8 +186,8 @@ def _enlarging_matrix(unit: Tensor, length: int, sigma: float, reach: int) -> Te
     enlarged = resize_map(unit[None, None], (length, unit.shape[1]))
     if sigma == 0:
         return enlarged[0, 0]
-    offset = torch.arange(-reach, reach + 1, dtype=unit.dtype, device=unit.device)
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float64, device=unit.device)  # where the least sigma is not 0
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = (kernel / kernel.sum()).to(unit)
     padded = F.pad(enlarged, (0, 0, reach, reach), mode="reflect")
     return F.conv2d(padded, kernel.view(1, 1, -1, 1))[0, 0]

@@ -57,6 +57,11 @@ class Backbone(nn.Module):
             raise ValueError(f"backbone.name: timm has no model {name!r}; names like it: {', '.join(close) or 'none'}")
         if not groups or not all(groups.values()):
             raise ValueError(f"model.groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
+        for group, strides in groups.items():
+            if not group.isidentifier() or hasattr(nn.ModuleDict(), group):
+                raise ValueError(f"model.groups: {group!r} cannot be the name of a group; take a word such as low")
+            if len(set(strides)) < len(strides):
+                raise ValueError(f"model.groups.{group}: expected each layer once, got {list(strides)}")
         self.groups = {group: list(strides) for group, strides in groups.items()}
         network: Any = _create(name, pretrained=weights == "auto" and name not in _PACKAGED)
         if weights is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squad_lit.generator import NORM_GROUP, ResidualBlock
+from squad_lit.generator import MOST_WIDTH, NORM_GROUP, ResidualBlock, check_width
 
 
 class SegmentationDiscriminator(nn.Module):
@@ -20,7 +20,7 @@ class SegmentationDiscriminator(nn.Module):
 
     Args:
         channels: Channels of each group of features.
-        width: Channels inside, a multiple of 8.
+        width: Channels inside, a multiple of 8 up to 1,024.
         upsample: Doublings of the resolution after the finest grid.
         feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
             it also learns to judge by the residual alone. Between 0 and 1 the logit of a test image is the mean of what
@@ -28,7 +28,7 @@ class SegmentationDiscriminator(nn.Module):
             synthesis. 1: never shown, and no weights for them. 0: always shown.
 
     Raises:
-        ValueError: A width that is not a multiple of 8, a negative ``upsample`` or a dropout outside [0, 1].
+        ValueError: A width that cannot be, an ``upsample`` outside [0, 4] or a dropout outside [0, 1].
 
     Reference:
         Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
@@ -36,12 +36,9 @@ class SegmentationDiscriminator(nn.Module):
 
     def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
         super().__init__()
-        if width < NORM_GROUP or width % NORM_GROUP:
-            raise ValueError(
-                f"discriminator.segmentation.width: expected a positive multiple of {NORM_GROUP}, got {width}"
-            )
-        if upsample < 0:
-            raise ValueError(f"discriminator.segmentation.upsample: expected 0 or more doublings, got {upsample}")
+        check_width("discriminator.segmentation.width", width)
+        if not 0 <= upsample <= 4:  # the finest grid has a cell of 4 to 16 px
+            raise ValueError(f"discriminator.segmentation.upsample: expected 0 to 4 doublings, got {upsample}")
         if not 0 <= feature_dropout <= 1:
             raise ValueError(
                 f"discriminator.segmentation.feature_dropout: expected a probability in [0, 1], got {feature_dropout}"
@@ -102,11 +99,11 @@ class PatchDiscriminator(nn.Module):
     """PatchGAN: a logit of "real" for each patch of an image, which sharpens the image reconstruction.
 
     Args:
-        width: Channels after the first layer; doubled at each of the following ones.
+        width: Channels after the first layer; doubled at each of the following ones, up to 1,024.
         layers: Layers of stride 2.
 
     Raises:
-        ValueError: Width or layers below 1.
+        ValueError: Width or layers out of range.
 
     Reference:
         Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017; Esser et al.,
@@ -115,16 +112,17 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, *, width: int, layers: int) -> None:
         super().__init__()
-        for name, value in {"width": width, "layers": layers}.items():
-            if value < 1:
-                raise ValueError(f"discriminator.patch.{name}: expected at least 1, got {value}")
+        for name, value, most in (("width", width, MOST_WIDTH), ("layers", layers, 10)):
+            if not 1 <= value <= most:
+                raise ValueError(f"discriminator.patch.{name}: expected 1 to {most}, got {value}")
         self.layers = layers
         blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(layers - 1):
             # Instance statistics: with four images a batch those of a batch would be too noisy.
-            blocks += [nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False)]
-            blocks += [nn.InstanceNorm2d(2 * width, affine=True), nn.LeakyReLU(0.2)]
-            width *= 2
+            wider = min(2 * width, MOST_WIDTH)
+            blocks += [nn.Conv2d(width, wider, 4, stride=2, padding=1, bias=False)]
+            blocks += [nn.InstanceNorm2d(wider, affine=True), nn.LeakyReLU(0.2)]
+            width = wider
         self.body = nn.Sequential(*blocks, nn.Conv2d(width, 1, 4, padding=1))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -13,6 +13,17 @@ from squad_lit.quantizer import Quantized
 
 # Channels that share one normalisation in GroupNorm; widths are multiples of it.
 NORM_GROUP = 8
+MOST_WIDTH = 1024
+
+
+def check_width(name: str, value: int) -> None:
+    """Refuse channels that cannot be normalised in groups, or that no memory holds.
+
+    Raises:
+        ValueError: Names the option.
+    """
+    if not NORM_GROUP <= value <= MOST_WIDTH or value % NORM_GROUP:
+        raise ValueError(f"{name}: expected a multiple of {NORM_GROUP} up to {MOST_WIDTH}, got {value}")
 
 
 class Reconstruction(NamedTuple):
@@ -128,11 +139,11 @@ class Generator(nn.Module):
         channels: Channels of each group of features.
         strides: Pixels per cell of each group.
         quantizer: Makes one quantiser; called once a group, because some hold a codebook.
-        width: Channels inside the encoders and decoders, a multiple of 8.
-        image_width: Channels of the image decoder at the finest grid, a multiple of 8.
+        width: Channels inside the encoders and decoders, a multiple of 8 up to 1,024.
+        image_width: Channels of the image decoder at the finest grid, a multiple of 8 up to 1,024.
 
     Raises:
-        ValueError: A width that is not a positive multiple of 8.
+        ValueError: A width that is not.
     """
 
     def __init__(
@@ -146,8 +157,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in {"width": width, "image_width": image_width}.items():
-            if value < NORM_GROUP or value % NORM_GROUP:
-                raise ValueError(f"model.generator.{name}: expected a positive multiple of {NORM_GROUP}, got {value}")
+            check_width(f"model.generator.{name}", value)
         self.groups = list(channels)
         self.quantizer = nn.ModuleDict({group: quantizer() for group in channels})
         dims = self.dims = {group: int(q.dim) for group, q in self.quantizer.items()}  # type: ignore[arg-type]

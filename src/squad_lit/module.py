@@ -40,8 +40,6 @@ class Squad(Detector):
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
         segmentation: Makes the segmentation discriminator from ``channels``, or None.
         patch: The adversarial discriminator of images, or None.
-        memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
-            the training depends on it.
         anomaly: Makes the calibrated map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
@@ -58,6 +56,8 @@ class Squad(Detector):
         scheduler: Makes a schedule from an optimiser and ``total_steps``.
         gradient_clip: Largest norm of each optimiser's gradient.
         seed: Of everything random in training.
+        memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
+            the training depends on it.
         tile: Side of the square tiles in which images are looked at and trained on, in pixels; None: as a whole.
         tile_overlap: Least share of a side that neighbouring tiles have in common.
 
@@ -73,7 +73,6 @@ class Squad(Detector):
         generator: Callable[..., Generator],
         segmentation: Callable[..., SegmentationDiscriminator] | None,
         patch: PatchDiscriminator | None,
-        memory: Callable[..., PatchMemory] | None,
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
         steps: int,
@@ -88,6 +87,7 @@ class Squad(Detector):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
         gradient_clip: float,
         seed: int,
+        memory: Callable[..., PatchMemory] | None = None,
         tile: int | None = None,
         tile_overlap: float = 0.0,
     ) -> None:
@@ -102,6 +102,8 @@ class Squad(Detector):
             raise ValueError(
                 f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
             )
+        if loss_weight["feature"] == 0:
+            raise ValueError("model.loss_weight.feature: expected more than 0: without it no feature is reconstructed")
         if not 0 <= adversarial_start <= 1:
             raise ValueError(f"model.adversarial_start: expected a share in [0, 1], got {adversarial_start}")
         if not gradient_clip > 0:
@@ -138,6 +140,12 @@ class Squad(Detector):
                 self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
         if self._fsq is not None:
             code_level.check(self._fsq.levels)
+        elif code_level.fraction > 0:
+            raise ValueError("synthesis.code.fraction: expected 0, because only quantizer=fsq has levels to move")
+        try:
+            scheduler(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=steps)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
 
     def look(self, image: Tensor) -> Seen:
         features = self.backbone(image)

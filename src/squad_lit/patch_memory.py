@@ -15,7 +15,7 @@ _CANDIDATES = 200_000
 _DIRECTIONS = 64
 # Rows among which a coreset's next choices are looked for, and with which its distances are computed, at a time.
 _AHEAD = 2048
-# Of the largest squared distance: what float32 leaves between equal rows.
+# Of a row's squared length: what float32 leaves between equal rows.
 _ROUNDING = 1e-6
 # Of an image, compared with the memory at a time: 20 MB an image at 10,000 patches.
 _CELLS = 512
@@ -121,15 +121,14 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
     seen = (rows - rows.mean(0)) @ projection
     chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
     distance = _squared(seen, seen[chosen])
-    same = _ROUNDING * distance.max()
-    while len(chosen) < count and distance.max() > same:
-        found = _farthest(seen, distance, count - len(chosen), same)
+    while len(chosen) < count and distance.any():
+        found = _farthest(seen, distance, count - len(chosen))
         chosen += found
         distance = torch.minimum(distance, _squared(seen, seen[found]))
     return rows[chosen]
 
 
-def _farthest(seen: Tensor, distance: Tensor, count: int, same: Tensor) -> list[int]:
+def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
     """The next choices of a greedy coreset, at least one and at most ``count``, found among the farthest rows alone.
 
     Distances only fall while rows are chosen. So the farthest of these few is the farthest of all, as long as it is no
@@ -140,7 +139,7 @@ def _farthest(seen: Tensor, distance: Tensor, count: int, same: Tensor) -> list[
     found: list[int] = []
     while len(found) < count:
         farthest = int(left.argmax())
-        if left[farthest] < nearest or left[farthest] <= same:
+        if left[farthest] < nearest or left[farthest] == 0:
             break
         found.append(int(few[farthest]))
         left = torch.minimum(left, (near - near[farthest]).square().sum(1))
@@ -148,7 +147,7 @@ def _farthest(seen: Tensor, distance: Tensor, count: int, same: Tensor) -> list[
 
 
 def _squared(rows: Tensor, others: Tensor) -> Tensor:
-    """Squared distance of rows ``(N, C)`` to the nearest of some others ``(M, C)``: ``(N,)``."""
-    square = others.square().sum(1)
-    parts = [(square - 2 * part @ others.T).amin(1) + part.square().sum(1) for part in rows.split(_AHEAD)]
-    return torch.cat(parts).clamp_min(0)
+    """Squared distance of rows ``(N, C)`` to the nearest of some others ``(M, C)``, 0 for equal ones: ``(N,)``."""
+    own, square = rows.square().sum(1), others.square().sum(1)
+    distance = torch.cat([(square - 2 * part @ others.T).amin(1) for part in rows.split(_AHEAD)]) + own
+    return torch.where(distance > _ROUNDING * own, distance, 0)

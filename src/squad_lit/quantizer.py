@@ -27,6 +27,10 @@ class Quantized(NamedTuple):
     loss: Tensor
 
 
+# A run counts how often each code occurs.
+_MOST_CODES = 2**20
+
+
 class FSQ(nn.Module):
     """Finite scalar quantisation: each of d scalars is bounded, then rounded to one of L_i levels.
 
@@ -66,7 +70,7 @@ class FSQ(nn.Module):
                 f"model.fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels!r}"
             )
         levels = list(levels)
-        if math.prod(levels) > 2**20:  # a run counts how often each code occurs
+        if math.prod(levels) > _MOST_CODES:
             raise ValueError(f"model.fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
         if not 0 <= jitter < 1:
             raise ValueError(f"model.fsq.jitter: expected a probability in [0, 1), got {jitter}")
@@ -107,7 +111,12 @@ class FSQ(nn.Module):
 
         Returns:
             ``(N, dim, H, W)`` float32.
+
+        Raises:
+            ValueError: An index out of range.
         """
+        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.codebook_size:
+            raise ValueError(f"expected indices in [0, {self.codebook_size}), got {indices.min()} to {indices.max()}")
         digits = (indices.unsqueeze(1) // self._basis) % self._levels
         return (digits - self._half) / self._half
 
@@ -139,7 +148,8 @@ class FSQ(nn.Module):
         # The first scalar's index runs fastest.
         grid = (count.double() / count.sum()).reshape(self.levels[::-1])
         axes = range(len(self.levels))
-        return [grid.sum([a for a in axes if a != len(axes) - 1 - i]).tolist() for i in axes]
+        # movedim, not sum over the other axes: of none torch would sum over all.
+        return [grid.movedim(len(axes) - 1 - i, 0).reshape(self.levels[i], -1).sum(1).tolist() for i in axes]
 
     def _clip(self, rounded: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(rounded, -self._half), self._levels - 1 - self._half)
@@ -185,6 +195,8 @@ class VQ(nn.Module):
         for name, value in {"commitment_weight": commitment_weight, "dead_code_threshold": dead_code_threshold}.items():
             if not value >= 0:  # nan too
                 raise ValueError(f"model.vq.{name}: expected at least 0, got {value}")
+        if codebook_size > _MOST_CODES:
+            raise ValueError(f"model.vq.codebook_size: expected at most 2^20, got {codebook_size}")
         from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
 
         self.dim, self.codebook_size = dim, codebook_size
@@ -209,8 +221,14 @@ class VQ(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """Replace each vector of ``z`` by its nearest code."""
-        codes, indices, loss = self.vq(z.float())
-        return Quantized(codes, indices, loss.sum())
+        if self.training:
+            codes, indices, loss = self.vq(z.float())
+            return Quantized(codes, indices, loss.sum())
+        # Written out: how the library comes to its first codes cannot be exported.
+        codebook = self.vq.codebook
+        rows = z.float().movedim(1, -1)
+        indices = (codebook.square().sum(1) - 2 * rows @ codebook.T).argmin(-1)
+        return Quantized(codebook[indices].movedim(-1, 1), indices, z.new_zeros(()))
 
 
 class NoQuantizer(nn.Module):

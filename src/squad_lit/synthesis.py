@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ _SHADOW = 0.4
 class Synthesis:
     """Draws synthetic anomalies that span gross to hair-thin.
 
-    A sample is, with probability ``gross``, one texture in a Perlin mask of up to ``gross_area`` of the image;
-    otherwise it is one to ``fine_count`` small defects that start on the estimated foreground (and may reach beyond
-    it), whose areas are log-uniform.
+    A sample is, with probability ``gross``, a texture or a displaced part of a normal image in a Perlin mask of up to
+    ``gross_area`` of the image; otherwise it is one to ``fine_count`` small defects that start on the estimated
+    foreground (and may reach beyond it), whose areas are log-uniform.
 
     Args:
         kinds: Weight of each kind of small defect: any of ``patch, own, tone, smear, stain, dent, warp, scratch,
@@ -42,12 +41,14 @@ class Synthesis:
         fine_count: Most small defects in an image.
         opacity: Range of the opacity of what is pasted.
         curriculum: Share of the training in which the lower end of the opacity falls from the upper end to its value:
-            first what is easy to see. 0: the whole range from the start.
+            first what is easy to see (``warp`` has no opacity, ``missing`` at least 0.8). 0: the whole range from the
+            start.
         texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones. They are
             read when they are drawn.
 
     Raises:
-        ValueError: An unknown kind, no kind with a weight, or a number out of range.
+        ValueError: An unknown kind, no kind with a weight, a number out of range, or a file in ``texture_dir`` that is
+            no image.
         FileNotFoundError: ``texture_dir`` does not exist or holds no image.
     """
 
@@ -65,7 +66,7 @@ class Synthesis:
     ) -> None:
         if unknown := sorted(set(kinds) - set(KINDS)):
             raise ValueError(f"synthesis.image.kinds: unknown {unknown}; known: {sorted(KINDS)}")
-        if min(kinds.values(), default=0) < 0 or sum(kinds.values()) <= 0:
+        if min(kinds.values(), default=0) < 0 or not 0 < sum(kinds.values()) < math.inf:
             raise ValueError(
                 f"synthesis.image.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}"
             )
@@ -78,9 +79,9 @@ class Synthesis:
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"synthesis.image.{name}: expected a share in [0, 1], got {value}")
-        for name, value in {"fine_count": fine_count, "fine_area[0]": fine_area[0]}.items():
-            if not value >= 1:
-                raise ValueError(f"synthesis.image.{name}: expected at least 1, got {value}")
+        for name, value, most in (("fine_count", fine_count, 100), ("fine_area[0]", fine_area[0], 10_000)):
+            if not 1 <= value <= most:
+                raise ValueError(f"synthesis.image.{name}: expected 1 to {most}, got {value}")
         if len(opacity) != 2 or not 0 < opacity[0] <= opacity[1] <= 1:
             raise ValueError(f"synthesis.image.opacity: expected a range in (0, 1], got {list(opacity)}")
         self.names = list(kinds)
@@ -88,7 +89,7 @@ class Synthesis:
         self.gross, self.gross_area = gross, gross_area
         self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
         self.curriculum = curriculum
-        self._textures = None if texture_dir is None else Textures(Path(texture_dir))
+        self._textures = None if texture_dir is None else Textures(texture_dir)
 
     @property
     def textures(self) -> Sequence[Array]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import skimage
 from numpy.typing import NDArray
+from PIL import Image
 
 from squad_lit.defect import Array
 from squad_lit.image_file import IMAGE_EXTENSIONS, is_image, read_pixels, to_float32
@@ -27,16 +28,23 @@ class Textures(Sequence[Array]):
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
+        ValueError: A file that is no image.
     """
 
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise FileNotFoundError(f"synthesis.image.texture_dir: there is no folder {root.resolve()}")
-        self.files = [path for path in sorted(root.rglob("*")) if is_image(path)]
+    def __init__(self, root: str) -> None:
+        if not root or not Path(root).is_dir():  # an empty path would be the current folder
+            raise FileNotFoundError(f"synthesis.image.texture_dir: there is no folder {root!r}")
+        self.files = [path for path in sorted(Path(root).rglob("*")) if is_image(path)]
         if not self.files:
             raise FileNotFoundError(
-                f"synthesis.image.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root.resolve()}"
+                f"synthesis.image.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}"
             )
+        for path in self.files:  # now, and not at the step that draws a damaged one
+            try:
+                with Image.open(path):
+                    pass
+            except OSError as error:
+                raise ValueError(f"synthesis.image.texture_dir: cannot read {path}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.files)
