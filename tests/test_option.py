@@ -133,6 +133,10 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         ("backbone.weights=3", "backbone.weights: expected a text or null, got 3"),
         ("backbone.name=null", "backbone.name: expected a text, got null"),
         ("model=memory model.memory.patches=1.5", "model.memory.patches: expected a whole number, got 1.5"),
+        (
+            "+model.memory.patches=5",
+            "model.memory: expected a dictionary with _target_ or null, got {'patches': 5}",
+        ),
         ("model=memory model.memory.selection=1", "model.memory.selection: expected a text, got 1"),
         # Of what stands elsewhere, and the model refers to.
         ("synthesis.code=null", "synthesis.code: expected a dictionary with _target_, got null"),

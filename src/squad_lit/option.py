@@ -96,7 +96,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in _WORDS:
         return type(value) is kind
     if isinstance(kind, type) or origin in (Callable, Mapping):  # an object, or a function that makes it
-        return isinstance(value, dict)
+        return isinstance(value, dict) and (origin is Mapping or "_target_" in value)
     return True
 
 

@@ -29,6 +29,8 @@ class Quantized(NamedTuple):
 
 # A run counts how often each code occurs.
 _MOST_CODES = 2**20
+# Between cells of an image and the codes of VQ, held at a time: 32 MB an image.
+_DISTANCES = 2**23
 
 
 class FSQ(nn.Module):
@@ -226,8 +228,9 @@ class VQ(nn.Module):
             return Quantized(codes, indices, loss.sum())
         # Written out: how the library comes to its first codes cannot be exported.
         codebook = self.vq.codebook
-        rows = z.float().movedim(1, -1)
-        indices = (codebook.square().sum(1) - 2 * rows @ codebook.T).argmin(-1)
+        parts = z.float().flatten(2).transpose(1, 2).split(max(1, _DISTANCES // self.codebook_size), dim=1)
+        nearest = [(codebook.square().sum(1) - 2 * part @ codebook.T).argmin(-1) for part in parts]
+        indices = torch.cat(nearest, 1).unflatten(1, z.shape[-2:])
         return Quantized(codebook[indices].movedim(-1, 1), indices, z.new_zeros(()))
 
 
