@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from squad_lit import patch_memory
-from squad_lit.patch_memory import coreset
+from squad_lit.patch_memory import PatchMemory, coreset
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 16, 2048])
@@ -28,3 +28,16 @@ def test_a_coreset_keeps_the_rare_look():
 def test_a_coreset_holds_no_row_twice():
     rows = torch.tensor([[1.0, 2.0]] * 9 + [[3.0, 4.0]])
     assert sorted(coreset(rows, 5, 0).tolist()) == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_distances_are_exact_in_mixed_precision():
+    generator = torch.Generator().manual_seed(0)
+    known = {"low": torch.randn(2, 3, 8, 8, generator=generator) + 5}
+    near = {"low": known["low"] + 0.01 * torch.randn(2, 3, 8, 8, generator=generator)}
+    model = PatchMemory({"low": 3}, patches=20, selection="coreset")
+    model.fill([known], 2, seed=0)
+    rows, plain = model.rows, model(near)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.fill([known], 2, seed=0)
+        assert torch.equal(model.rows, rows)
+        assert torch.equal(model(near), plain)

@@ -69,12 +69,14 @@ class PatchMemory(nn.Module):
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)
         candidates = torch.cat(found)
-        self.rows = candidates if self.selection == "random" else coreset(candidates, self.patches, seed)
+        with _exact(candidates):
+            self.rows = candidates if self.selection == "random" else coreset(candidates, self.patches, seed)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Euclidean distance to the nearest remembered patch: ``{group: (N, C, h, w)} -> (N, 1, H, W)``."""
         rows = _rows(features)
-        distance = torch.cat([self._distance(part) for part in rows.split(_CELLS, dim=1)], 1)
+        with _exact(rows):
+            distance = torch.cat([self._distance(part) for part in rows.split(_CELLS, dim=1)], 1)
         return distance.unflatten(1, (1, *_grid(features.values())))
 
     def _distance(self, rows: Tensor) -> Tensor:
@@ -90,14 +92,19 @@ class PatchMemory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def _exact(rows: Tensor) -> torch.autocast:
+    """Without autocast: a small distance is the difference of large numbers, of which bfloat16 has two digits."""
+    return torch.autocast(rows.device.type, enabled=False)
+
+
 def _grid(maps: Iterable[Tensor]) -> Sequence[int]:
     """Height and width of the finest."""
     return max(m.shape[-2:] for m in maps)
 
 
 def _rows(features: Mapping[str, Tensor]) -> Tensor:
-    """The patches of images: ``(N, cells, C)``."""
-    smooth = [F.avg_pool2d(f, 3, 1, 1) for f in features.values()]
+    """The patches of images: ``(N, cells, C)``, float32."""
+    smooth = [F.avg_pool2d(f.float(), 3, 1, 1) for f in features.values()]
     size = tuple(_grid(smooth))
     joined = torch.cat([F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth], 1)
     return joined.flatten(2).transpose(1, 2)
