@@ -319,7 +319,11 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
     check_overrides(OmegaConf.create({"fit": True, **squad}), ["model.fsq.levels=[3,3]", "model.steps=3"])
 
 
-@pytest.mark.parametrize("given", ["model.steps=3", "model.fsq.levels=[3,3]", "quantizer=vq", "discriminator=none"])
+@pytest.mark.parametrize(
+    "given",
+    ["model.steps=3", "model.fsq.levels=[3,3]", "quantizer=vq", "discriminator=none", "synthesis.code.fraction=0.5"]
+    + ["+synthesis.preview=true"],
+)
 def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
     model = {"_target_": "squad_lit.memory.Memory", "memory": {"patches": 1}}
     config = OmegaConf.create({"fit": True, "model": model, "quantizer": "fsq"})

@@ -71,7 +71,8 @@ def check_overrides(config: DictConfig, overrides: list[str]) -> None:
     taken = {*model_options(config), "_target_"}
     if "generator" in taken:
         taken.add(config.quantizer)  # model.fsq
-    unused = [o for o, key in keys.items() if key[0] == "model" and len(key) > 1 and key[1] not in taken]
+    of_group = {"model": taken, "synthesis": {"image", "code"} if "generator" in taken else {"image"}}
+    unused = [o for o, key in keys.items() if key[0] in of_group and len(key) > 1 and key[1] not in of_group[key[0]]]
     if "generator" not in taken:
         unused += [o for o, key in keys.items() if key[0] in ("quantizer", "discriminator", "augmentation")]
     if unused:
