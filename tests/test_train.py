@@ -321,8 +321,14 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
 
 @pytest.mark.parametrize(
     "given",
-    ["model.steps=3", "model.fsq.levels=[3,3]", "quantizer=vq", "discriminator=none", "synthesis.code.fraction=0.5"]
-    + ["+synthesis.preview=true"],
+    [
+        "model.steps=3",
+        "model.fsq.levels=[3,3]",
+        "quantizer=vq",
+        "discriminator=none",
+        "synthesis.code.fraction=0.5",
+        "+synthesis.preview=true",
+    ],
 )
 def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
     model = {"_target_": "squad_lit.memory.Memory", "memory": {"patches": 1}}
