@@ -238,6 +238,7 @@ def test_vq_takes_the_nearest_code(vq):
     np.testing.assert_allclose(codes.permute(0, 2, 3, 1).detach().numpy(), book[distance.argmin(-1)], atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:A model attribute `vq.zero` requires gradient")  # the library's
 def test_vq_in_training_and_in_use_agree(vq):
     z = torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(1))
     vq.eval()
