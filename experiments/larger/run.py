@@ -2,7 +2,7 @@
 
     python -m experiments.larger.run runs/larger
 
-lite2 as the default is, three seeds; the rest with the length and the fusion of before, one seed.
+One seed. "2400": with the length and the fusion of before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from experiments.study import EQUAL_FUSION, each, markdown, run
 
 BEFORE = ["model.steps=2400", *EQUAL_FUSION]
 ARMS = {
-    "lite2": (["backbone=lite2"], [0, 1, 2]),
+    "lite2": (["backbone=lite2"], [0]),
     "lite2 2400": (["backbone=lite2", *BEFORE], [0]),
     "320 px 2400": (["dataset.image_size=320", *BEFORE], [0]),
     "memory lite2": (["model=memory", "backbone=lite2"], [0]),
