@@ -103,6 +103,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(
     tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     options = ["discriminator=both", "synthesis.code.fraction=0.5", "model.fsq.jitter=0.1", "model.adversarial_start=0"]
+    options += ["model=hybrid", "model.memory.patches=40"]
     whole = run(tmp_path / "whole", mvtec, *options)
 
     from squad_lit.module import Squad
