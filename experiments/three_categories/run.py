@@ -14,6 +14,7 @@ ARMS = {
     "memory": (["model=memory"], [0, 1, 2]),
     "memory random": (["model=memory", "model.memory.selection=random"], [0, 1, 2]),
     "squad": ([], [0, 1, 2]),
+    "hybrid": (["model=hybrid"], [0, 1, 2]),
 }
 
 if __name__ == "__main__":
