@@ -30,6 +30,13 @@ def test_a_coreset_holds_no_row_twice():
     assert sorted(coreset(rows, 5, 0).tolist()) == [[1.0, 2.0], [3.0, 4.0]]
 
 
+def test_a_coreset_of_what_is_not_finite_is_refused():
+    rows = torch.rand(9, 2)
+    rows[3, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        coreset(rows, 5, 0)
+
+
 def test_distances_are_exact_in_mixed_precision():
     generator = torch.Generator().manual_seed(0)
     known = {"low": torch.randn(2, 3, 8, 8, generator=generator) + 5}

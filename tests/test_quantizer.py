@@ -247,6 +247,8 @@ def test_vq_in_training_and_in_use_agree(vq):
     assert torch.equal(out.indices, index)
     torch.testing.assert_close(out.codes, theirs)
     assert out.loss == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(vq(z).indices, index)
     program = torch.export.export(vq, (z,)).module()
     assert torch.equal(program(z).indices, index)
 

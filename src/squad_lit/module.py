@@ -209,7 +209,8 @@ class Squad(Detector):
         if self.step == 0:
             self.backbone.fit(self.training_tiles())
             if self.memory is not None:
-                self.remember(self.memory)
+                with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
+                    self.remember(self.memory)
 
     def training_step(self, step: int) -> None:
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.

@@ -120,12 +120,17 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
 
     Returns:
         ``(min(count, N), C)``, or fewer rows if these are all that differ.
+
+    Raises:
+        FloatingPointError: A row that is not finite.
     """
     if count >= len(rows):
         return rows
     generator = torch.Generator().manual_seed(seed)
     projection = torch.randn(rows.shape[1], _DIRECTIONS, generator=generator).to(rows)
     seen = (rows - rows.mean(0)) @ projection
+    if not seen.isfinite().all():
+        raise FloatingPointError("features of normal images are not finite: a coreset of them cannot be chosen")
     chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
     distance = _squared(seen, seen[chosen])
     while len(chosen) < count and distance.any():

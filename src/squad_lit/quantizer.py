@@ -227,9 +227,10 @@ class VQ(nn.Module):
             codes, indices, loss = self.vq(z.float())
             return Quantized(codes, indices, loss.sum())
         # Written out: how the library comes to its first codes cannot be exported.
-        codebook = self.vq.codebook
+        codebook = self.vq.codebook.float()
         parts = z.float().flatten(2).transpose(1, 2).split(max(1, _DISTANCES // self.codebook_size), dim=1)
-        nearest = [(codebook.square().sum(1) - 2 * part @ codebook.T).argmin(-1) for part in parts]
+        with torch.autocast(z.device.type, enabled=False):
+            nearest = [(codebook.square().sum(1) - 2 * part @ codebook.T).argmin(-1) for part in parts]
         indices = torch.cat(nearest, 1).unflatten(1, z.shape[-2:])
         return Quantized(codebook[indices].movedim(-1, 1), indices, z.new_zeros(()))
 
