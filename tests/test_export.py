@@ -60,8 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
             module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
-            if module.memory is not None:
-                module.memory.fill([module.backbone(noise)], len(noise), seed=0)
+            module.memory.fill([module.backbone(noise)], len(noise), seed=0)
             maps = module.eval().see(noise).maps
             module.anomaly.calibrate(
                 *torch.stack([torch.stack([m.mean(), m.std()]) for m in maps.values()], 1).detach()

@@ -8,15 +8,11 @@ and of copies with synthetic anomalies, which may choose, and of the test set, w
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, collect, fused, joined, load, z_scores
-
-from squad_lit.anomaly import top_mean
-from squad_lit.metric import image_metrics, pixel_metrics
+from experiments.fusion.run import cells, fused, known_and_test, load
 
 AGREEMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.5, 0.6)  # of the discriminator
@@ -25,19 +21,13 @@ WEIGHTS = (0.5, 0.6)  # of the discriminator
 def measure(run: Path) -> None:
     """A line for each setting."""
     config, data, module = load(run)
-    plain, test = collect(module, data.val_set), collect(module, data.test_set)
-    bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
-    parts = [(z_scores(part, plain), part) for part in (joined(plain, bad), test)]
+    parts = known_and_test(module, data)
     for weight in WEIGHTS:
         for agreement in AGREEMENTS:
-            cells = [", ".join(data.categories), str(config.seed), f"{weight:g}", f"{agreement:g}"]
-            for z, part in parts:
-                anomaly_map = fused(z, weight, agreement)
-                pixel = pixel_metrics(anomaly_map, part.mask)
-                image = image_metrics(top_mean(anomaly_map, module.anomaly.top), part.label)
-                found = (image["image_auroc"], pixel["pixel_ap"], pixel["pixel_aupro"])
-                cells += [f"{100 * float(value):.2f}" for value in found]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            row = [", ".join(data.categories), str(config.seed), f"{weight:g}", f"{agreement:g}"]
+            for part in parts:
+                row += cells(fused(part.raw, weight, agreement), part, module.anomaly.top)
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ judged on them for each weight; the mean over the kinds then chooses the weight 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, collect, fused, load, z_scores
+from experiments.fusion.run import collect, collect_bad, fused, load, z_scores
 from torch import Tensor
 
 from squad_lit.command import instantiate
@@ -31,7 +30,7 @@ def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
     only = {kind: float(kind == left_out) for kind in kinds}
     module.synthesis = instantiate(config.synthesis.image, kinds=only, gross=0.0)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
-    bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
+    bad = collect_bad(module, data)
     z_bad, z_test = z_scores(bad, plain), z_scores(test, plain)
     found = []
     for weight in WEIGHTS:

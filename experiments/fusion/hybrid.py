@@ -8,16 +8,11 @@ memory: figures of held-out normal images and copies with synthetic anomalies, w
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
 import torch
-from experiments.fusion.run import SYNTHETIC, Maps, collect, fused, joined, load, z_scores
-
-from squad_lit.anomaly import top_mean
-from squad_lit.detector import Detector
-from squad_lit.metric import image_metrics, pixel_metrics
+from experiments.fusion.run import cells, fused, known_and_test, load
 
 PATCHES = (1000, 2500, 10000)
 WEIGHTS = (0.1, 0.2, 0.4 / 1.4, 0.4, 0.5)  # of the memory in the sum; the third is the default's
@@ -28,28 +23,16 @@ def measure(squad_run: Path, memory_run: Path) -> None:
     """A line for each setting."""
     config, data, squad = load(squad_run)
     _, _, memory = load(memory_run)
-    copies = math.ceil(SYNTHETIC / len(data.val_set))
-
-    def look(module: Detector) -> list[Maps]:
-        plain, bad = collect(module, data.val_set), collect(module, data.val_set, copies)
-        known = joined(plain, bad)
-        test = collect(module, data.test_set)
-        return [part._replace(raw=z_scores(part, plain)) for part in (known, test)]
-
-    own = [(fused(part.raw, *FUSION), part) for part in look(squad)]
+    own = [(fused(part.raw, *FUSION), part) for part in known_and_test(squad, data)]
     rows = memory.memory.rows
     for patches in PATCHES:
         memory.memory.rows = rows[:patches]
-        distance = [part.raw["memory"] for part in look(memory)]
+        distance = [part.raw["memory"] for part in known_and_test(memory, data)]
         for weight in (0.0, *WEIGHTS, 1.0) if patches == PATCHES[-1] else WEIGHTS:
-            cells = [", ".join(data.categories), str(config.seed), str(patches), f"{weight:.3g}"]
+            row = [", ".join(data.categories), str(config.seed), str(patches), f"{weight:.3g}"]
             for (one, part), other in zip(own, distance, strict=True):
-                anomaly_map = (1 - weight) * one + weight * other
-                pixel = pixel_metrics(anomaly_map, part.mask)
-                image = image_metrics(top_mean(anomaly_map, squad.anomaly.top), part.label)
-                found = (image["image_auroc"], pixel["pixel_ap"], pixel["pixel_aupro"])
-                cells += [f"{100 * float(value):.2f}" for value in found]
-            print("| " + " | ".join(cells) + " |", flush=True)
+                row += cells((1 - weight) * one + weight * other, part, squad.anomaly.top)
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

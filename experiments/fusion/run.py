@@ -76,15 +76,28 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 
 
-def joined(first: Maps, second: Maps) -> Maps:
-    """The maps of both sets, one after the other."""
-    raw = {name: torch.cat([m, second.raw[name]]) for name, m in first.raw.items()}
-    return Maps(raw, torch.cat([first.mask, second.mask]), torch.cat([first.label, second.label]))
+def collect_bad(module: Detector, data: Any) -> Maps:
+    """The maps of held-out normal images with synthetic anomalies, of at least ``SYNTHETIC`` copies."""
+    return collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
 
 
 def z_scores(part: Maps, normal: Maps) -> dict[str, Tensor]:
     """Each map in deviations from its mean on normal images."""
     return {name: (m - normal.raw[name].mean()) / normal.raw[name].std() for name, m in part.raw.items()}
+
+
+def known_and_test(module: Detector, data: Any) -> list[Maps]:
+    """Held-out normal images with and without synthetic anomalies, and the test set; their maps in deviations."""
+    plain, bad, test = collect(module, data.val_set), collect_bad(module, data), collect(module, data.test_set)
+    raw = {name: torch.cat([m, bad.raw[name]]) for name, m in plain.raw.items()}
+    known = Maps(raw, torch.cat([plain.mask, bad.mask]), torch.cat([plain.label, bad.label]))
+    return [part._replace(raw=z_scores(part, plain)) for part in (known, test)]
+
+
+def cells(anomaly_map: Tensor, part: Maps, share: float) -> list[str]:
+    """Image AUROC of the mean of a share of the pixels, Pixel AP and AUPRO, in percent."""
+    pixel, image = pixel_metrics(anomaly_map, part.mask), image_metrics(top_mean(anomaly_map, share), part.label)
+    return [f"{_percent(value):.2f}" for value in (image["image_auroc"], pixel["pixel_ap"], pixel["pixel_aupro"])]
 
 
 def fused(z: dict[str, Tensor], weight: float, agreement: float = 0.0) -> Tensor:
@@ -104,7 +117,7 @@ def measure(run: Path) -> list[dict[str, Any]]:
     config, data, module = load(run)
     module.anomaly.sigma = 0
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
-    bad = collect(module, data.val_set, copies=math.ceil(SYNTHETIC / len(data.val_set)))
+    bad = collect_bad(module, data)
     known = torch.cat([plain.label, bad.label])
     rows = []
     for sigma in SIGMAS:

@@ -142,10 +142,6 @@ class Squad(Detector):
             code_level.check(self._fsq.levels)
         elif code_level.fraction > 0:
             raise ValueError("synthesis.code.fraction: expected 0, because only quantizer=fsq has levels to move")
-        try:
-            scheduler(optimizer([torch.nn.Parameter(torch.zeros(1))]), total_steps=steps)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
 
     def look(self, image: Tensor) -> Seen:
         features = self.backbone(image)

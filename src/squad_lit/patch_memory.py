@@ -76,13 +76,8 @@ class PatchMemory(nn.Module):
         """Euclidean distance to the nearest remembered patch: ``{group: (N, C, h, w)} -> (N, 1, H, W)``."""
         rows = _rows(features)
         with _exact(rows):
-            distance = torch.cat([self._distance(part) for part in rows.split(_CELLS, dim=1)], 1)
-        return distance.unflatten(1, (1, *_grid(features.values())))
-
-    def _distance(self, rows: Tensor) -> Tensor:
-        # Written out, because runtimes of exported models have no cdist.
-        square = self.rows.square().sum(1) - 2 * rows @ self.rows.T
-        return (square.min(-1).values + rows.square().sum(-1)).clamp_min(0).sqrt()
+            distance = torch.cat([_squared(part, self.rows) for part in rows.split(_CELLS, dim=1)], 1)
+        return distance.clamp_min(0).sqrt().unflatten(1, (1, *_grid(features.values())))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # How many patches there are is known when they are.
@@ -131,12 +126,18 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
     seen = (rows - rows.mean(0)) @ projection
     if not seen.isfinite().all():
         raise FloatingPointError("features of normal images are not finite: a coreset of them cannot be chosen")
+    same = _ROUNDING * seen.square().sum(1)
+
+    def away_from(some: list[int]) -> Tensor:
+        distance = torch.cat([_squared(part, seen[some]) for part in seen.split(_AHEAD)])
+        return torch.where(distance > same, distance, 0)
+
     chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
-    distance = _squared(seen, seen[chosen])
+    distance = away_from(chosen)
     while len(chosen) < count and distance.any():
         found = _farthest(seen, distance, count - len(chosen))
         chosen += found
-        distance = torch.minimum(distance, _squared(seen, seen[found]))
+        distance = torch.minimum(distance, away_from(found))
     return rows[chosen]
 
 
@@ -159,7 +160,7 @@ def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
 
 
 def _squared(rows: Tensor, others: Tensor) -> Tensor:
-    """Squared distance of rows ``(N, C)`` to the nearest of some others ``(M, C)``, 0 for equal ones: ``(N,)``."""
-    own, square = rows.square().sum(1), others.square().sum(1)
-    distance = torch.cat([(square - 2 * part @ others.T).amin(1) for part in rows.split(_AHEAD)]) + own
-    return torch.where(distance > _ROUNDING * own, distance, 0)
+    """Squared distance of rows ``(..., C)`` to the nearest of some others ``(M, C)``, but for rounding: ``(...)``."""
+    # Written out, because runtimes of exported models have no cdist.
+    square = others.square().sum(1) - 2 * rows @ others.T
+    return square.amin(-1) + rows.square().sum(-1)

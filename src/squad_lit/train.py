@@ -201,6 +201,10 @@ def make_module(config: DictConfig) -> Detector:
             )
     module: Detector = checkpoint.build(plain)
     module.config, module.data = plain, _data_options(config)
+    try:  # now, not when the training starts; a prediction has no use for them
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
     if config.resume:
         module.on_load_checkpoint(content)
         if module.step >= module.steps:
