@@ -52,9 +52,10 @@ demo: env ## train the default model and show where the result is
 test: lint type ## lint, types and all tests: what CI runs
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile  # a process has one thread; a file shares its models
 
-lint: env ## ruff: rules and formatting
+lint: env ## ruff: rules and formatting; import-linter: layers
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	$(VENV)/bin/lint-imports
 
 format: env ## rewrite the code the way lint wants it
 	$(PY) -m ruff check --fix

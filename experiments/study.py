@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from squad_lit.output import read_figures
+from squad_lit.system.file import read_figures
 
 DATASETS = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 METRICS = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "Pixel AP": "pixel_ap", "AUPRO": "pixel_aupro"}

@@ -133,5 +133,5 @@ def fake_training(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     """Jobs start a script that ends in a moment, in the place of a training."""
     script = tmp_path_factory.mktemp("fake") / "train.py"
     script.write_text(_FAKE)
-    monkeypatch.setattr("squad_lit.job._COMMAND", [sys.executable, "-S", str(script)])
+    monkeypatch.setattr("squad_lit.run.job._COMMAND", [sys.executable, "-S", str(script)])
     return script

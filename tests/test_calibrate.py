@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 import squad_lit
-from squad_lit import checkpoint
 from squad_lit.calibrate import main
-from squad_lit.threshold import from_defects, from_normals
+from squad_lit.deploy.threshold import from_defects, from_normals
+from squad_lit.training import checkpoint
 from test_predict import draw, model
 
 __all__ = ["model"]

@@ -12,7 +12,10 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from squad_lit import check, train
+from squad_lit import check
+from squad_lit.report.suspects import SHOWN, rank
+from squad_lit.run import fit
+from squad_lit.run.config import CONF
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 
@@ -34,7 +37,7 @@ def compose(folder: Path, run: Path, *overrides: str) -> DictConfig:
     base = ["trainer=smoke", "dataset=folder", f"dataset.root={folder}", "dataset.image_size=64", "logger=none"]
     base += ["dataset.batch_size=4", "dataset.limit_train=null", "dataset.test_fraction=0", "callback.progress=null"]
     base += [f"callback.checkpoint.folder={run}", f"callback.panels.folder={run}", f"callback.curves.folder={run}"]
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("train", [*base, *overrides])
 
 
@@ -56,14 +59,14 @@ def test_a_bad_part_among_the_good_ranks_first(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    train.run(compose(folder, run, "model.steps=6", "model.pool.refresh_every=6"), run)
+    fit.run(compose(folder, run, "model.steps=6", "model.pool.refresh_every=6"), run)
     config = compose(folder, run, "fit=false", f"checkpoint={run / 'last.ckpt'}")
-    rows = check.rank(config, run)
+    rows = rank(config, run)
     assert len(rows) == 12
     assert Path(rows[0]["image_path"]).name == "05.png"
     assert (run / "suspects.csv").read_text().splitlines()[1].split(",")[0] == rows[0]["image_path"]
     with Image.open(run / "suspects.png") as picture:
-        assert picture.height > 2 * check.SHOWN * 64
+        assert picture.height > 2 * SHOWN * 64
     assert "05.png" in capsys.readouterr().out
 
 
@@ -84,13 +87,13 @@ def test_ranking_needs_a_scale_for_its_pictures(folder: Path, tmp_path: Path) ->
     config = compose(folder, tmp_path, "fit=false", "checkpoint=x.ckpt")
     config.callback.panels = None
     with pytest.raises(ValueError, match=r"callback\.panels=null"):
-        check.rank(config, tmp_path)
+        rank(config, tmp_path)
 
 
 def test_a_file_name_that_is_no_text_is_ranked_and_written(folder: Path, tmp_path: Path) -> None:
     (folder / "good" / "00.png").rename(os.fsdecode(os.fsencode(folder / "good") + b"/sch\xf6n.png"))
-    train.run(compose(folder, tmp_path, "model=memory", "model.memory.patches=50"), tmp_path)
-    rows = check.rank(compose(folder, tmp_path, "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}"), tmp_path)
+    fit.run(compose(folder, tmp_path, "model=memory", "model.memory.patches=50"), tmp_path)
+    rows = rank(compose(folder, tmp_path, "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}"), tmp_path)
     assert len(rows) == 12
     assert b"/sch\xf6n.png" in (tmp_path / "suspects.csv").read_bytes()
 
@@ -109,8 +112,8 @@ def test_in_a_sweep_the_other_categories_are_checked_too(mvtec: Path, tmp_path: 
 @pytest.mark.filterwarnings("ignore:.*undefined")  # there are no anomalous test images
 def test_images_that_were_held_out_are_ranked_too(folder: Path, tmp_path: Path) -> None:
     options = ["dataset.test_fraction=0.3", "dataset.limit_train=6", "model=memory", "model.memory.patches=50"]
-    train.run(compose(folder, tmp_path, *options), tmp_path)
+    fit.run(compose(folder, tmp_path, *options), tmp_path)
     config = compose(folder, tmp_path, *options[:2], "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}")
-    rows = check.rank(config, tmp_path)
+    rows = rank(config, tmp_path)
     assert len(rows) == 12
     assert [row["anomaly_score"] for row in rows] == sorted((row["anomaly_score"] for row in rows), reverse=True)

@@ -9,10 +9,10 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from squad_lit import search
-from squad_lit.command import check_options, check_overrides
-from squad_lit.option import check_kinds
-from squad_lit.train import CONF
+from squad_lit.run import search
+from squad_lit.run.command import check_options, check_overrides
+from squad_lit.run.config import CONF
+from squad_lit.run.option import check_kinds
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]

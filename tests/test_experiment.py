@@ -17,9 +17,10 @@ from squad_lit.dataset.ksdd2 import KSDD2
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.visa import VisA
-from squad_lit.job import config_hash
-from squad_lit.option import check_kinds
-from squad_lit.train import CONF, arrange, make_module
+from squad_lit.run.config import CONF, arrange
+from squad_lit.run.fit import make_module
+from squad_lit.run.job import config_hash
+from squad_lit.run.option import check_kinds
 
 
 @pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])

@@ -17,13 +17,16 @@ import torch
 from PIL import Image
 
 import squad_lit
-from squad_lit import checkpoint, train
-from squad_lit.export import OPSET, SUFFIXES, main
-from squad_lit.inference import shrink
+from squad_lit.deploy.export import OPSET, SUFFIXES
+from squad_lit.deploy.int8 import calibration_images, quantize
+from squad_lit.deploy.pixel_model import shrink
+from squad_lit.deploy.predictor import Predictor
+from squad_lit.deploy.runtime import KEY, Runtime, open_runtime
+from squad_lit.export import main
 from squad_lit.predict import main as predict
-from squad_lit.predictor import Predictor
-from squad_lit.quantization import calibration_images, quantize
-from squad_lit.runtime import KEY, Runtime, open_runtime
+from squad_lit.run import fit
+from squad_lit.run.config import CONF
+from squad_lit.training import checkpoint
 
 SIDE = 64
 MODELS = {
@@ -52,11 +55,11 @@ def images(draw_texture: Any) -> list[np.ndarray]:
 def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -> dict[str, Path]:
     """Checkpoints with random weights, calibrated on noise: what is computed is tested, not how well it works."""
     folder = tmp_path_factory.mktemp("models")
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for name, overrides in MODELS.items():
             torch.manual_seed(0)
             small = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
-            module: Any = train.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
+            module: Any = fit.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
             module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])

@@ -15,12 +15,14 @@ from PIL import Image
 from scipy import ndimage
 
 import squad_lit
-from squad_lit import train
-from squad_lit.image_file import read_pixels
-from squad_lit.predict import main, overlay
-from squad_lit.predictor import Predictor, Result
-from squad_lit.threshold import from_normals
-from squad_lit.visual import colour_map
+from squad_lit.deploy.output_folder import overlay
+from squad_lit.deploy.predictor import Predictor, Result
+from squad_lit.deploy.threshold import from_normals
+from squad_lit.image.file import read_pixels
+from squad_lit.image.picture import colour_map
+from squad_lit.predict import main
+from squad_lit.run import fit
+from squad_lit.run.config import CONF
 
 SIDE = 128
 
@@ -61,8 +63,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "callback.panels=null",
         "callback.curves=null",
     ]
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
-        train.run(hydra.compose("train", [*overrides, "dataset.validation_fraction=0.5"]), root)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        fit.run(hydra.compose("train", [*overrides, "dataset.validation_fraction=0.5"]), root)
     return root / "last.ckpt"
 
 

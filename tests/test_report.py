@@ -20,8 +20,8 @@ from squad_lit.report.__main__ import main
 
 KEYS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
 QUANTIZER = {
-    "fsq": {"_target_": "squad_lit.quantizer.FSQ", "levels": [8, 5, 5, 5]},
-    "none": {"_target_": "squad_lit.quantizer.NoQuantizer", "dim": 4},
+    "fsq": {"_target_": "squad_lit.network.quantizer.FSQ", "levels": [8, 5, 5, 5]},
+    "none": {"_target_": "squad_lit.network.quantizer.NoQuantizer", "dim": 4},
 }
 
 
@@ -39,7 +39,7 @@ def make(folder: Path, category: Any, seed: int, figures: dict[str, Any] | None,
             "seed": seed,
         },
         "model": {
-            "_target_": "squad_lit.module.Squad",
+            "_target_": "squad_lit.training.squad.Squad",
             "seed": seed,
             "steps": int(options.get("model.steps", 100)),
             "generator": {"quantizer": QUANTIZER[quantizer]},

@@ -8,8 +8,9 @@ import hydra
 import optuna
 import pytest
 
-from squad_lit import job, lock, search
-from squad_lit.output import read_rows
+from squad_lit.run import job, lock, search
+from squad_lit.run.config import CONF
+from squad_lit.system.file import read_rows
 
 RATE = "model.optimizer.lr=interval(0.1,0.9)"
 
@@ -26,7 +27,7 @@ def run(folder: Path, *overrides: str, trials: int = 3, jobs: int = 1) -> optuna
 @pytest.fixture
 def no_composition(monkeypatch: pytest.MonkeyPatch) -> None:
     """One configuration for all trials: composing takes longer than these."""
-    with hydra.initialize_config_dir(str(search.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train")
     monkeypatch.setattr(search, "_compose", lambda overrides: config)
 

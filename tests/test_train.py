@@ -20,10 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from squad_lit import checkpoint, train
-from squad_lit.command import USER_ERRORS, check_overrides, model_options
-from squad_lit.console import uninterrupted
-from squad_lit.threshold import from_normals
+from squad_lit import train
+from squad_lit.deploy.threshold import from_normals
+from squad_lit.run import fit
+from squad_lit.run.command import USER_ERRORS, check_overrides, model_options
+from squad_lit.run.config import CONF
+from squad_lit.system.console import uninterrupted
+from squad_lit.training import checkpoint
 
 # The categories below are no MVTec categories, and are told so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
@@ -32,7 +35,7 @@ SMALL = ["trainer=smoke", "dataset.image_size=64", "logger=none", "callback.prog
 
 
 def compose(folder: Path, *overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(train.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
     config.hydra.runtime.output_dir = str(folder)
     config.hydra.job.num, config.hydra.job.id = 0, "0"
@@ -48,7 +51,7 @@ def compose(folder: Path, *overrides: str) -> DictConfig:
 def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
-    return train.run(compose(folder, *base, *overrides), folder)
+    return fit.run(compose(folder, *base, *overrides), folder)
 
 
 def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
@@ -106,7 +109,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(
     options += ["model=hybrid", "model.memory.patches=40"]
     whole = run(tmp_path / "whole", mvtec, *options)
 
-    from squad_lit.module import Squad
+    from squad_lit.training.squad import Squad
 
     step = Squad.training_step
 
@@ -205,7 +208,7 @@ def test_large_images_are_trained_and_tested_in_tiles(tmp_path: Path, mvtec: Pat
 def groups() -> list[str]:
     return sorted(
         f"{folder.name}={file.stem}"
-        for folder in train.CONF.iterdir()
+        for folder in CONF.iterdir()
         if folder.is_dir()
         for file in folder.glob("*.yaml")
         if file.stem != "default" or folder.name == "callback"
@@ -238,7 +241,7 @@ def test_wandb_works_offline(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     run(tmp_path / "a", mvtec, "logger=wandb", "model.steps=2")
-    monkeypatch.setattr("squad_lit.train._test", lambda *_: 1 / 0)
+    monkeypatch.setattr("squad_lit.fit._test", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "b", mvtec, "logger=wandb", "model.steps=1")
     first, second = (next(tmp_path.glob(f"{name}/wandb/offline-run-*/run-*.wandb")) for name in "ab")
@@ -287,7 +290,7 @@ def test_wandb_works_offline(
 def test_mistakes_are_told_in_words(tmp_path: Path, mvtec: Path, overrides: list[str], message: str) -> None:
     base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
     with pytest.raises(USER_ERRORS, match=message) as caught:
-        train.run(compose(tmp_path, *base, *overrides), tmp_path)
+        fit.run(compose(tmp_path, *base, *overrides), tmp_path)
     assert not isinstance(caught.value, KeyError)
 
 
@@ -301,7 +304,7 @@ def test_resume_with_another_configuration_names_the_difference(tmp_path: Path, 
 
 def test_what_the_data_sets_share_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dataset=default is only what the others share"):
-        train.run(compose(tmp_path, *SMALL, "dataset=default"), tmp_path)
+        fit.run(compose(tmp_path, *SMALL, "dataset=default"), tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -311,7 +314,7 @@ def test_a_gpu_that_is_not_there_is_told_in_words(tmp_path: Path, mvtec: Path) -
 
 
 def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> None:
-    squad = {"model": {"_target_": "squad_lit.module.Squad"}, "quantizer": "fsq"}
+    squad = {"model": {"_target_": "squad_lit.training.squad.Squad"}, "quantizer": "fsq"}
     config = OmegaConf.create({"fit": False, **squad})
     check_overrides(config, ["dataset=mvtec", "metric.bootstrap=10", "fit=false", "checkpoint=x", "seed=1"])
     for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.image.kinds.rust=1"):
@@ -332,7 +335,7 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
     ],
 )
 def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
-    model = {"_target_": "squad_lit.memory.Memory", "memory": {"patches": 1}}
+    model = {"_target_": "squad_lit.training.memory.Memory", "memory": {"patches": 1}}
     config = OmegaConf.create({"fit": True, "model": model, "quantizer": "fsq"})
     check_overrides(config, ["model=memory", "model.memory.patches=5", "backbone.weights=null", "anomaly.sigma=1"])
     with pytest.raises(ValueError, match="would have no effect: Memory has no such option"):
@@ -360,7 +363,7 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
     assert "003.jpg" in done.stderr
     error = (tmp_path / "run" / "error.txt").read_text().strip()
     assert "003.jpg" in error
-    assert (tmp_path / "run" / "train.log").read_text().endswith(f"[ERROR] - {error}\n")
+    assert (tmp_path / "run" / "fit.log").read_text().endswith(f"[ERROR] - {error}\n")
     assert "Traceback" not in done.stderr
 
 
@@ -423,7 +426,7 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
         "dataset.train_dir=train/good",
         "dataset.test_fraction=0",
     )
-    figures = train.run(config, tmp_path)
+    figures = fit.run(config, tmp_path)
     assert "image_auroc" not in figures
     assert json.loads((tmp_path / "metrics.json").read_text())["copy_ratio/low"] is not None
     assert checkpoint.load(tmp_path / "last.ckpt").step == 4

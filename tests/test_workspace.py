@@ -5,7 +5,7 @@ import re
 import pytest
 
 from squad_lit import workspace
-from squad_lit.logger import board_key
+from squad_lit.report.logger import board_key
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra 'workspace'")
 

@@ -21,15 +21,16 @@ from experiments.study import DATASETS, METRICS
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from squad_lit import checkpoint, metric
+from squad_lit import metric
 from squad_lit.dataset.image import read_mask, resize_batch
 from squad_lit.dataset.mvtec import scan_mvtec_layout
 from squad_lit.dataset.sample import Sample
-from squad_lit.detector import Detector
-from squad_lit.export import SUFFIXES, export, quiet, write_onnx, write_openvino
-from squad_lit.image_file import read_pixels
-from squad_lit.module import Squad
-from squad_lit.runtime import Runtime, open_runtime
+from squad_lit.deploy.export import SUFFIXES, export, quiet, write_onnx, write_openvino
+from squad_lit.deploy.runtime import Runtime, open_runtime
+from squad_lit.image.file import read_pixels
+from squad_lit.training import checkpoint
+from squad_lit.training.detector import Detector
+from squad_lit.training.squad import Squad
 
 DATA = Path(os.environ.get("SQUAD_LIT_DATA", "data"))
 Pixels = NDArray[np.uint8]
@@ -115,7 +116,7 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
 
         write_onnx(module, path, {"input": {"type": "uint8"}}, names)
         if calibrate is not None:
-            from squad_lit.quantization import calibration_images, quantize
+            from squad_lit.deploy.int8 import calibration_images, quantize
 
             quantize(path, calibration_images(calibrate), {"intensity_range": None, "tile": None})
     session = onnxruntime.InferenceSession(path)

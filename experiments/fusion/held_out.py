@@ -16,8 +16,8 @@ import torch
 from experiments.fusion.run import collect, collect_bad, fused, load, z_scores
 from torch import Tensor
 
-from squad_lit.command import instantiate
 from squad_lit.metric import average_precision, pixel_metrics
+from squad_lit.run.command import instantiate
 
 WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 

@@ -25,11 +25,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from squad_lit import checkpoint
-from squad_lit.anomaly import enlarge, top_mean
-from squad_lit.command import instantiate
-from squad_lit.detector import Detector
 from squad_lit.metric import auroc, average_precision, image_metrics, pixel_metrics
+from squad_lit.network.anomaly import enlarge, top_mean
+from squad_lit.run.command import instantiate
+from squad_lit.training import checkpoint
+from squad_lit.training.detector import Detector
 
 HERE = Path(__file__).parent
 SIGMAS = (0.0, 1.0, 2.0, 4.0, 8.0)

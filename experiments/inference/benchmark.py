@@ -31,8 +31,8 @@ def measure(path: Path, folder: Path) -> dict[str, float]:
     """Figures of one runtime, in this process."""
     import numpy as np
 
-    from squad_lit.image_file import IMAGE_EXTENSIONS, read_pixels
-    from squad_lit.runtime import open_runtime
+    from squad_lit.deploy.runtime import open_runtime
+    from squad_lit.image.file import IMAGE_EXTENSIONS, read_pixels
 
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)[:40]
     runtime = open_runtime(path)
@@ -71,8 +71,8 @@ def backbone(path: Path) -> dict[str, float]:
     """The frozen backbone alone, in torch, on an image of the model's size, and the whole model on the same."""
     import torch
 
-    from squad_lit import checkpoint
-    from squad_lit.allocator import keep_freed_memory
+    from squad_lit.system.allocator import keep_freed_memory
+    from squad_lit.training import checkpoint
 
     keep_freed_memory()  # as predict does
     detector = checkpoint.load(path)
@@ -153,7 +153,7 @@ def main() -> None:
     if options.child == "backbone":
         print(json.dumps(backbone(options.checkpoint)))
         return
-    from squad_lit.export import export
+    from squad_lit.deploy.export import export
 
     first = next(p for p in sorted(options.images.rglob("*.png")))
     with tempfile.TemporaryDirectory() as place:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from squad_lit.allocator import keep_freed_memory
+from squad_lit.system.allocator import keep_freed_memory
 
 MODELS = {
     "EfficientAd-S": ("efficient_ad", "EfficientAdModel", {}),

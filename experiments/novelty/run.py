@@ -22,11 +22,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squad_lit import checkpoint
-from squad_lit.anomaly import top_mean
-from squad_lit.command import instantiate
-from squad_lit.detector import Detector
 from squad_lit.metric import image_metrics, pixel_metrics
+from squad_lit.network.anomaly import top_mean
+from squad_lit.run.command import instantiate
+from squad_lit.training import checkpoint
+from squad_lit.training.detector import Detector
 
 # Strength of the back-off: a pair counts as much as this many sightings of its code alone.
 BACK_OFF = 5.0

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
-from squad_lit import checkpoint
-from squad_lit.command import instantiate
+from squad_lit.run.command import instantiate
+from squad_lit.training import checkpoint
 
 HERE = Path(__file__).parent
 CATEGORIES = ("gear", "wood")
@@ -67,7 +67,7 @@ def to_pixels(images: torch.Tensor) -> list[NDArray[np.uint8]]:
 
 
 if __name__ == "__main__":
-    from squad_lit.output import write_picture
+    from squad_lit.system.file import write_picture
 
     place = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/reconstruction").absolute()
     jobs = [Job(category, arm, options) for arm, options in ARMS.items() for category in CATEGORIES]

@@ -19,11 +19,11 @@ import torch
 from experiments.selection.run import OTHER_SYNTHESIS, loss, rank
 from omegaconf import OmegaConf
 
-from squad_lit import checkpoint
-from squad_lit.command import instantiate
 from squad_lit.metric import average_precision
-from squad_lit.output import read_figures
-from squad_lit.train import CONF
+from squad_lit.run.command import instantiate
+from squad_lit.run.config import CONF
+from squad_lit.system.file import read_figures
+from squad_lit.training import checkpoint
 
 COPIES = (1, 2, 4, 8, 16)
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from squad_lit import checkpoint
-from squad_lit.command import instantiate
-from squad_lit.console import exit_status
-from squad_lit.defect import KINDS
-from squad_lit.output import write_picture
-from squad_lit.train import CONF
-from squad_lit.visual import outline, panel, stack, to_picture
+from squad_lit.image.picture import outline, panel, stack, to_picture
+from squad_lit.run.command import instantiate
+from squad_lit.run.config import CONF
+from squad_lit.synthesis.defect import KINDS
+from squad_lit.system.console import exit_status
+from squad_lit.system.file import write_picture
+from squad_lit.training import checkpoint
 
 COLUMNS = 6
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from scipy import ndimage
 
-from squad_lit import checkpoint
-from squad_lit.command import instantiate
 from squad_lit.metric import average_precision
+from squad_lit.run.command import instantiate
+from squad_lit.training import checkpoint
 
 DISTANCES = (2, 4, 8)
 

@@ -15,8 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import mannwhitneyu
 
-from squad_lit import checkpoint
-from squad_lit.command import instantiate
+from squad_lit.run.command import instantiate
+from squad_lit.training import checkpoint
 
 TRAINING = 100  # images looked at, evenly spread
 

@@ -12,8 +12,8 @@ import csv
 import sys
 from pathlib import Path
 
-from squad_lit import checkpoint
-from squad_lit.threshold import from_normals
+from squad_lit.deploy.threshold import from_normals
+from squad_lit.training import checkpoint
 
 RATES = (0.01, 0.05, 0.1, 0.2)
 

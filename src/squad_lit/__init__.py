@@ -20,7 +20,7 @@ except PackageNotFoundError:  # run from a checkout by PYTHONPATH=src, not insta
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from squad_lit.predictor import Predictor
+    from squad_lit.deploy.predictor import Predictor
 
 __all__ = ["__version__", "load"]
 
@@ -48,7 +48,7 @@ def load(
             result = detector.predict("part.png")
             print(result.anomaly_score, result.label, result.regions)
     """
-    from squad_lit.predictor import Predictor  # NumPy is imported here, and not by "import squad_lit"
-    from squad_lit.runtime import open_runtime
+    from squad_lit.deploy.predictor import Predictor  # NumPy is imported here, and not by "import squad_lit"
+    from squad_lit.deploy.runtime import open_runtime
 
     return Predictor(open_runtime(path, runtime), false_alarm_rate=false_alarm_rate, roi=roi)

@@ -9,21 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-import squad_lit
-from squad_lit.console import exit_status
-from squad_lit.image_file import find_images
-from squad_lit.output import make_place, whole
-from squad_lit.threshold import Threshold
-
-if TYPE_CHECKING:
-    from squad_lit.predictor import Predictor
+from squad_lit.deploy.rethreshold import rethreshold
+from squad_lit.image.file import find_images
+from squad_lit.system.console import exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +28,9 @@ def _run(options: argparse.Namespace) -> int:
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
-    before, after, skipped = calibrate(options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi)
+    before, after, skipped = rethreshold(
+        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi
+    )
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
@@ -55,84 +48,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     good = "good parts that it was not trained on; folders are read recursively"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     return parser.parse_args(arguments)
-
-
-def calibrate(
-    path: Path,
-    output: Path,
-    good: Sequence[Path],
-    bad: Sequence[Path],
-    *,
-    add: bool = False,
-    roi: Path | None = None,
-) -> tuple[Threshold, Threshold, list[str]]:
-    """Write a copy of a checkpoint with the scores of other normal images, and of defects.
-
-    Args:
-        path: Of the checkpoint.
-        output: Of the copy, written whole or not at all; may be the same.
-        good: Normal images that were not trained on.
-        bad: Images with a defect; may be empty.
-        add: Add to the scores that are there instead of replacing them.
-        roi: Region of interest; see :class:`squad_lit.predictor.Predictor`.
-
-    Returns:
-        The thresholds of the score before and after, at the default false-alarm rate where there are no defects, and a
-        line for each image that could not be read.
-
-    Raises:
-        OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint, an empty region, scores of another region to add to, or no good
-            image, or none of the defective ones, that can be read.
-    """
-    import torch
-
-    from squad_lit import checkpoint
-
-    content = checkpoint.read(path)
-    own = content[checkpoint.KEY]
-    make_place(output)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # its thresholds are about to be replaced
-        predictor = squad_lit.load(path, roi=roi)
-    known = predictor.runtime.metadata
-    if add and known["roi"] != predictor.roi_digest:
-        raise ValueError("--add: the scores that are there are of another region of interest; give the same --roi")
-    skipped: list[str] = []
-    scores, maxima = _look(predictor, good, skipped)
-    defective, _ = _look(predictor, bad, skipped)
-    for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
-        if paths and not found:
-            raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
-    if add:
-        # The same score to the last bit is the same image, which must not count twice.
-        new = [i for i, score in enumerate(scores) if score not in known["normal_scores"]]
-        if len(new) < len(scores):
-            skipped.append(f"{len(scores) - len(new)} good images that are known already")
-        scores = known["normal_scores"] + [scores[i] for i in new]
-        maxima = known["normal_maxima"] + [maxima[i] for i in new]
-        defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
-    own["roi"] = predictor.roi_digest
-    with whole(output) as part:
-        torch.save(content, part)
-    return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped
-
-
-def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map."""
-    from tqdm import tqdm
-
-    scores, maxima = [], []
-    for path in tqdm(paths, unit="image", disable=not paths):
-        try:
-            result = predictor.predict(path)
-        except (OSError, ValueError) as error:
-            skipped.append(str(error))
-            continue
-        scores.append(result.anomaly_score)
-        maxima.append(float(np.nanmax(result.anomaly_map)))
-    return scores, maxima
 
 
 if __name__ == "__main__":

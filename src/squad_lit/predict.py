@@ -12,26 +12,17 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 import squad_lit
-from squad_lit.console import exit_status
-from squad_lit.image_file import find_images, to_uint8
-from squad_lit.output import write_picture, write_tiff
-from squad_lit.prediction import ENDINGS, Predictions, files
-from squad_lit.visual import colour_map, outline
+from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
+from squad_lit.image.file import find_images, to_uint8
+from squad_lit.system.console import exit_status
 
 if TYPE_CHECKING:
-    from squad_lit.predictor import Predictor, Result
-
-# Rows of an overlay that are drawn at a time, and the brightness of what is not judged.
-_STRIP = 256
-_DIMMED = 0.35
+    from squad_lit.deploy.predictor import Predictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,8 +78,8 @@ def predict(predictor: Predictor, images: Sequence[Path], predictions: Predictio
                 continue
             result = predictor.predict(image)
             name = predictions.name(path, folder)
-            _write(result, to_uint8(image), files(predictions.root, name), predictor.pixel_threshold.value)
-            predictions.add(path, _row(result) | known_by | {"name": name})
+            write(result, to_uint8(image), files(predictions.root, name), predictor.pixel_threshold.value)
+            predictions.add(path, describe(result) | known_by | {"name": name})
             made += 1
     finally:
         predictions.close()
@@ -150,49 +141,6 @@ def _stamp(path: Path) -> str:
     except OSError as error:
         raise OSError(f"cannot read image {path}: {error.strerror}") from error
     return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
-
-
-def _row(result: Result) -> dict[str, Any]:
-    *box, area = result.regions[0] if result.regions else ("", "")
-    return {
-        "anomaly_score": f"{result.anomaly_score:.6g}",
-        "label": result.label,
-        "regions": len(result.regions),
-        "largest_box": " ".join(map(str, box)),
-        "largest_area": area,
-    }
-
-
-def _write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], pixel_threshold: float) -> None:
-    for file in places.values():
-        file.parent.mkdir(parents=True, exist_ok=True)
-    write_tiff(places["map"], result.anomaly_map)
-    write_picture(places["mask"], result.mask.astype("uint8") * 255)
-    write_picture(places["overlay"], overlay(image, result, pixel_threshold))
-
-
-def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
-    """The image under its map, on one scale for all images.
-
-    Args:
-        image: ``(H, W, 3)``.
-        result: Of the image.
-        pixel_threshold: Has the middle colour of the scale; 0 and below are dark and leave the image as it is.
-
-    Returns:
-        ``(H, W, 3)`` uint8, the mask outlined; what lies outside of the region of interest is dimmed.
-    """
-    mixed = np.empty_like(image)
-    for start in range(0, len(image), _STRIP):  # the colours of a large image take ten times its memory
-        strip = slice(start, start + _STRIP)
-        anomaly_map = result.anomaly_map[strip]
-        looked_at = ~np.isnan(anomaly_map)[..., None]
-        values = np.where(looked_at[..., 0], anomaly_map, 0)
-        share = np.clip(values / (2 * pixel_threshold), 0, 1)[..., None]
-        heat = colour_map(values, 0, 2 * pixel_threshold)
-        light = np.where(looked_at, 1.0, _DIMMED)
-        mixed[strip] = (light * ((1 - 0.7 * share) * image[strip] + 0.7 * share * heat)).round().astype(np.uint8)
-    return outline(mixed, result.mask)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from squad_lit.dataset.image import image_size, list_images, read_image, read_mask, resize, resize_mask
-from squad_lit.image_file import is_deep_colour
+from squad_lit.image.file import is_deep_colour
 
 
 def save(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Path:

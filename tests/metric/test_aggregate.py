@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from squad_lit.evaluation import Evaluation
 from squad_lit.metric import ImageMetrics, PixelMetrics, image_metrics, pixel_metrics
+from squad_lit.training.evaluation import Evaluation
 
 N = 7
 

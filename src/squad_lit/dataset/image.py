@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional
 
-from squad_lit.image_file import is_image, read_marked, read_pixels
+from squad_lit.image.file import is_image, read_marked, read_pixels
 
 # Where a PNG may say how it is to be turned.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -83,7 +83,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_image(path: Path | str, intensity_range: Sequence[float] | None = None) -> Tensor:
-    """An image file as a float tensor, RGB in [0, 1]; see :func:`squad_lit.image_file.read_pixels`.
+    """An image file as a float tensor, RGB in [0, 1]; see :func:`squad_lit.image.file.read_pixels`.
 
     Args:
         path: The file.

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import image_size, read_image, read_mask
 from squad_lit.dataset.sample import NORMAL, Sample
-from squad_lit.image_file import IMAGE_EXTENSIONS, is_deep_colour
+from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour
 
 # More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
 _MASK_VALUES = 16

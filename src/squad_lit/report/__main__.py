@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.console import exit_status
+from squad_lit.system.console import exit_status
 
 _HEAD = (
     "Metrics in percent; mean ± standard deviation over seeds where there are several; best of the arms in bold; "
@@ -34,8 +34,8 @@ def report(options: argparse.Namespace) -> int:
         ValueError: No finished run, or no arm of the baseline's name.
     """
     # Not before the options are known to be right.
-    from squad_lit.output import make_folder, write_rows, write_text
     from squad_lit.report import gather, page, table, text
+    from squad_lit.system.file import make_folder, write_rows, write_text
 
     runs = gather.find(options.runs)
     unfinished = [run for run in runs if run.figures is None]

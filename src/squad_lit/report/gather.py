@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from squad_lit.job import read_config
-from squad_lit.output import read_figures, read_rows
-from squad_lit.quantizer import chosen_by
+from squad_lit.network.quantizer import chosen_by
+from squad_lit.run.job import read_config
+from squad_lit.system.file import read_figures, read_rows
 
 # What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}

@@ -16,12 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from squad_lit.output import read_rows
-from squad_lit.panel import FALSE_ALARM, FIRST, MISS
 from squad_lit.report import plot
 from squad_lit.report.gather import Result, Run, readable
+from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS
 from squad_lit.report.table import Table
 from squad_lit.report.text import cell_text
+from squad_lit.system.file import read_rows
 
 _WIDTH, _QUALITY = 1100, 80  # of an embedded panel: pixels, JPEG
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from squad_lit.metric.curve import AXES
-from squad_lit.output import read_rows
+from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, codebook_size, readable
 from squad_lit.report.table import METRICS, Cell, Column, cell
-from squad_lit.visual import curve_figure
+from squad_lit.system.file import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

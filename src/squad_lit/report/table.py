@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from hydra.utils import get_object
 
+from squad_lit.report.figures import COLUMNS
 from squad_lit.report.gather import Result
-from squad_lit.table import COLUMNS
 
 
 class Column(NamedTuple):

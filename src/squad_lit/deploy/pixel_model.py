@@ -1,0 +1,125 @@
+"""From pixels of any size to map, score and label: the module that predicts and that is exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import squad_lit
+from squad_lit.dataset.image import resize_batch
+from squad_lit.deploy.runtime import FORMAT
+from squad_lit.deploy.threshold import Threshold, choose
+from squad_lit.network.anomaly import resize_map
+from squad_lit.training.detector import Detector
+
+
+class Inference(nn.Module):
+    """Pixels to map, score and label, with resize, normalisation, calibration and threshold inside.
+
+    The map has the resolution of the image: what a line overlays, masks and measures is in the camera's pixels. Of a
+    model with tiles the image is a single tile: :class:`squad_lit.deploy.predictor.Predictor` cuts and blends.
+
+    Args:
+        detector: A calibrated model.
+        threshold: Scores above it are labelled 1, in deviations from normal.
+    """
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        super().__init__()
+        self.detector = detector
+        self.threshold = threshold
+        self.size = detector.look_size
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Look at images.
+
+        Args:
+            image: ``(N, H, W, 3)`` RGB: uint8, or float32 in [0, 1].
+
+        Returns:
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, ``label``
+            ``(N,)``, int64, and ``model_map`` ``(N, height, width)``, the map that the score is of, at the size that
+            the model looks at.
+        """
+        model_map, anomaly_score = self.detector.anomaly(self.detector.look(shrink(image, self.size)).maps)
+        anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
+        return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
+
+
+def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Pixels ``(N, H, W, 3)``, uint8 or float in [0, 1], as a model sees them: ``(N, 3, height, width)`` in [0, 1]."""
+    scale = 255 if image.dtype == torch.uint8 else 1
+    planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
+    return resize_batch(planes.float() / scale, size)
+
+
+def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tuple[Threshold, Threshold]:
+    """The thresholds of the score and of the map's pixels of a calibrated model.
+
+    Args:
+        detector: The model.
+        false_alarm_rate: In (0, 1). None: the threshold that tells known defects best or, where there are none, that of
+            the rate of the training.
+
+    Raises:
+        ValueError: A rate out of range.
+    """
+    rate = _rate(detector, false_alarm_rate)
+    return choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
+
+
+def _rate(detector: Detector, asked: float | None) -> float | None:
+    return asked if asked is not None or detector.defective else detector.false_alarm_rate
+
+
+def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[str, Any]:
+    """What a user of the model must know, as plain values; an exported file carries it as JSON.
+
+    Args:
+        detector: A calibrated model.
+        false_alarm_rate: Share of normal images that the thresholds let through as anomalous; None: see
+            :func:`thresholds`.
+
+    Raises:
+        ValueError: A rate out of range.
+    """
+    config = json.dumps([detector.config, detector.data], sort_keys=True)
+    tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
+    height, width = detector.look_size
+    threshold, pixel_threshold = thresholds(detector, false_alarm_rate)
+    return {
+        "format": FORMAT,
+        "squad_lit": squad_lit.__version__,
+        "model": type(detector).__name__,
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
+        "categories": detector.categories,
+        "image_size": list(detector.image_size),
+        "tile": tile,
+        "top": detector.anomaly.top,
+        "intensity_range": detector.data.get("intensity_range"),
+        "false_alarm_rate": _rate(detector, false_alarm_rate),
+        "threshold": threshold.value,
+        "pixel_threshold": pixel_threshold.value,
+        "normal_scores": detector.normal["score"],
+        "normal_maxima": detector.normal["maximum"],
+        "defective_scores": detector.defective,
+        "roi": detector.roi,
+        # A tile is cut out of a resized image, which has more than 8 bits.
+        "input": {
+            "name": "image",
+            "shape": ["N", "H", "W", 3],
+            "type": "float32" if tile else "uint8",
+            "channels": "RGB",
+        },
+        "outputs": {
+            "anomaly_map": {"shape": ["N", "H", "W"], "type": "float32"},
+            "anomaly_score": {"shape": ["N"], "type": "float32"},
+            "label": {"shape": ["N"], "type": "int64"},
+            "model_map": {"shape": ["N", height, width], "type": "float32"},
+        },
+    }

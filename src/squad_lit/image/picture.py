@@ -1,0 +1,89 @@
+"""Arrays in, pictures out. No files, no loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+
+# Dark to bright with monotonous lightness, no red against green: readable with any colour vision and in grey print.
+_ANCHORS = np.array(
+    [
+        [0, 0, 4],
+        [40, 11, 84],
+        [101, 21, 110],
+        [159, 42, 99],
+        [212, 72, 66],
+        [245, 125, 21],
+        [250, 193, 39],
+        [252, 255, 164],
+    ]
+)
+_CAPTION = 14  # px
+
+
+def colour_map(values: NDArray[Any], low: float, high: float) -> Picture:
+    """Colour a map on a fixed scale, so that the same value has the same colour in every picture.
+
+    Args:
+        values: ``(H, W)``.
+        low: Value of the darkest colour; what lies below has it too.
+        high: Value of the brightest colour.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
+    at = np.clip((values - low) / (high - low), 0, 1) * (len(_ANCHORS) - 1)
+    steps = np.arange(len(_ANCHORS))
+    return np.stack([np.interp(at, steps, _ANCHORS[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+
+
+def to_picture(image: NDArray[Any]) -> Picture:
+    """``(3, H, W)`` float in [0, 1] to ``(H, W, 3)`` uint8."""
+    return (np.clip(image, 0, 1).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
+
+def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 255, 255)) -> Picture:
+    """Draw the border of a mask ``(H, W)`` on a picture ``(H, W, 3)``; the line lies just outside the mask."""
+    inside = np.pad(mask.astype(bool), 1)
+    near = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
+    drawn = picture.copy()
+    drawn[near & ~inside[1:-1, 1:-1]] = colour
+    return drawn
+
+
+def panel(tiles: Mapping[str, Picture]) -> Picture:
+    """Pictures of one height side by side, each under its caption."""
+    columns = []
+    font = _font()
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    for caption, tile in tiles.items():
+        lacking = max(
+            0, round(ruler.textlength(caption, font=font)) + 6 - tile.shape[1]
+        )  # a caption that is cut is a wrong one
+        tile = np.pad(tile, ((0, 0), (0, lacking), (0, 0)))
+        strip = Image.new("RGB", (tile.shape[1], _CAPTION), "black")
+        ImageDraw.Draw(strip).text((3, 0), caption, fill="white", font=font)
+        columns.append(np.concatenate([np.asarray(strip), tile]))
+        columns.append(np.zeros((columns[-1].shape[0], 2, 3), np.uint8))
+    return np.concatenate(columns[:-1], axis=1)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """One that has the letters of most languages, because captions hold file names; Pillow's own has few."""
+    from matplotlib import font_manager
+
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 10)
+
+
+def stack(pictures: Sequence[Picture]) -> Picture:
+    """Pictures below each other, the narrow ones filled up with black."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([np.pad(p, ((0, 2), (0, width - p.shape[1]), (0, 0))) for p in pictures])

@@ -1,0 +1,165 @@
+"""From residuals and discriminator logits to a calibrated anomaly map and an anomaly score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Of maps, over all models.
+_KINDS = ("residual", "discriminator", "memory")
+
+
+class Anomaly(nn.Module):
+    """Brings the maps of a model to one scale, fuses them, and scores the image.
+
+    Each map is brought to the image's resolution and smoothed. Its mean and deviation over the pixels of *normal
+    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the kinds of maps; a kind of
+    several maps, one a group, is between their mean and their minimum. The score of an image is the mean of the highest
+    share of its pixels. No test image and no label has a part in any of this.
+
+    Args:
+        names: Of the maps, each a kind (``residual``, ``discriminator``, ``memory``), or a kind and a group
+            (``residual_low``).
+        sigma: Of the Gaussian that smooths the maps, in pixels of the map; 0 smooths nothing.
+        top: Share of the pixels whose mean is the score, in (0, 1].
+        weight: Of each kind of map; the weights of the kinds that there are are brought to a sum of 1.
+        agreement: Share of the minimum, in [0, 1], where a kind has several maps; their mean has the rest. What one
+            group alone finds unusual counts for less.
+
+    Raises:
+        ValueError: A number out of range, a kind of map without a weight, or the weight of a kind that is not known.
+    """
+
+    mean: Tensor
+    std: Tensor
+    calibrated: Tensor
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        sigma: float,
+        top: float,
+        weight: Mapping[str, float],
+        agreement: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= sigma < math.inf:
+            raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
+        if not 0 < top <= 1:
+            raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
+        if not 0 <= agreement <= 1:
+            raise ValueError(f"anomaly.agreement: expected a share in [0, 1], got {agreement}")
+        kinds = [_kind(name) for name in names]
+        if missing := sorted(set(kinds) - set(weight)):
+            raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
+        if unknown := sorted(set(weight) - set(_KINDS)):
+            raise ValueError(f"anomaly.weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
+        if not all(0 <= w < math.inf for w in weight.values()):
+            raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
+        total = sum(weight[kind] for kind in set(kinds))
+        if not 0 < total < math.inf:
+            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
+        self.sigma, self.top, self.agreement, self.names = sigma, top, agreement, list(names)
+        self.weights = {kind: weight[kind] / total for kind in kinds}
+        self.register_buffer("mean", torch.zeros(len(self.names)))
+        self.register_buffer("std", torch.ones(len(self.names)))
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
+        """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``.
+
+        In float32 even where the model computes in half precision: scores are compared in more digits than that has.
+        """
+        with torch.autocast(next(iter(raw.values())).device.type, enabled=False):
+            exact = {name: m.to(torch.promote_types(m.dtype, torch.float32)) for name, m in raw.items()}
+            return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in exact.items()}
+
+    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+        """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""
+        self.mean.copy_(mean)
+        # A map that is constant on normal images carries no scale: leave it as it is rather than divide by 0.
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+        self.calibrated.fill_(True)
+
+    def z_scores(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each map in units of its deviation on normal images."""
+        return {name: (maps[name] - self.mean[i]) / self.std[i] for i, name in enumerate(self.names)}
+
+    def forward(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Fuse and score.
+
+        Args:
+            maps: As :meth:`prepare` returns them.
+
+        Returns:
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, in deviations from normal; higher is more
+            anomalous.
+        """
+        z = self.z_scores(maps)
+        fused = []
+        for kind, weight in self.weights.items():
+            of_kind = torch.stack([z[name] for name in self.names if _kind(name) == kind])
+            fused.append(weight * ((1 - self.agreement) * of_kind.mean(0) + self.agreement * of_kind.amin(0)))
+        anomaly_map = torch.stack(fused).sum(0)
+        return anomaly_map, top_mean(anomaly_map, self.top)
+
+
+def _kind(name: str) -> str:
+    return name.split("_")[0]
+
+
+def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The root of the mean squared difference over channels of each group.
+
+    Args:
+        features: ``{group: (N, C, h, w)}``.
+        feature_recon: Their reconstruction.
+
+    Returns:
+        ``{"residual_<group>": (N, 1, h, w)}``.
+    """
+    return {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
+
+
+def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
+    """Mean of the highest share of the pixels, at least one: ``(N, H, W) -> (N,)``."""
+    flat = anomaly_map.flatten(1)
+    count = max(1, round(float(share * flat.shape[1])))  # float: while OpenVINO traces, a size is a tensor
+    return flat.topk(count, dim=1).values.mean(1)
+
+
+def resize_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear enlargement of ``(N, 1, h, w)`` to ``(N, 1, H, W)``."""
+    return F.interpolate(anomaly_map, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def enlarge(anomaly_map: Tensor, size: Sequence[int], sigma: float) -> Tensor:
+    """Bilinear enlargement of ``(N, 1, h, w)`` to ``(N, 1, H, W)``, then Gaussian smoothing, mirrored at the border.
+
+    Both are linear in rows and in columns, so that a matrix for each does them together: a fifth of the time of a
+    convolution at full resolution. The kernel is cut at four deviations.
+    """
+    height, width = size
+    reach = min(math.ceil(4 * sigma), min(height, width) - 1)
+    rows, columns = (
+        _enlarging_matrix(torch.eye(before, dtype=anomaly_map.dtype, device=anomaly_map.device), after, sigma, reach)
+        for before, after in zip(anomaly_map.shape[-2:], (height, width), strict=True)
+    )
+    return rows @ anomaly_map @ columns.T
+
+
+def _enlarging_matrix(unit: Tensor, length: int, sigma: float, reach: int) -> Tensor:
+    """What enlargement and smoothing along one axis do to each unit vector: ``(n, n) -> (length, n)``."""
+    enlarged = resize_map(unit[None, None], (length, unit.shape[1]))
+    if sigma == 0:
+        return enlarged[0, 0]
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)  # where the least sigma is not 0
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(unit)
+    padded = F.pad(enlarged, (0, 0, reach, reach), mode="reflect")
+    return F.conv2d(padded, kernel.view(1, 1, -1, 1))[0, 0]

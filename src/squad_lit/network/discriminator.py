@@ -1,0 +1,134 @@
+"""Discriminators: one segments synthetic anomalies on the residual (DRAEM's sense), one judges images (a GAN's)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from squad_lit.network.generator import MOST_WIDTH, NORM_GROUP, ResidualBlock, check_width
+
+
+class SegmentationDiscriminator(nn.Module):
+    """Anomaly logits from the residual between features and their reconstruction.
+
+    The absolute residual of each group (and, if asked, the features) is brought to ``width`` channels and to the finest
+    grid, passes a two-level U-shape, and is upsampled by learned layers. It is trained on synthetic anomalies, whose
+    masks are known.
+
+    Args:
+        channels: Channels of each group of features.
+        width: Channels inside, a multiple of 8 up to 1,024.
+        upsample: Doublings of the resolution after the finest grid.
+        feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
+            it also learns to judge by the residual alone. Between 0 and 1 the logit of a test image is the mean of what
+            it says with and without them: the features find more, the residual alone is not misled by the look of the
+            synthesis. 1: never shown, and no weights for them. 0: always shown.
+
+    Raises:
+        ValueError: A width that cannot be, an ``upsample`` outside [0, 4] or a dropout outside [0, 1].
+
+    Reference:
+        Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
+    """
+
+    def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
+        super().__init__()
+        check_width("discriminator.segmentation.width", width)
+        if not 0 <= upsample <= 4:  # the finest grid has a cell of 4 to 16 px
+            raise ValueError(f"discriminator.segmentation.upsample: expected 0 to 4 doublings, got {upsample}")
+        if not 0 <= feature_dropout <= 1:
+            raise ValueError(
+                f"discriminator.segmentation.feature_dropout: expected a probability in [0, 1], got {feature_dropout}"
+            )
+        self.feature_dropout = feature_dropout
+        self.residual_in = nn.ModuleDict({group: nn.Conv2d(c, width, 1) for group, c in channels.items()})
+        self.feature_in = nn.ModuleDict(
+            {group: nn.Conv2d(c, width, 1) for group, c in channels.items()} if feature_dropout < 1 else {}
+        )
+        self.fine = nn.Sequential(nn.Conv2d(width * len(channels), width, 3, padding=1), ResidualBlock(width))
+        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.merge = nn.Sequential(nn.Conv2d(2 * width, width, 1), ResidualBlock(width))
+        blocks: list[nn.Module] = []
+        for _ in range(upsample):
+            narrow = max(width // 2, 2 * NORM_GROUP)
+            blocks += [nn.ConvTranspose2d(width, narrow, 2, stride=2), nn.GroupNorm(narrow // NORM_GROUP, narrow)]
+            blocks += [nn.SiLU(), nn.Conv2d(narrow, narrow, 3, padding=1)]
+            width = narrow
+        self.up = nn.Sequential(*blocks, nn.GroupNorm(width // NORM_GROUP, width), nn.SiLU())
+        self.logit = nn.Conv2d(width, 1, 1)
+        # Anomalous pixels are rare: start from a probability of 1 %, so that the first steps are not spent on it.
+        nn.init.constant_(self.logit.bias, -4.6)  # type: ignore[arg-type]
+
+    def forward(self, features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> Tensor:
+        """Logits of "anomalous"; the caller detaches the reconstruction.
+
+        Args:
+            features: ``{group: (N, C, H, W)}`` of the image under test.
+            feature_recon: Their reconstruction.
+
+        Returns:
+            ``(N, 1, H', W')`` at the finest grid times ``2 ** upsample``.
+        """
+        parts = {g: project((features[g] - feature_recon[g]).abs()) for g, project in self.residual_in.items()}
+        if not self.feature_in:
+            return self._segment(parts)
+        shown = {group: project(features[group]) for group, project in self.feature_in.items()}
+        if self.training:
+            any_part = next(iter(parts.values()))
+            keep = torch.rand(len(any_part), 1, 1, 1, device=any_part.device) >= self.feature_dropout
+            return self._segment({group: part + keep * shown[group] for group, part in parts.items()})
+        if self.feature_dropout == 0:
+            return self._segment({group: part + shown[group] for group, part in parts.items()})
+        both = self._segment({group: torch.cat([part, part + shown[group]]) for group, part in parts.items()})
+        return both.unflatten(0, (2, -1)).mean(0)  # not chunk: its number would be fixed at export
+
+    def _segment(self, parts: Mapping[str, Tensor]) -> Tensor:
+        grid = max(part.shape[-2:] for part in parts.values())
+        x = torch.cat([part if part.shape[-2:] == grid else _resize(part, grid) for part in parts.values()], 1)
+        x = self.fine(x)
+        context = _resize(self.coarse(self.down(x)), grid)
+        x = self.merge(torch.cat([x, context], 1))
+        return self.logit(self.up(x))
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: a logit of "real" for each patch of an image, which sharpens the image reconstruction.
+
+    Args:
+        width: Channels after the first layer; doubled at each of the following ones, up to 1,024.
+        layers: Layers of stride 2.
+
+    Raises:
+        ValueError: Width or layers out of range.
+
+    Reference:
+        Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017; Esser et al.,
+        "Taming Transformers", CVPR 2021.
+    """
+
+    def __init__(self, *, width: int, layers: int) -> None:
+        super().__init__()
+        for name, value, most in (("width", width, MOST_WIDTH), ("layers", layers, 10)):
+            if not 1 <= value <= most:
+                raise ValueError(f"discriminator.patch.{name}: expected 1 to {most}, got {value}")
+        self.layers = layers
+        blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for _ in range(layers - 1):
+            # Instance statistics: with four images a batch those of a batch would be too noisy.
+            wider = min(2 * width, MOST_WIDTH)
+            blocks += [nn.Conv2d(width, wider, 4, stride=2, padding=1, bias=False)]
+            blocks += [nn.InstanceNorm2d(wider, affine=True), nn.LeakyReLU(0.2)]
+            width = wider
+        self.body = nn.Sequential(*blocks, nn.Conv2d(width, 1, 4, padding=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` in [0, 1] to ``(N, 1, H', W')`` logits."""
+        return self.body(image * 2 - 1)
+
+
+def _resize(x: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,124 @@
+"""Callbacks that show what a model does: histograms of the levels, curves, and pictures of test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from squad_lit.image.picture import Picture, colour_map, outline, to_picture
+from squad_lit.metric.curve import named
+from squad_lit.report.curve import curve_plot
+from squad_lit.report.logger import Board
+from squad_lit.report.panel import Panel, choose, name_all
+from squad_lit.system.file import write_json, write_picture, write_rows
+from squad_lit.training.detector import Detector
+from squad_lit.training.evaluation import gather
+
+
+def _boards(trainer: L.Trainer) -> list[Board]:
+    """The loggers that show more than numbers."""
+    return [logger for logger in trainer.loggers if isinstance(logger, Board)]
+
+
+class Levels(Callback):
+    """Shows, after each validation, how often each level of each scalar of a code occurs (see :mod:`.logger`)."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        prefix = "level_histogram/"
+        levels = {k.removeprefix(prefix): v for k, v in pl_module.measured.items() if k.startswith(prefix)}
+        for board in _boards(trainer) if levels else []:
+            board.show_levels(levels, pl_module.step)
+
+
+class Curves(Callback):
+    """Writes the curves of the test set, some 200 points each, and a picture of them.
+
+    Args:
+        folder: Where ``curves.json`` and ``curves.png`` are written.
+    """
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        if not trainer.is_global_zero:
+            return
+        curves = pl_module.evaluation.curves()
+        plain = {cat: {name: named(name, curve) for name, curve in own.items()} for cat, own in curves.items()}
+        write_json(self.folder / "curves.json", plain, indent=None)
+        if not any(curves.values()):
+            return
+        write_picture(self.folder / "curves.png", curve_plot(curves))
+        for board in _boards(trainer):
+            board.show_curves(curves, pl_module.step)
+
+
+class Panels(Callback):
+    """Writes pictures of test images: image, mask, residuals, discriminator map, fused map, reconstruction.
+
+    They are the first of each kind of defect, the normal images of the highest scores and the anomalous ones of the
+    lowest; ``panels.csv`` says which is which.
+
+    Args:
+        folder: Where ``panels.csv`` and ``panels/<category>_<defect>_<file>.png`` are written.
+        per_defect: Pictures of each kind of defect of each category, ``good`` included; the first ones.
+        worst: Pictures of the worst false alarms, and of the worst misses, of each category.
+        scale: Deviations from normal that have the brightest colour; the darkest is 0. The same for every picture.
+
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    def __init__(self, *, folder: str, per_defect: int, worst: int, scale: float) -> None:
+        if per_defect < 0 or worst < 0 or scale <= 0:
+            raise ValueError(
+                f"callback.panels: expected per_defect >= 0, worst >= 0 and scale > 0, got {per_defect}, {worst} and "
+                f"{scale}"
+            )
+        self.folder, self.scale = Path(folder), scale
+        self._number = {"per_defect": per_defect, "worst": worst}
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._chosen: list[Panel] = []
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        scores, labels = outputs["anomaly_score"].tolist(), batch["label"].tolist()
+        words = {key: batch[key] for key in ("image_path", "category", "defect")}
+        new = {
+            index: Panel(index, **{k: v[i] for k, v in words.items()}, label=labels[i], anomaly_score=scores[i])
+            for i, index in enumerate(batch["index"].tolist())
+        }
+        self._chosen = choose([*self._chosen, *new.values()], **self._number)
+        for i, p in enumerate(new.values()):
+            if p.choice:
+                p.tiles = self._draw(outputs, batch, i)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        found = gather({p.index: p for p in self._chosen})
+        if not found:
+            return
+        panels = choose(found.values(), **self._number)
+        name_all(panels)
+        (self.folder / "panels").mkdir(parents=True, exist_ok=True)
+        for p in panels:
+            write_picture(self.folder / "panels" / p.name, p.picture())
+        write_rows(self.folder / "panels.csv", [p.row() for p in panels])
+        for board in _boards(trainer):
+            board.show_panels(panels, pl_module.step)
+
+    def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> dict[str, Picture]:
+        image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()
+        heat = {k: colour_map(v[i].cpu().numpy(), 0, self.scale) for k, v in outputs.items() if v[i].ndim == 2}
+        fused = outline(heat.pop("anomaly_map"), mask)
+        tiles = {"image": to_picture(image), "mask": to_picture(mask[None].repeat(3, 0)), **heat, "fused": fused}
+        if "image_recon" in outputs:
+            tiles["reconstruction"] = to_picture(outputs["image_recon"][i].cpu().numpy())
+        return tiles

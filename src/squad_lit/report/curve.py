@@ -1,0 +1,84 @@
+"""Curves and histograms, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from squad_lit.image.picture import Picture
+from squad_lit.metric.curve import AXES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 640, height: int = 240) -> Picture:
+    """How many values lie where, the highest ones marked by a line each.
+
+    Args:
+        values: At least one.
+        marked: How many of the highest get a line.
+        label: What the values are.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+
+    Returns:
+        ``(height, width, 3)`` uint8.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(values, bins=min(60, 10 + len(values) // 5), color="0.6")
+    for value in sorted(values)[-marked:]:
+        axes.axvline(value, color="C3", linewidth=1)
+    axes.set_yscale("symlog", linthresh=1)  # one image at the far end has to be seen beside hundreds
+    axes.set_xlabel(label)
+    axes.set_ylabel("images")
+    return _pixels(figure, dpi=100)
+
+
+def curve_figure(lines: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str] | None = None) -> Figure:
+    """ROC, precision-recall and per-region-overlap curves, a plot for each kind of curve.
+
+    Args:
+        lines: For each line (a category, or a model) its curves by name, each a pair of x and y; see
+            :mod:`squad_lit.metric.curve`.
+        colours: Of each line; none given: those of matplotlib, in turn.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for curves in lines.values() for name in curves))
+    figure = Figure(figsize=(2.6 * max(1, len(names)), 2.6), layout="constrained")
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(1, len(names), number)
+        for label, curves in lines.items():
+            if name in curves:
+                axes.plot(*curves[name], label=label, linewidth=1, color=(colours or {}).get(label))
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        x, y = AXES[name.rpartition("_")[2]]
+        axes.set_xlabel(x.replace("_", " "), fontsize=8)
+        axes.set_ylabel(y.replace("_", " "), fontsize=8)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(left=0)
+        axes.tick_params(labelsize=7)
+    if names and len(lines) > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), fontsize=7, frameon=False)
+    return figure
+
+
+def curve_plot(lines: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """As :func:`curve_figure`, as a picture ``(H, W, 3)``."""
+    return _pixels(curve_figure(lines), dpi=110)
+
+
+def _pixels(figure: Figure, dpi: int) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

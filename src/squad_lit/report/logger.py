@@ -1,0 +1,214 @@
+"""Where a run is watched: W&B and TensorBoard, with the same sections and pictures, and a CSV file that goes on."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from squad_lit.metric.curve import AXES, Curve
+from squad_lit.network.quantizer import chosen_by
+from squad_lit.report.curve import curve_plot
+from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS, Panel
+from squad_lit.system.file import read_rows
+
+# What stands in which section, by the first word after train/, val/ or test/; the rest of train/ are losses and
+# everything else is a metric.
+CODES = ("copy_ratio", "codebook_usage", "perplexity", "feature_error")
+TRAINING = ("lr", "images_per_second", "adversarial_weight")
+
+
+@runtime_checkable
+class Board(Protocol):
+    """A logger that shows more than numbers."""
+
+    def show_panels(self, panels: Sequence[Panel], step: int) -> None:
+        """Pictures of test images."""
+
+    def show_curves(self, curves: Mapping[str, Mapping[str, Curve]], step: int) -> None:
+        """Curves of each category by name."""
+
+    def show_levels(self, levels: Mapping[str, Sequence[Sequence[float]]], step: int) -> None:
+        """Of each group and each of its scalars, the share of each level."""
+
+
+def board_key(key: str) -> str:
+    """``section/name``, with one slash, so that a board's own way to group by prefix makes the sections.
+
+    Example:
+        >>> [board_key(key) for key in ("train/feature/low", "val/copy_ratio/low", "train/lr/generator", "test/psnr")]
+        ['losses/feature_low', 'codes/copy_ratio_low', 'training/lr_generator', 'metrics/psnr']
+    """
+    stage, _, name = key.partition("/")
+    first = name.split("/")[0]
+    section = "codes" if first in CODES else "training" if first in TRAINING else "metrics"
+    if section == "metrics" and stage == "train":
+        section = "losses"
+    return f"{section}/{name.replace('/', '_')}"
+
+
+def _sections(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {board_key(key): value for key, value in metrics.items() if "/" in key}  # Lightning adds its epoch
+
+
+class Wandb(WandbLogger):
+    """Weights & Biases, with the project's own step as the axis and a run named by category and quantiser.
+
+    Args:
+        name: Of the run; null: from its configuration.
+        options: Those of :class:`lightning.pytorch.loggers.WandbLogger`.
+    """
+
+    def __init__(self, *, name: str | None = None, **options: Any) -> None:
+        super().__init__(name=name, **options)
+        del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        assert isinstance(params, dict)
+        self._wandb_init["name"] = self._wandb_init["name"] or run_name(params)
+        super().log_hyperparams(params)
+        # Lightning's global_step, the axis that its logger sets, counts the steps of both optimisers.
+        self.experiment.define_metric("step", hidden=True)
+        self.experiment.define_metric("*", step_metric="step", overwrite=True)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._log(_sections(metrics), step)
+
+    @rank_zero_only
+    def show_panels(self, panels: Sequence[Panel], step: int) -> None:
+        from wandb import Image, Table
+
+        captions = list(dict.fromkeys(caption for p in panels for caption in p.tiles))
+        rows = [p.row() for p in panels]
+        table = Table([*rows[0], *captions])
+        for p, row in zip(panels, rows, strict=True):
+            table.add_data(*row.values(), *(Image(p.tiles[caption], file_type="jpg") for caption in captions))
+        # The table's pictures wait for `wandb sync` in W&B's own folder; these lie in the run's folder.
+        pictures = {
+            f"maps/{choice.replace(' ', '_')}": [
+                Image(p.picture(), caption=p.name, file_type="jpg") for p in panels if choice in p.choice
+            ]
+            for choice in (FIRST, FALSE_ALARM, MISS)
+        }
+        self._log({"maps/panels": table} | {key: own for key, own in pictures.items() if own}, step)
+
+    @rank_zero_only
+    def show_curves(self, curves: Mapping[str, Mapping[str, Curve]], step: int) -> None:
+        from wandb import plot
+
+        for name in dict.fromkeys(name for own in curves.values() for name in own):
+            own = {category: c[name] for category, c in curves.items() if name in c}
+            x, y = AXES[name.rpartition("_")[2]]
+            chart = plot.line_series(
+                xs=[c.x.tolist() for c in own.values()],
+                ys=[c.y.tolist() for c in own.values()],
+                keys=list(own),
+                title=f"{name}: {y} against {x}",
+                xname=x,
+            )
+            self._log({f"metrics/{name}": chart}, step)
+
+    @rank_zero_only
+    def show_levels(self, levels: Mapping[str, Sequence[Sequence[float]]], step: int) -> None:
+        from wandb import Histogram
+
+        histograms = {
+            f"codes/levels_{group}_{i}": Histogram(np_histogram=(np.asarray(share), np.arange(len(share) + 1)))
+            for group, scalars in levels.items()
+            for i, share in enumerate(scalars)
+        }
+        self._log(histograms, step)
+
+    def _log(self, values: Mapping[str, Any], step: int | None) -> None:
+        if values:
+            self.experiment.log({**values, "step": step})
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """Category and quantiser, or model where nothing is quantised, of a resolved configuration.
+
+    Example:
+        >>> run_name({"dataset": {"category": ["a", "b"]}, "model": {"_target_": "squad_lit.training.memory.Memory"}})
+        'a+b memory'
+    """
+    category, model = config["dataset"]["category"], config["model"]
+    word = str(model["_target_"]).rpartition(".")[2].lower()
+    if word == "squad":  # another model's configuration may name a quantiser that it does not use
+        word = chosen_by(model["generator"]["quantizer"]["_target_"]) + (" hybrid" if model.get("memory") else "")
+    return f"{category if isinstance(category, str) else '+'.join(category)} {word}"
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard, with the same sections; see :class:`lightning.pytorch.loggers.TensorBoardLogger`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics(_sections(metrics), step)
+
+    @rank_zero_only
+    def show_panels(self, panels: Sequence[Panel], step: int) -> None:
+        for p in panels:
+            self.experiment.add_image(f"maps/{p.name.removesuffix('.png')}", p.picture(), step, dataformats="HWC")
+
+    @rank_zero_only
+    def show_curves(self, curves: Mapping[str, Mapping[str, Curve]], step: int) -> None:
+        self.experiment.add_image("metrics/curves", curve_plot(curves), step, dataformats="HWC")
+
+    @rank_zero_only
+    def show_levels(self, levels: Mapping[str, Sequence[Sequence[float]]], step: int) -> None:
+        for group, scalars in levels.items():
+            for i, share in enumerate(scalars):
+                level = np.arange(len(share))
+                self.experiment.add_histogram_raw(
+                    f"codes/levels_{group}_{i}",
+                    min=0,
+                    max=len(share) - 1,
+                    num=sum(share),
+                    sum=float(level @ np.asarray(share)),
+                    sum_squares=float(level**2 @ np.asarray(share)),
+                    bucket_limits=(level + 0.5).tolist(),
+                    bucket_counts=list(share),
+                    global_step=step,
+                )
+
+
+class ResumableCSVLogger(CSVLogger):
+    """Lightning's CSV, which goes on with its file when a run is resumed in its own folder, instead of replacing it.
+
+    Args:
+        save_dir: Of the run.
+        resume: The checkpoint that is continued; None: the file starts anew.
+    """
+
+    def __init__(self, *, save_dir: str, resume: str | None) -> None:
+        super().__init__(save_dir, name="", version="csv")
+        path = Path(self.log_dir) / "metrics.csv"
+        self._before: list[dict[str, Any]] = []
+        if resume is not None and path.exists():
+            self._before = [{k: v for k, v in row.items() if v} for row in read_rows(path)]
+            self._rewrite(self._before)  # at once: Lightning's writer has deleted the file
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        if self._before and step is not None and any(key.startswith("train/") for key in metrics):
+            # Steps after the checkpoint are run, and logged, a second time.
+            self._rewrite([row for row in self._before if float(row["step"]) < step])
+            self._before = []
+        super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
+            writer = self.experiment
+        Path(writer.metrics_file_path).unlink(missing_ok=True)
+        writer.metrics = rows + writer.metrics
+        writer.save()

@@ -1,0 +1,91 @@
+"""Ranks normal training images by anomaly score, because a folder of good parts often holds a few bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from squad_lit.image.picture import colour_map, panel, stack, to_picture
+from squad_lit.report.curve import histogram
+from squad_lit.run.command import instantiate
+from squad_lit.system.file import write_picture, write_rows
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from squad_lit.training.detector import Detector
+
+# Suspects in the picture: the highest scores, and for comparison as many in the middle.
+SHOWN = 6
+
+
+def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
+    """Score all normal training images with a trained model, those included that were held out of the training.
+
+    A bad image that was trained on is partly learned, so its score is lower than it would be unseen: the order is what
+    counts, and a second look at the top of the list.
+
+    Args:
+        config: With ``checkpoint``.
+        folder: Gets ``suspects.csv`` and ``suspects.png``: for each category a histogram of the scores, the first
+            suspects, and for comparison images from the middle.
+
+    Returns:
+        A row an image, category by category, highest score first: ``image_path``, ``category``, ``anomaly_score``.
+    """
+    import torch
+    from torch.utils.data import ConcatDataset, DataLoader
+    from tqdm import tqdm
+
+    from squad_lit.training import checkpoint
+
+    if config.callback.panels is None:
+        raise ValueError("callback.panels=null: the suspects are drawn with callback.panels.scale; leave it out")
+    everything = {"limit_train": None} | ({"test_fraction": 0} if "test_fraction" in config.dataset else {})
+    data = instantiate(config.dataset, **everything)
+    data.prepare_data()
+    data.setup()
+    module = checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
+    module.check_data(data.categories, data.image_size)
+    images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
+    rows: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for batch in tqdm(DataLoader(images, batch_size=config.dataset.batch_size), desc="training images"):
+            scores = module.predict(batch["image"])[1].tolist()
+            pairs = zip(batch["image_path"], batch["category"], scores, strict=True)
+            rows += [
+                {"image_path": p, "category": c, "anomaly_score": s, "at": len(rows) + i}
+                for i, (p, c, s) in enumerate(pairs)
+            ]
+        rows.sort(key=lambda row: (data.categories.index(row["category"]), -row["anomaly_score"]))
+        strips = []
+        for category in data.categories:
+            own = [row for row in rows if row["category"] == category]
+            strips += _draw_suspects(module, images, own, category, config.callback.panels.scale)
+    for row in rows:
+        del row["at"]
+    write_rows(folder / "suspects.csv", rows)
+    write_picture(folder / "suspects.png", stack(strips))
+    print(f"\nall {len(rows)} images: {folder / 'suspects.csv'}; pictures of the first: {folder / 'suspects.png'}")
+    return rows
+
+
+def _draw_suspects(
+    module: Detector, images: Dataset[dict[str, Any]], rows: list[dict[str, Any]], category: str, scale: float
+) -> list[Any]:
+    """A category's histogram and strips of images with their maps; prints the first suspects."""
+    scores = [row["anomaly_score"] for row in rows]
+    shown = min(SHOWN, len(rows))
+    strips = [histogram(scores, shown, f"{category}: anomaly score of the good images; red: the {shown} below")]
+    middle = max(shown, (len(rows) - SHOWN) // 2)
+    for number, row in [*enumerate(rows[:shown]), *enumerate(rows[middle : middle + SHOWN], middle)]:
+        image = images[row["at"]]["image"]
+        heat, _ = module.predict(image[None])
+        name = f"{number + 1} of {len(rows)}: {Path(row['image_path']).name}, score {row['anomaly_score']:.1f}"
+        strips.append(panel({name: to_picture(image.numpy()), "": colour_map(heat[0].numpy(), 0, scale)}))
+        if number < shown:
+            print(f"{row['anomaly_score']:8.2f}  {row['image_path']}")
+    return strips

@@ -1,0 +1,67 @@
+"""Seed, versions, commit, device, memory: what one must know to repeat a run."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from squad_lit.run.job import config_hash
+
+if TYPE_CHECKING:
+    import torch
+
+
+def about(config: DictConfig, started: float, device: torch.device) -> dict[str, Any]:
+    """Seed, versions, commit, device: what one must know to repeat the run."""
+    import torch
+
+    packages = ("squad_lit", "torch", "lightning", "timm", "hydra-core", "numpy")
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
+    return {
+        "seed": config.seed,
+        "seconds": time.perf_counter() - started,
+        "commit": _commit(),
+        "versions": {name: _version(name) for name in packages} | {"python": platform.python_version()},
+        "device": f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(),
+        "config_hash": config_hash(config),
+        "command": shlex.join(["python", "-m", "squad_lit.train", *overrides]),
+    }
+
+
+def _commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "describe", "--always", "--dirty"]
+    return (
+        subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+        or None
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak memory of this process, and of the GPU where one is used, in MiB."""
+    import torch
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {"peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    if torch.cuda.is_initialized():
+        figures["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return figures

@@ -1,0 +1,202 @@
+"""A search for options with Optuna: each trial is a job with a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from squad_lit.run import lock
+from squad_lit.run.command import check_options, check_overrides
+from squad_lit.run.config import CONF
+from squad_lit.run.job import Job, check_gpu, wait
+from squad_lit.run.sweep import check_objective, is_cost, objective
+from squad_lit.system.file import make_folder, write_rows
+
+if TYPE_CHECKING:
+    import optuna
+
+_FAILURES = (ValueError, OSError, HydraException)  # of a trial: they end no search
+_OVERRIDES = "overrides"  # attribute of the study: what it searches, to be refused under another command
+
+
+def search(
+    folder: Path, overrides: Sequence[str], *, trials: int, jobs: int, gpus: list[str] | None, seed: int
+) -> optuna.Study:
+    """Run trials until there are as many as asked for, and keep them in ``study.journal`` and ``trials.csv``.
+
+    A trial whose objective is undefined, whose values do not go together, or whose job fails, counts as failed: no
+    value is made up for it.
+
+    Args:
+        folder: Of the study.
+        overrides: Of ``squad_lit.train``, those with a sweep included.
+        trials: In all, those of earlier calls included.
+        jobs: Side by side.
+        gpus: One for each job; None: the jobs find their devices themselves.
+        seed: Of the proposals.
+
+    Raises:
+        ValueError: Nothing to search, a value that is wrong by itself, or overrides that do not go together or not with
+            the study in the folder, or another search that runs there.
+    """
+    fixed, space = _parse(overrides)
+    first = {key: _ends(d)[0] for key, d in space.items()}
+    # A wrong value shows before the first trial and not in the middle of the search.
+    tried = dict.fromkeys(tuple((first | {key: value}).items()) for key, d in space.items() for value in _ends(d))
+    configs = [_compose([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
+    name = configs[0].objective
+    check_objective(name, configs)
+    if gpus is not None:
+        for config in configs:
+            check_gpu(config)
+    make_folder(folder)
+    with lock.hold(folder):
+        study = _open(folder, [*overrides], is_cost(name), seed)
+        _run(study, folder, fixed, space, name, trials=trials, jobs=jobs, gpus=gpus)
+    return study
+
+
+def _run(
+    study: optuna.Study,
+    folder: Path,
+    fixed: Sequence[str],
+    space: dict[str, Any],
+    name: str,
+    *,
+    trials: int,
+    jobs: int,
+    gpus: list[str] | None,
+) -> None:
+    # Trials that were interrupted come first, in their folders.
+    waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
+    running: dict[Job, int] = {}
+    try:
+        while True:
+            while len(running) < jobs and (waiting or len(study.trials) < trials):
+                number = waiting.pop(0) if waiting else study.ask(space).number
+                values = [f"{key}={value}" for key, value in study.trials[number].params.items()]
+                print(f"trial {number}: {' '.join(values)}", flush=True)
+                arguments = [*fixed, *values]
+                place = folder / str(number)
+                place.mkdir(exist_ok=True)
+                try:
+                    job = Job(place, _compose(arguments), arguments, gpus=gpus, quiet=jobs > 1)
+                except _FAILURES as error:
+                    _fail(study, number, error, place)
+                else:
+                    running[job] = number
+            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
+            if not running:
+                return
+            for job in wait(list(running)):
+                _tell(study, running.pop(job), job, name)
+    finally:
+        for job in running:  # after an error: none is left behind
+            job.send(signal.SIGTERM)
+
+
+def _tell(study: optuna.Study, number: int, job: Job, name: str) -> None:
+    try:
+        value = objective(job.figures(), name)
+        if math.isnan(value):
+            raise ValueError(f"{name} is undefined")
+    except _FAILURES as error:
+        _fail(study, number, error, job.folder)
+    else:
+        print(f"trial {number}: {name} {value:.4f}", flush=True)
+        study.tell(number, value)
+
+
+def _fail(study: optuna.Study, number: int, error: Exception, folder: Path) -> None:
+    from optuna.trial import TrialState
+
+    print(f"trial {number} failed: {error}; see {folder}", file=sys.stderr)
+    study.tell(number, state=TrialState.FAIL)
+
+
+def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int) -> optuna.Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        study_name="squad_lit",
+        load_if_exists=True,
+        direction="minimize" if smaller_is_better else "maximize",
+    )
+    # Other proposals in each call, and the same in each repetition of it; the trials that run count as well.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), constant_liar=True)
+    before = study.user_attrs.get(_OVERRIDES, overrides)
+    if before != overrides:
+        raise ValueError(
+            f"{folder} has a search of {' '.join(before)}; go on with the same, or choose another --output"
+        )
+    study.set_user_attr(_OVERRIDES, overrides)
+    return study
+
+
+def _parse(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Overrides without a sweep, and for each of the others Optuna's distribution."""
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
+    if not space:
+        raise ValueError("nothing to search: give an option several values, such as 'model.fsq.jitter=interval(0,0.2)'")
+    return [str(o.input_line) for o in parsed if not o.is_sweep_override()], space
+
+
+def _distribution(override: Override) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep = override.value()
+    log = isinstance(sweep, IntervalSweep | RangeSweep) and "log" in sweep.tags
+    if isinstance(sweep, IntervalSweep):
+        low, high = sweep.start, sweep.end
+        assert low is not None
+        assert high is not None
+        if isinstance(low, int) and isinstance(high, int):  # int(interval(1,9)); without int() they are floats
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
+    # Texts as the command line takes them: Optuna knows no lists.
+    choices = list(itertools.islice(override.sweep_string_iterator(), 1000))
+    if isinstance(sweep, RangeSweep) and all(isinstance(n, int) for n in (sweep.start, sweep.stop, sweep.step)):
+        step = 1 if log else int(choices[1]) - int(choices[0]) if len(choices) > 1 else 1
+        return IntDistribution(int(choices[0]), int(choices[-1]), log=log, step=step)
+    return CategoricalDistribution(choices)
+
+
+def _ends(distribution: Any) -> Sequence[Any]:
+    """All choices, or the lowest and the highest number."""
+    return distribution.choices if hasattr(distribution, "choices") else (distribution.low, distribution.high)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The configuration of a trial, checked as far as it can be without data."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = hydra.compose("train", overrides, return_hydra_config=True)
+        if whole.hydra.sweeper.params:
+            raise ValueError("a search takes no experiment that is a sweep itself: give its data set and category")
+        config = hydra.compose("train", overrides)
+    check_options(config)
+    check_overrides(config, overrides)
+    return config
+
+
+def _rows(study: optuna.Study, name: str, keys: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"number": trial.number, "state": trial.state.name.lower(), name: trial.value}
+        | {key: trial.params.get(key) for key in keys}
+        for trial in study.trials
+    ]

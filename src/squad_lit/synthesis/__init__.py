@@ -1,0 +1,1 @@
+"""Synthetic anomalies and views of normal images, drawn from an explicit generator."""

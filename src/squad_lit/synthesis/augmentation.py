@@ -1,0 +1,69 @@
+"""Views of normal training images: small changes of pose and light that leave a good part good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from squad_lit.image.tile import Window
+
+_WHOLE = slice(None), slice(None)
+
+
+class Augmentation:
+    """Random flips, rotation, shift, zoom and brightness; what leaves the image is mirrored in.
+
+    Args:
+        flip: Any of ``horizontal`` and ``vertical``; each is applied to half of the views.
+        rotation: Largest angle, in degrees.
+        shift: Largest shift, as a share of the side.
+        zoom: Largest change of scale, as a share.
+        brightness: Largest change of brightness, as a factor minus one.
+
+    Raises:
+        ValueError: A flip that is not known, or a number out of range.
+    """
+
+    def __init__(self, *, flip: Sequence[str], rotation: float, shift: float, zoom: float, brightness: float) -> None:
+        if unknown := sorted(set(flip) - {"horizontal", "vertical"}):
+            raise ValueError(f"augmentation.flip: expected any of [horizontal, vertical], got {unknown}")
+        for name, value, most in (
+            ("rotation", rotation, 180),
+            ("shift", shift, 0.5),
+            ("zoom", zoom, 0.5),
+            ("brightness", brightness, 0.5),
+        ):
+            if not 0 <= value <= most:
+                raise ValueError(f"augmentation.{name}: expected a number in [0, {most}], got {value}")
+        self.flip, self.rotation, self.shift, self.zoom, self.brightness = flip, rotation, shift, zoom, brightness
+
+    def __call__(self, image: Tensor, rng: np.random.Generator, window: Window = _WHOLE) -> Tensor:
+        """A part of a view of an image.
+
+        Args:
+            image: ``(3, H, W)`` in [0, 1].
+            rng: The only source of randomness.
+            window: Rows and columns of the part; of a large image only these are computed.
+
+        Returns:
+            The part, ``(3, height, width)`` in [0, 1].
+        """
+        flip = [d for d, name in ((-1, "horizontal"), (-2, "vertical")) if name in self.flip and rng.random() < 0.5]
+        image = image.flip(flip) if flip else image
+        angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation))
+        scale = 1 + rng.uniform(-self.zoom, self.zoom)
+        shift = rng.uniform(-2 * self.shift, 2 * self.shift, 2)
+        factor = 1 + rng.uniform(-self.brightness, self.brightness)
+        if self.rotation or self.zoom or self.shift:
+            h, w = image.shape[-2:]
+            c, s = np.cos(angle) / scale, np.sin(angle) / scale
+            matrix = torch.tensor([[[c, -s * h / w, shift[0]], [s * w / h, c, shift[1]]]], dtype=image.dtype)
+            grid = F.affine_grid(matrix, [1, 3, h, w], align_corners=False)[:, *window]
+            part = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+        else:
+            part = image[:, *window]
+        return (part * factor).clamp(0, 1)

@@ -1,0 +1,169 @@
+"""Synthetic anomalies for training.
+
+Everything here is NumPy in and NumPy out with an explicit generator, so that a sample depends on its seed alone. Images
+are ``(H, W, 3)`` float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from squad_lit.synthesis.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
+from squad_lit.synthesis.texture import Textures, packaged_textures
+
+# A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
+VISIBLE = 0.025
+# What differs from the background by less than this share of the object's difference is its shadow.
+_SHADOW = 0.4
+
+
+class Synthesis:
+    """Draws synthetic anomalies that span gross to hair-thin.
+
+    A sample is, with probability ``gross``, a texture or a displaced part of a normal image in a Perlin mask of up to
+    ``gross_area`` of the image; otherwise it is one to ``fine_count`` small defects that start on the estimated
+    foreground (and may reach beyond it), whose areas are log-uniform.
+
+    Args:
+        kinds: Weight of each kind of small defect: any of ``patch, own, tone, smear, stain, dent, warp, scratch,
+            missing``.
+        gross: Probability of a gross defect.
+        gross_area: Largest share of the image that a gross defect covers.
+        fine_area: Smallest area in px and largest area as a share of the image, of a small defect.
+        fine_count: Most small defects in an image.
+        opacity: Range of the opacity of what is pasted.
+        texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones. They are
+            read when they are drawn.
+
+    Raises:
+        ValueError: An unknown kind, no kind with a weight, a number out of range, or a file in ``texture_dir`` that is
+            no image.
+        FileNotFoundError: ``texture_dir`` does not exist or holds no image.
+    """
+
+    def __init__(
+        self,
+        *,
+        kinds: Mapping[str, float],
+        gross: float,
+        gross_area: float,
+        fine_area: Sequence[float],
+        fine_count: int,
+        opacity: Sequence[float],
+        texture_dir: str | None = None,
+    ) -> None:
+        if unknown := sorted(set(kinds) - set(KINDS)):
+            raise ValueError(f"synthesis.kinds: unknown {unknown}; known: {sorted(KINDS)}")
+        if min(kinds.values(), default=0) < 0 or not 0 < sum(kinds.values()) < math.inf:
+            raise ValueError(f"synthesis.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
+        if len(fine_area) != 2:
+            raise ValueError(
+                f"synthesis.fine_area: expected [smallest in px, largest as share of the image], got {list(fine_area)}"
+            )
+        shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1]}
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"synthesis.{name}: expected a share in [0, 1], got {value}")
+        for name, value, most in (("fine_count", fine_count, 100), ("fine_area[0]", fine_area[0], 10_000)):
+            if not 1 <= value <= most:
+                raise ValueError(f"synthesis.{name}: expected 1 to {most}, got {value}")
+        if len(opacity) != 2 or not 0 < opacity[0] <= opacity[1] <= 1:
+            raise ValueError(f"synthesis.opacity: expected a range in (0, 1], got {list(opacity)}")
+        self.names = list(kinds)
+        self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())
+        self.gross, self.gross_area = gross, gross_area
+        self.fine_area, self.fine_count, self.opacity = fine_area, fine_count, (opacity[0], opacity[1])
+        self._textures = None if texture_dir is None else Textures(texture_dir)
+
+    @property
+    def textures(self) -> Sequence[Array]:
+        """Those of ``texture_dir``, or the packaged ones: read on first use, because a prediction needs none."""
+        return packaged_textures() if self._textures is None else self._textures
+
+    def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
+        """Corrupt an image.
+
+        Args:
+            image: ``(H, W, 3)`` float32 in [0, 1].
+            others: Normal images of the same category and size, as a source of displaced parts; may be empty.
+            rng: The only source of randomness.
+
+        Returns:
+            The corrupted image, and the mask ``(H, W)`` of the pixels that changed visibly; never empty.
+        """
+        foreground, background = estimate_foreground(image)
+        scene = Scene(image, foreground, background, others, self.textures, rng)
+        for _ in range(8):  # a draw may change nothing, e.g. a grey tone on grey
+            changed = (self._gross if rng.random() < self.gross else self._fine)(scene).astype(np.float32)
+            mask = changed_pixels(image, changed)
+            if mask.sum() >= self.fine_area[0] / 2:
+                return changed, mask
+        opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far: this changes any image
+        changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
+        return changed, changed_pixels(image, changed)
+
+    def _gross(self, scene: Scene) -> Array:
+        rng = scene.rng
+        noise = perlin(scene.image.shape[:2], 2.0 ** rng.uniform(1, 5, 2), rng)
+        shape = noise > np.quantile(noise, 1 - rng.uniform(min(0.02, self.gross_area), self.gross_area))
+        if not scene.foreground.all() and rng.random() < 0.7:
+            shape &= scene.foreground
+        fill = pasted(scene) if rng.random() < 0.7 else own(scene)
+        return blend(scene.image, fill, shape.astype(np.float32), rng.uniform(*self.opacity))
+
+    def _fine(self, scene: Scene) -> Array:
+        rng = scene.rng
+        smallest = self.fine_area[0]
+        low, high = np.log(smallest), np.log(max(smallest, self.fine_area[1] * scene.foreground.size))
+        for _ in range(rng.integers(1, self.fine_count + 1)):
+            kind = KINDS[self.names[rng.choice(len(self.names), p=self.weights)]]
+            area = float(np.exp(rng.uniform(low, high)))
+            scene = scene._replace(image=kind(scene, area, rng.uniform(*self.opacity)))
+        return scene.image
+
+
+def estimate_foreground(image: Array) -> tuple[Mask, Array]:
+    """Where the object is, if it lies on a plain background; everywhere otherwise.
+
+    The background is a quadratic surface, because lighting is rarely even, fitted to the colours along the border.
+
+    Args:
+        image: ``(H, W, 3)`` float32 in [0, 1].
+
+    Returns:
+        Mask ``(H, W)``, and the background ``(H, W, 3)``.
+    """
+    h, w = image.shape[:2]
+    y, x = (a.astype(np.float32) for a in np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij"))
+    surface = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1)
+    border = np.zeros((h, w), bool)
+    border[::4, [1, -2]] = border[[1, -2], ::4] = True
+    terms, colours = surface[border], image[border]
+    keep = np.ones(len(terms), bool)
+    for _ in range(2):  # the second fit leaves out what crosses the border: a part of the object, a hook, a shadow
+        weights = np.linalg.lstsq(terms[keep], colours[keep], rcond=None)[0]
+        error = np.abs(terms @ weights - colours).mean(1)
+        keep = error <= max(0.03, float(np.median(error)) * 3)
+    background = (surface.reshape(-1, 6) @ weights).reshape(image.shape).clip(0, 1).astype(np.float32)
+    everywhere = np.ones((h, w), bool)
+    if keep.mean() < 0.7:
+        return everywhere, background
+    noise = float(np.median(error[keep]))
+    # At half the resolution: this is done for every synthetic image.
+    away = ndimage.uniform_filter(np.abs(image - background)[::2, ::2].mean(2), 3)
+    found = away > max(0.06, 4 * noise)
+    if found.any():  # soft shadows are far nearer to the background than the object that throws them
+        found = away > max(0.06, 4 * noise, _SHADOW * float(np.quantile(away[found], 0.9)))
+    found = ndimage.binary_dilation(ndimage.binary_fill_holes(ndimage.binary_closing(found)))
+    found = found.repeat(2, 0).repeat(2, 1)[:h, :w]
+    return (found, background) if 0.02 < found.mean() < 0.95 else (everywhere, background)
+
+
+def changed_pixels(before: Array, after: Array) -> Mask:
+    """Pixels that changed visibly, with pinholes closed; both images ``(H, W, 3)`` in [0, 1]."""
+    changed = np.abs(after - before).mean(2) > VISIBLE
+    return changed | ndimage.binary_closing(changed, np.ones((3, 3), bool))

@@ -1,0 +1,1 @@
+"""LightningModules, what they train from, how they are measured, and what a checkpoint keeps."""

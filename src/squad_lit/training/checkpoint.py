@@ -1,0 +1,135 @@
+"""What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
+
+A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
+needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list
+are made.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from squad_lit.training.detector import Detector
+
+KEY = "squad_lit"
+VERSION = 4
+# Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
+_ALLOWED = (
+    "squad_lit.training.squad",
+    "squad_lit.training.memory",
+    "squad_lit.network.patch_memory",
+    "squad_lit.network.backbone",
+    "squad_lit.network.generator",
+    "squad_lit.network.discriminator",
+    "squad_lit.network.quantizer",
+    "squad_lit.network.anomaly",
+    "squad_lit.training.pool",
+    "squad_lit.synthesis.image",
+    "squad_lit.synthesis.augmentation",
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+)
+# Arguments that name what only a training reads.
+_FILES = ("weights", "texture_dir")
+
+
+def build(config: Any) -> Any:
+    """Make the objects that a plain configuration names.
+
+    Args:
+        config: Numbers, texts, lists and dictionaries. A dictionary with ``_target_`` becomes an object of that class,
+            or, with ``_partial_``, a function that makes it.
+
+    Raises:
+        ValueError: A class outside the allow list, or one that is not there.
+        TypeError: Arguments that the class does not take.
+    """
+    if isinstance(config, list):
+        return [build(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    arguments = {key: build(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
+    if "_target_" not in config:
+        return arguments
+    module, _, name = str(config["_target_"]).rpartition(".")
+    if module not in _ALLOWED:
+        raise ValueError(
+            f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made"
+        )
+    made = getattr(importlib.import_module(module), name, None)
+    # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.
+    if not isinstance(made, type) or not f"{made.__module__}.".startswith(f"{module}."):
+        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class of that module")
+    return functools.partial(made, **arguments) if config.get("_partial_") else made(**arguments)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file and check that it is one of ours.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A file that is damaged, foreign, or of another version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{path.resolve()} is a folder; name the file in it, such as {path / 'last.ckpt'}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path.resolve()}; a run leaves one as last.ckpt in its folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
+        raise ValueError(f"{path} is not a readable checkpoint: it is damaged, or not of squad_lit") from error
+    own = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(own, dict) or type(own.get("version")) is not int:
+        raise ValueError(f"{path} is not a checkpoint of squad_lit: it has no key {KEY!r}")
+    if own["version"] != VERSION:
+        todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
+        raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
+    return content
+
+
+def _without_files(config: Any) -> Any:
+    """The configuration without what a training reads: the weights are in the checkpoint, and nothing is drawn."""
+    if isinstance(config, list):
+        return [_without_files(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    return {key: None if key in _FILES else _without_files(value) for key, value in config.items()}
+
+
+def load(path: str | Path) -> Detector:
+    """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
+
+    Args:
+        path: A file that a run wrote.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
+    """
+    content = read(path)
+    try:
+        config = content[KEY]["config"]
+        module: Detector = build(_without_files(config))
+        module.config = config
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
+        ) from error
+    if not module.anomaly.calibrated:
+        raise ValueError(
+            f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"
+        )
+    return module.eval()

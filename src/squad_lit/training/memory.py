@@ -1,0 +1,74 @@
+"""The yardstick: distance to the nearest remembered patch of the normal training images, on the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from squad_lit.network.anomaly import Anomaly
+from squad_lit.network.backbone import Backbone
+from squad_lit.network.patch_memory import PatchMemory
+from squad_lit.synthesis.image import Synthesis
+from squad_lit.training.detector import Detector
+from squad_lit.training.forward import Seen
+
+
+class Memory(Detector):
+    """Nearest-neighbour memory of patches: nothing is trained, one step fills it.
+
+    Args:
+        backbone: Makes the frozen feature pyramid from ``groups``.
+        groups: For each group of features the strides of its layers, in pixels.
+        memory: Makes the memory from ``channels`` of the backbone's groups.
+        anomaly: Makes the calibrated map from the names of the raw maps.
+        synthesis: Makes the synthetic anomalies of the validation.
+        seed: Of the choice of patches.
+        tile: Side of the square tiles in which images are looked at, in pixels; None: as a whole.
+        tile_overlap: Least share of a side that neighbouring tiles have in common.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Callable[..., Backbone],
+        groups: Mapping[str, Sequence[int]],
+        memory: Callable[..., PatchMemory],
+        anomaly: Callable[..., Anomaly],
+        synthesis: Synthesis,
+        seed: int,
+        tile: int | None = None,
+        tile_overlap: float = 0.0,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            groups=groups,
+            anomaly=anomaly,
+            maps=["memory"],
+            synthesis=synthesis,
+            steps=1,
+            seed=seed,
+            tile=tile,
+            tile_overlap=tile_overlap,
+        )
+        self.memory = memory(self.backbone.channels)
+
+    def look(self, image: Tensor) -> Seen:
+        features = self.backbone(image)
+        return Seen(self.anomaly.prepare({"memory": self.memory(features)}, image.shape[-2:]), features)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """There is nothing to optimise."""
+        return []
+
+    def train_dataloader(self) -> list[int]:
+        """One step, in which the memory is filled."""
+        return [0]
+
+    def training_step(self, step: int) -> None:
+        self.local_batch = len(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
+        self.backbone.fit(self.training_tiles())
+        self.remember(self.memory)
+        self.step = 1
+        self.trainer.should_stop = True

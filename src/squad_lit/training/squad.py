@@ -1,0 +1,356 @@
+"""The LightningModule: generator and discriminators, trained by hand from a pool of cached features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from squad_lit.image.tile import AT_ONCE
+from squad_lit.network import loss as losses
+from squad_lit.network.anomaly import Anomaly, residual_maps
+from squad_lit.network.backbone import Backbone
+from squad_lit.network.discriminator import PatchDiscriminator, SegmentationDiscriminator
+from squad_lit.network.generator import Generator
+from squad_lit.network.patch_memory import PatchMemory
+from squad_lit.network.quantizer import FSQ, VQ, codebook_statistics
+from squad_lit.system.console import uninterrupted
+from squad_lit.training.detector import Detector
+from squad_lit.training.forward import Seen, blend
+from squad_lit.training.pool import FeaturePool
+
+
+class Squad(Detector):
+    """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
+
+    A training step takes clean and synthetically corrupted features from the pool, makes one forward pass, one backward
+    pass over the sum of all losses (the discriminators see the reconstruction detached, unless ``stop_gradient`` says
+    otherwise), and one step of each optimiser: the generator's and, if there is one, the discriminators'. Steps are
+    counted in ``step``: Lightning's ``global_step`` counts those of all optimisers.
+
+    Args:
+        backbone: Makes the frozen feature pyramid from ``groups``.
+        groups: For each group of features the strides of its layers, in pixels.
+        generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
+        segmentation: Makes the segmentation discriminator from ``channels``, or None.
+        patch: The adversarial discriminator of images, or None.
+        anomaly: Makes the calibrated map from the names of the raw maps.
+        pool: Cached training features.
+        steps: Length of the training, in batches.
+        synthetic_fraction: Share of a batch that is corrupted.
+        image_every: Every how many images of a batch one trains the image decoder, clean and corrupted ones in turn:
+            it is for looking, and at full resolution it is the dearest part of a step.
+        loss_weight: Weights ``feature, image, focal, dice, adversarial``.
+        focal_gamma: Of the focal loss; 0 makes it binary cross-entropy.
+        stop_gradient: Keep the loss of the segmentation discriminator from the generator, which would otherwise learn
+            to make that one's task easy.
+        adversarial_start: Share of the steps before the adversarial term sets in.
+        optimizer: Makes an optimiser from parameters.
+        scheduler: Makes a schedule from an optimiser and ``total_steps``.
+        gradient_clip: Largest norm of each optimiser's gradient.
+        seed: Of everything random in training.
+        memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
+            the training depends on it.
+        tile: Side of the square tiles in which images are looked at and trained on, in pixels; None: as a whole.
+        tile_overlap: Least share of a side that neighbouring tiles have in common.
+
+    Raises:
+        ValueError: A number out of range, or a weight that is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Callable[..., Backbone],
+        groups: Mapping[str, Sequence[int]],
+        generator: Callable[..., Generator],
+        segmentation: Callable[..., SegmentationDiscriminator] | None,
+        patch: PatchDiscriminator | None,
+        anomaly: Callable[..., Anomaly],
+        pool: FeaturePool,
+        steps: int,
+        synthetic_fraction: float,
+        image_every: int,
+        loss_weight: Mapping[str, float],
+        focal_gamma: float,
+        stop_gradient: bool,
+        adversarial_start: float,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
+        gradient_clip: float,
+        seed: int,
+        memory: Callable[..., PatchMemory] | None = None,
+        tile: int | None = None,
+        tile_overlap: float = 0.0,
+    ) -> None:
+        if not 0 <= synthetic_fraction <= 1:
+            raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
+        if type(image_every) is not int or image_every < 1:
+            raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
+        if not focal_gamma >= 0:  # nan too
+            raise ValueError(f"model.focal_gamma: expected at least 0, got {focal_gamma}")
+        known = {"feature", "image", "focal", "dice", "adversarial"}
+        if set(loss_weight) != known or not all(weight >= 0 for weight in loss_weight.values()):
+            raise ValueError(
+                f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
+            )
+        if loss_weight["feature"] == 0:
+            raise ValueError("model.loss_weight.feature: expected more than 0: without it no feature is reconstructed")
+        if not 0 <= adversarial_start <= 1:
+            raise ValueError(f"model.adversarial_start: expected a share in [0, 1], got {adversarial_start}")
+        if not gradient_clip > 0:
+            raise ValueError(f"model.gradient_clip: expected a norm above 0, got {gradient_clip}")
+        super().__init__(
+            backbone=backbone,
+            groups=groups,
+            anomaly=anomaly,
+            maps=[
+                *(f"residual_{group}" for group in groups),
+                *(["discriminator"] if segmentation else []),
+                *(["memory"] if memory else []),
+            ],
+            synthesis=pool.synthesis,
+            steps=steps,
+            seed=seed,
+            tile=tile,
+            tile_overlap=tile_overlap,
+        )
+        self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
+        self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
+        self.patch = patch
+        self.memory = memory(self.backbone.channels) if memory else None
+        for part in (self.generator, self.segmentation):
+            if part is not None:  # a tenth faster on a CPU
+                part.to(memory_format=torch.channels_last)
+        self.pool = pool
+        self.synthetic_fraction = synthetic_fraction
+        self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
+        self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
+        self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
+
+    def look(self, image: Tensor) -> Seen:
+        features = self.backbone(image)
+        recon = self.generator(features)
+        maps = residual_maps(features, recon.feature_recon)
+        if self.segmentation is not None:
+            maps["discriminator"] = self.segmentation(features, recon.feature_recon)
+        if self.memory is not None:
+            maps["memory"] = self.memory(features)
+        return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+
+    def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
+        super().check_data(categories, image_size)
+        side = min(self.grid(image_size).tile)
+        # Each layer halves the side, and the last convolution takes one off the 2 that must be left.
+        most = side.bit_length() - 2
+        if self.patch is not None and self.patch.layers > most:
+            raise ValueError(
+                f"discriminator.patch.layers: expected at most {most} for the {side} px that are looked at, "
+                f"got {self.patch.layers}"
+            )
+
+    def image_recon(self, seen: Seen) -> Tensor:
+        assert seen.recon is not None
+        groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
+        parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
+        tiles = torch.cat([self.generator.image_decoder(part) for part in parts])
+        return blend(tiles, self.grid(next(iter(seen.maps.values())).shape[-2:]))
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        """With several processes, let those quantisers that learn from a batch learn from all of it."""
+        if self.trainer.world_size > 1:
+            for quantizer in self.generator.quantizer.values():
+                if isinstance(quantizer, VQ):
+                    quantizer.synchronise()
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        judges = [p for d in (self.segmentation, self.patch) if d is not None for p in d.parameters()]
+        sets = [list(self.generator.parameters())] + ([judges] if judges else [])
+        optimizers = [self.make_optimizer(params) for params in sets]
+        return optimizers, [self.make_scheduler(o, total_steps=self.steps) for o in optimizers]
+
+    def train_dataloader(self) -> Iterator[int]:
+        """Step numbers: the batch of a step is a function of its number (see :mod:`squad_lit.training.pool`)."""
+        return _Steps(self)  # type: ignore[return-value]
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.local_batch = max(2, data.batch_size // self.trainer.world_size)
+        show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
+        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.image_size)
+        if self.synthetic_fraction > 0 and self._synthetic == 0:
+            raise ValueError(
+                f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
+                f"raise it or dataset.batch_size, or set it to 0"
+            )
+        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, show=show)
+        if self.step == 0:
+            self.backbone.fit(self.training_tiles())
+            if self.memory is not None:
+                with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
+                    self.remember(self.memory)
+
+    def training_step(self, step: int) -> None:
+        # Everything random below is a function of the step, so that a resumed run meets the same numbers.
+        torch.manual_seed(self.seed * 1_000_003 + step * 64 + self.global_rank)
+        self.pool.advance(step)
+        clean = self.local_batch - self._synthetic
+        batch = self.pool.batch(step, clean=clean, synthetic=self._synthetic)
+        batch = {k: _to(v, self.device) for k, v in batch.items()}
+        log: dict[str, Tensor] = {}
+        recon = self.generator(batch["features"])
+        total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
+        total = total + self._image_terms(batch, recon.codes, step, log)
+        if self.segmentation is not None:
+            total = total + self._mask_terms(batch, recon.feature_recon, log)
+        if not math.isfinite(float(total.detach())):
+            raise FloatingPointError(
+                f"the loss became {float(total.detach())} at step {step}; "
+                f"lower model.optimizer.lr or model.gradient_clip"
+            )
+        optimizers, schedulers = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(total)
+        with uninterrupted():
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
+                optimizer.step()
+                scheduler.step()
+            self.step = step + 1
+        log["loss"] = total.detach()
+        for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=False):
+            log[f"lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
+        self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
+        self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
+        if self.step == self.steps:
+            self.trainer.should_stop = True
+
+    def _feature_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+        terms = []
+        for group, target in batch["target"].items():
+            terms.append(losses.feature_loss(recon[group], target))
+            log[f"feature/{group}"] = terms[-1].detach()
+        return torch.stack(terms).sum()
+
+    def _image_terms(
+        self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]
+    ) -> Tensor:
+        first = step % min(self.image_every, self.local_batch)  # not the same one always: clean ones come first
+        shown = slice(first, None, self.image_every)
+        image, recon = batch["image"][shown], self.generator.image_decoder({g: c[shown] for g, c in codes.items()})
+        term = losses.image_loss(recon, image)
+        log["image"] = term.detach()
+        total = self.loss_weight["image"] * term
+        if self.patch is None:
+            return total
+        real, fake = self.patch(image), self.patch(recon.detach())
+        judge = losses.hinge_discriminator_loss(real, fake)
+        log["patch"] = judge.detach()
+        if step >= self.adversarial_start * self.steps and self.loss_weight["adversarial"] > 0:
+            # The judge's weights are constants here: this term teaches the generator only.
+            constants = {name: p.detach() for name, p in self.patch.named_parameters()}
+            adversarial = -torch.func.functional_call(self.patch, constants, (recon,)).mean()
+            weight = losses.adaptive_weight(term, adversarial, self.generator.image_decoder.last_layer)
+            total = total + self.loss_weight["adversarial"] * weight * adversarial
+            log |= {"adversarial": adversarial.detach(), "adversarial_weight": weight}
+        return total + judge
+
+    def _mask_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+        assert self.segmentation is not None
+        shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
+        logit = self.segmentation(batch["features"], shown)
+        target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
+        focal, dice = losses.focal_loss(logit, target, gamma=self.focal_gamma), losses.dice_loss(logit, target)
+        log |= {"focal": focal.detach(), "dice": dice.detach()}
+        return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
+
+    @property
+    def _synthetic(self) -> int:
+        """Corrupted images in a batch of this process."""
+        return round(self.synthetic_fraction * self.local_batch)
+
+    @property
+    def _fsq(self) -> FSQ | None:
+        """A quantiser whose codes have levels that can be moved, if there is one."""
+        quantizer = next(iter(self.generator.quantizer.values()))
+        return quantizer if isinstance(quantizer, FSQ) else None
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._copied: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+        self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
+
+    def observe(self, seen: Seen) -> None:
+        assert seen.recon is not None
+        for group, features in seen.features.items():
+            self._error[group] += (features - seen.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
+
+    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+        assert corrupted.recon is not None
+        for group, features in corrupted.features.items():
+            inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
+            recon = corrupted.recon.feature_recon[group]
+            self._copied[group].append(losses.copied(features, clean[group], recon, inside).cpu())
+
+    def finish_validation(self) -> None:
+        super().finish_validation()
+        for group, found in self._copied.items():
+            if found:
+                kept, made = torch.stack(found).sum(0)
+                self.measured[f"copy_ratio/{group}"] = float(kept / made)
+        self.measured |= {f"feature_error/{g}": float(torch.stack(v).mean()) for g, v in self._error.items() if v}
+        self._count_codes()
+        for group, size in self.generator.codebook_sizes.items():
+            if size:
+                usage, perplexity = codebook_statistics(self._code_count(group))
+                self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
+            if self._fsq is not None:
+                self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
+
+    def _count_codes(self) -> None:
+        """How often each code occurs on the normal training images, or tiles, that the pools hold."""
+        # From zero on: counts are of the current weights only.
+        sizes = self.generator.codebook_sizes
+        counts = {group: torch.zeros_like(self._code_count(group)) for group, size in sizes.items() if size}
+        for features in self.pool.plain_features():
+            encoded = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
+            for group, quantized in encoded.items():
+                if quantized.indices is not None:
+                    counts[group] += torch.bincount(quantized.indices.flatten(), minlength=len(counts[group]))
+        for group, count in counts.items():
+            self._code_count(group).copy_(self.sum_over_processes(count))
+
+    def _code_count(self, group: str) -> Tensor:
+        return self.get_buffer(f"code_count_{group}")
+
+
+class _Steps:
+    """The step numbers up to the next refresh of the pool, which is an epoch to Lightning."""
+
+    def __init__(self, module: Squad) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[int]:
+        first, period = self.module.step, self.module.pool.refresh_every
+        return iter(range(first, min((first // period + 1) * period, self.module.steps)))
+
+
+def _as_list(one_or_many: Any) -> list[Any]:
+    return list(one_or_many) if isinstance(one_or_many, list | tuple) else [one_or_many]
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)

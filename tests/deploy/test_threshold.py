@@ -1,0 +1,83 @@
+"""The truths: counting, and a simulation of many factories."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from squad_lit.deploy.threshold import FALSE_ALARM_RATE, choose, from_defects, from_normals
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "place", "expected"),
+    [(99, 0.01, 1, 0.01), (98, 0.01, 1, 1 / 99), (199, 0.01, 2, 0.01), (9, 0.29, 2, 0.2), (99, 0.29, 29, 0.29)],
+)
+def test_threshold_is_an_order_statistic(count, rate, place, expected):
+    values = np.random.default_rng(0).permutation(count).astype(float)
+    found = from_normals(values.tolist(), rate)
+    assert (values > found.value).sum() == place - 1
+    assert found.false_alarm_rate == pytest.approx(expected)
+    assert found.images == count
+
+
+@pytest.mark.parametrize(("count", "rate"), [(19, 0.1), (60, 0.05), (9, 0.01)])
+def test_the_rate_and_its_interval_hold_for_any_distribution(count, rate):
+    rng = np.random.default_rng(1)
+    true, inside = [], 0
+    for _ in range(4000):
+        found = from_normals(rng.lognormal(size=count).tolist(), rate)
+        # The share of the log-normal distribution above the threshold, from the error function.
+        true.append(0.5 * (1 - math.erf(math.log(found.value) / math.sqrt(2))))
+        inside += found.interval[0] <= true[-1] <= found.interval[1]
+    assert np.mean(true) == pytest.approx(found.false_alarm_rate, rel=0.05)
+    assert inside / 4000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_rate_that_few_images_do_not_support_is_the_smallest_that_they_do():
+    assert from_normals([3.0, 1.0, 2.0], 0.001)[:2] == (3.0, 0.25)
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 2])
+def test_rates_that_are_none_are_refused(rate):
+    with pytest.raises(ValueError, match="false-alarm rate: expected a share"):
+        from_normals([1.0], rate)
+    with pytest.raises(ValueError, match="no normal image"):
+        from_normals([], 0.1)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(1, 0.5), (19, 0.1), (60, 0.05), (500, 0.3), (20_000, 0.01)])
+def test_the_interval_is_the_beta_distribution_of_scipy(count, rate):
+    found = from_normals(np.arange(count, dtype=float).tolist(), rate)
+    k = round(found.false_alarm_rate * (count + 1))
+    assert found.interval == pytest.approx(stats.beta.ppf([0.025, 0.975], k, count + 1 - k).tolist(), rel=1e-8)
+
+
+def test_known_defects_refine_the_threshold_to_the_highest_f1():
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        normal, bad = rng.normal(0, 1, 15).round(1).tolist(), rng.normal(1.5, 1, 8).round(1).tolist()
+        found = from_defects(normal, bad)
+
+        def f1(limit, normal=normal, bad=bad):
+            above = sum(score > limit for score in bad)
+            return 2 * above / (above + sum(score > limit for score in normal) + len(bad))
+
+        assert f1(found.value) == max(f1(limit) for limit in np.arange(-5, 6, 0.05))
+        above = sum(score > found.value for score in normal)
+        assert found.false_alarm_rate == above / 15
+        exact = stats.binomtest(above, 15).proportion_ci(0.95)  # Clopper and Pearson's
+        assert found.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_defects_that_are_apart_put_the_threshold_into_the_middle():
+    assert from_defects([1.0, 2.0], [4.0, 9.0])[:2] == (3.0, 0.0)
+    with pytest.raises(ValueError, match="2 and 0"):
+        from_defects([1.0, 2.0], [])
+
+
+def test_a_rate_that_is_asked_for_is_stronger_than_known_defects():
+    scores, maxima, bad = [1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [7.0]
+    assert [limit.value for limit in choose(scores, maxima, bad, None)] == [5.0, 30.0]
+    assert [limit.value for limit in choose(scores, maxima, bad, 0.5)] == [2.0, 20.0]
+    assert choose(scores, maxima, [], None) == choose(scores, maxima, [], FALSE_ALARM_RATE)

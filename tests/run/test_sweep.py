@@ -1,0 +1,180 @@
+"""Sweeps: what Hydra and its launchers do with jobs, folders and failures."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import DictConfig
+
+import squad_lit
+from squad_lit.run import lock
+from squad_lit.run.config import CONF
+from squad_lit.run.job import config_hash
+from squad_lit.run.sweep import check_objective, is_cost, objective
+
+
+def compose(*overrides: str, **options: bool) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("train", [*overrides], **options)
+
+
+def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "squad_lit.train", *overrides]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=variables)
+
+
+def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_the_sweep_again(
+    tmp_path: Path, mvtec: Path
+) -> None:
+    """About 10 s alone on 2 cores, most of it the imports of four processes."""
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.steps=2", "logger=none"]
+    options += ["dataset.image_size=64", "callback.progress=null"]
+    options += ["dataset.limit_train=8", "model.pool.clean_limit=8", "model.pool.synthetic=8"]
+    options += ["experiment=mvtec", "dataset.category=bottle,screw", f"dataset.root={mvtec}"]
+    options += ["quantizer=vq", "model.vq.codebook_size=8"]
+    done = train(*options, f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep.lock", "0", "1", "multirun.yaml"]
+    for job in ("0", "1"):
+        assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
+        assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
+        assert (tmp_path / job / "train_ddp_process_1.log").exists()
+        # A learned codebook has seen the batches of both processes: two images each, of 8 x 8 cells.
+        state = torch.load(tmp_path / job / "last.ckpt", weights_only=True)["state_dict"]
+        assert state["generator.quantizer.low.vq._codebook.cluster_size"].sum().item() == pytest.approx(256, rel=0.01)
+
+
+@pytest.fixture
+def fake_everywhere(tmp_path: Path, fake_training: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake training in the place of that of all processes started from here, those of joblib included."""
+    (tmp_path / "site").mkdir()
+    code = f"from squad_lit import job\njob._COMMAND = {[sys.executable, '-S', str(fake_training)]}\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    path = [str(tmp_path / "site"), str(Path(squad_lit.__file__).parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
+@pytest.mark.usefixtures("fake_everywhere")
+def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    (sweep / "5").mkdir(parents=True)
+    (sweep / "5" / "metrics.json").write_text("{}")
+    done = train("-m", "seed=0,1", "threads=1", "++end=error,none,kill", f"hydra.sweep.dir={sweep}")
+    assert done.returncode == 1
+    summary = done.stderr[done.stderr.index("error: 4 of the jobs failed, all not named here are done:") :]
+    killed = "its process was killed by signal 9, perhaps for memory, without a message"
+    for job, varied, error in (
+        (0, "seed=0, ++end=error", "no folder for category cable"),
+        (2, "seed=0, ++end=kill", killed),
+        (3, "seed=1, ++end=error", "no folder for category cable"),
+        (5, "seed=1, ++end=kill", f"{sweep / '5' / 'metrics.json'} is damaged: it does not say of which run it is"),
+    ):
+        assert f"  job {job} ({varied}): {error}; see {sweep / str(job)}\n" in summary
+    assert (sweep / "2" / "error.txt").read_text() == f"{killed}\n"
+    assert f"the same command with hydra.sweep.dir='{sweep}' does what is missing" in summary
+    assert all((sweep / job / "metrics.json").exists() for job in "14")
+
+
+@pytest.mark.usefixtures("fake_everywhere")
+def test_ctrl_c_reaches_the_jobs_of_joblibs_workers_once_and_waits_for_them(tmp_path: Path) -> None:
+    """About 5 s. joblib by itself kills what its workers have started."""
+    command = [sys.executable, "-m", "squad_lit.train", "-m", "seed=0,1", "+end=sleep", "threads=1"]
+    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}"]
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )
+    with process:
+        while process.poll() is None and not all((tmp_path / job / "ready").exists() for job in "01"):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers and all
+        _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert [(tmp_path / job / "signals").read_text() for job in "01"] == [f"{signal.SIGINT:d} "] * 2
+    assert all((tmp_path / job / "stopped").exists() for job in "01")
+
+
+def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: Path) -> None:
+    """On this machine, by submitit's local executor; what is finished takes no time."""
+    for job, seed in enumerate((1, 5)):
+        (tmp_path / str(job)).mkdir()
+        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
+        (tmp_path / str(job) / "metrics.json").write_text(json.dumps(found))
+    done = train("-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 1
+    logs = (tmp_path / ".submitit").glob("*/*_0_log.out")
+    assert "was finished before and is skipped" in "".join(log.read_text() for log in logs)
+    assert "job 1 (seed=2): " in done.stderr
+    assert "has the figures of another configuration" in done.stderr
+
+
+def test_launchers_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUAD_LIT_GPUS", "0,2,3")
+    launcher = compose("hydra/launcher=gpus", return_hydra_config=True).hydra.launcher
+    assert launcher.n_jobs == 3
+    assert launcher._target_.endswith("JoblibLauncher")
+    launcher = compose("hydra/launcher=slurm", "hydra.launcher.partition=a100", return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert launcher.partition == "a100"
+    for name in ("joblib", "submitit_local"):
+        target = compose(f"hydra/launcher={name}", return_hydra_config=True).hydra.launcher._target_
+        assert target.endswith("JoblibLauncher" if name == "joblib" else "LocalLauncher")
+
+
+def test_folders_that_cannot_be_used_and_missing_gpus_are_told_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "failed.jsonl").write_text("of the other one")
+    held = lock.hold(tmp_path / "held")
+    for arguments, message in (
+        ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder\n"),
+        (["-m", f"hydra.sweep.dir={file}/a", "seed=1,2"], f"error: hydra.sweep.dir={file}/a: Not a directory"),
+        (["-m", f"hydra.sweep.dir={tmp_path}/b", "seed=1,2", "hydra/launcher=gpus"], "error: no GPU was found"),
+        (["-m", f"hydra.sweep.dir={tmp_path}/held", "seed=1,2"], "error: another sweep or search is running in"),
+        (["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
+    ):
+        done = train(*arguments, CUDA_VISIBLE_DEVICES="")
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "held" / "failed.jsonl").read_text() == "of the other one"
+    held.close()
+
+
+def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:
+    configs = [compose(return_hydra_config=True).hydra for _ in range(2)]
+    assert configs[0].sweep.dir != configs[1].sweep.dir
+    assert configs[0].sweep.dir == configs[0].sweep.dir
+
+
+def test_what_a_search_may_compare_runs_by() -> None:
+    default, other = compose(), compose("quantizer=none", "+model.groups={all:[4,8,16],low:null,high:null}")
+    for name in ("synthetic_ap", "copy_ratio/low", "perplexity/high", "seconds/train"):
+        check_objective(name, [default])
+    check_objective("copy_ratio/all", [default, other])
+    with pytest.warns(UserWarning, match="is measured on the test set"):
+        check_objective("pixel_aupro_0.05", [default])
+    with pytest.raises(ValueError, match=r"no figure 'syntetic_ap' in metrics\.json; label-free ones: synthetic_ap"):
+        check_objective("syntetic_ap", [default])
+    for name in ("copy_ratio", "copy_ratio/all", "image_aurocXX", "pixel_aupro_0.1", "seconds", "synthetic_ap/low"):
+        with pytest.raises(ValueError, match="no figure"):
+            check_objective(name, [default])
+    for name, config in (("perplexity/all", other), ("copy_ratio/low", compose("model=memory"))):
+        with pytest.raises(ValueError, match="no figure"):
+            check_objective(name, [config])
+    assert objective({"a": 1}, "a") == 1.0
+    assert math.isnan(objective({"a": None}, "a"))
+    assert math.isnan(objective({}, "a"))
+    assert [is_cost(name) for name in ("copy_ratio/low", "synthetic_ap")] == [True, False]

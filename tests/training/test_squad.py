@@ -1,0 +1,117 @@
+"""The truths: which images a loss has seen, gradients that must or must not be there, and sums by hand."""
+
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from torch import Tensor
+
+from squad_lit.network import loss as losses
+from squad_lit.run import fit
+from squad_lit.run.config import CONF
+from squad_lit.training.squad import Squad
+
+SIDE = 64
+SMALL = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
+SMALL += ["model.generator.width=16", "discriminator.segmentation.width=16", f"dataset.image_size={SIDE}"]
+
+
+def make(*overrides: str) -> Squad:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", [*SMALL, *overrides])
+    torch.manual_seed(0)
+    module = fit.make_module(config)
+    assert isinstance(module, Squad)
+    module.local_batch = 4
+    return module
+
+
+def draw(module: Squad, count: int = 4) -> dict[str, Any]:
+    """A batch as the pool makes them; the second half is corrupted."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(count, 3, SIDE, SIDE, generator=generator)
+    mask = torch.zeros(count, 1, SIDE, SIDE)
+    mask[count // 2 :, :, 8:24, 8:24] = 1
+    target = module.backbone(image)
+    features = module.backbone(image * (1 - mask))
+    return {"image": image, "mask": mask, "target": target, "features": features}
+
+
+@pytest.mark.parametrize(("every", "expected"), [(4, [[0], [1], [2], [3], [0]]), (2, [[0, 2], [1, 3]] * 2 + [[0, 2]])])
+def test_the_image_decoder_is_trained_on_clean_and_corrupted_images_in_turn(monkeypatch, every, expected):
+    module = make(f"model.image_every={every}")
+    batch = draw(module)
+    seen: list[Tensor] = []
+
+    def note(recon: Tensor, image: Tensor) -> Tensor:
+        seen.append(image)
+        return (recon - image).square().mean()
+
+    monkeypatch.setattr(losses, "image_loss", note)
+    codes = module.generator(batch["features"]).codes
+    for step in range(5):
+        module._image_terms(batch, codes, step, {})
+    assert [[int((i == batch["image"]).all((1, 2, 3)).nonzero()) for i in images] for images in seen] == expected
+
+
+def test_an_image_decoder_that_is_trained_rarely_still_sees_an_image_of_a_smaller_batch():
+    module = make("model.image_every=7")
+    batch = draw(module)
+    for step in range(8):
+        assert module._image_terms(batch, module.generator(batch["features"]).codes, step, {}).isfinite()
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_stop_gradient_keeps_the_segmentation_loss_from_the_generator(stop):
+    module = make(f"model.stop_gradient={str(stop).lower()}")
+    batch = draw(module)
+    module._mask_terms(batch, module.generator(batch["features"]).feature_recon, {}).backward()
+    assert all(p.grad is None for p in module.generator.encoder.parameters()) is stop
+    assert module.segmentation is not None
+    assert all(p.grad is not None for p in module.segmentation.logit.parameters())
+
+
+def test_mask_terms_are_the_weighted_losses_with_their_gamma():
+    module = make("model.loss_weight.focal=3", "model.loss_weight.dice=0.5", "model.focal_gamma=1")
+    module.eval()  # no features are hidden by chance
+    batch, log = draw(module), {}
+    recon = module.generator(batch["features"]).feature_recon
+    total = module._mask_terms(batch, recon, log)
+    assert module.segmentation is not None
+    logit = module.segmentation(batch["features"], recon)
+    target = torch.nn.functional.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
+    focal, dice = losses.focal_loss(logit, target, gamma=1), losses.dice_loss(logit, target)
+    torch.testing.assert_close(total, 3 * focal + 0.5 * dice)
+    torch.testing.assert_close((log["focal"], log["dice"]), (focal.detach(), dice.detach()))
+
+
+def test_code_level_moves_replace_clean_views_and_leave_the_target():
+    module = make("synthesis.code.fraction=0.5", "synthesis.code.start=0.5", "model.steps=10")
+    before, batch = draw(module), draw(module)
+    module._add_code_level(batch, 4, clean=2)  # before the start
+    torch.testing.assert_close(batch, before, rtol=0, atol=0)
+    module._add_code_level(batch, 5, clean=2)
+    for group, features in batch["features"].items():
+        assert not torch.equal(features[0], before["features"][group][0])
+        assert torch.equal(features[1:], before["features"][group][1:])
+        assert torch.equal(batch["target"][group], before["target"][group])
+    assert 0 < batch["mask"][0].mean() < 0.2
+    assert torch.equal(batch["mask"][1:], before["mask"][1:])
+
+
+def test_maps_are_float32_where_the_model_computes_in_half_precision():
+    module = make().eval()
+    image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        half = module.look(image)
+        raw = module.segmentation(half.features, half.recon.feature_recon)
+    assert raw.dtype == torch.bfloat16
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            half.maps["discriminator"], module.anomaly.prepare({"": raw.float()}, (SIDE, SIDE))[""], rtol=0, atol=0
+        )
+        exact = module.look(image)
+    for name, found in half.maps.items():
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, exact.maps[name], rtol=0.1, atol=0.1)
