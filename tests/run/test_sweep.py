@@ -57,7 +57,7 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
 def fake_everywhere(tmp_path: Path, fake_training: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake training in the place of that of all processes started from here, those of joblib included."""
     (tmp_path / "site").mkdir()
-    code = f"from squad_lit import job\njob._COMMAND = {[sys.executable, '-S', str(fake_training)]}\n"
+    code = f"from squad_lit.run import job\njob._COMMAND = {[sys.executable, '-S', str(fake_training)]}\n"
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     path = [str(tmp_path / "site"), str(Path(squad_lit.__file__).parents[1])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
