@@ -8,6 +8,7 @@ SQUAD (Lin and Lai, ECCV Workshops 2024). This module imports nothing heavy: ``i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def load(
     runtime: str | None = None,
     false_alarm_rate: float | None = None,
     roi: NDArray[Any] | str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> Predictor:
     """A trained model for new images, from one file alone.
 
@@ -40,6 +42,7 @@ def load(
         false_alarm_rate: Share of normal images that may be called anomalous; None: known defects decide
             (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
         roi: Region of interest, an image file or an array ``(H, W)``: only where it is not zero images are judged.
+        trust: Packages, beside squad_lit, whose classes a checkpoint may name: those of your own parts.
 
     Example:
         .. code-block:: python
@@ -51,4 +54,4 @@ def load(
     from squad_lit.deploy.predictor import Predictor  # NumPy is imported here, and not by "import squad_lit"
     from squad_lit.deploy.runtime import open_runtime
 
-    return Predictor(open_runtime(path, runtime), false_alarm_rate=false_alarm_rate, roi=roi)
+    return Predictor(open_runtime(path, runtime, trust=trust), false_alarm_rate=false_alarm_rate, roi=roi)

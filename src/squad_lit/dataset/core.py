@@ -14,19 +14,19 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader
 
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache, free_memory
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_headers
+from squad_lit.system.option import Count, Natural, checked
 
 log = logging.getLogger(__name__)
-
-CACHE_MODES = ("auto", "memory", "disk", "off")
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -79,42 +79,34 @@ class AnomalyDataModule(L.LightningDataModule):
     val_set: AnomalyDataset
     test_set: AnomalyDataset
 
+    @checked
     def __init__(
         self,
         *,
         root: str | Path,
-        category: str | Sequence[str],
-        image_size: int | Sequence[int],
-        batch_size: int,
-        num_workers: int,
-        validation_fraction: float,
-        limit_train: int | None,
-        cache: str,
+        category: Any,  # checked below: that yaml reads 01 as a number needs a hint
+        image_size: Count | Annotated[Sequence[Count], Field(min_length=2, max_length=2)],
+        batch_size: Count,
+        num_workers: Natural,
+        validation_fraction: Annotated[float, Field(ge=0, lt=1)],
+        limit_train: Count | None,
+        cache: Literal["auto", "memory", "disk", "off"],
         cache_folder: str | Path,
         intensity_range: Sequence[float] | None,
-        seed: int,
+        seed: Natural,
         strict: bool = True,
     ) -> None:
         super().__init__()
-        check_paths(root=root, cache_folder=cache_folder)
         self.root = Path(root).expanduser().absolute()
         self.categories = self._check_category(category)
-        self.image_size = self._check_image_size(image_size)
-        self._check_int("batch_size", batch_size, least=1)
-        self._check_int("num_workers", num_workers, least=0)
-        self._check_int("seed", seed, least=0)
-        if type(validation_fraction) not in (int, float) or not 0 <= validation_fraction < 1:
-            raise ValueError(f"dataset.validation_fraction must be in [0, 1); got {validation_fraction!r}")
-        if limit_train is not None:
-            # With a validation share, one image must remain on either side.
-            why = "; one of them is held out to calibrate the maps" if validation_fraction > 0 else ""
-            self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1, why=why)
-        if cache not in CACHE_MODES:
-            raise ValueError(f"dataset.cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
-        if intensity_range is not None and not _is_range(intensity_range):
+        height, width = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+        self.image_size = height, width
+        if limit_train == 1 and validation_fraction > 0:
             raise ValueError(
-                f"dataset.intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}"
+                "limit_train: expected at least 2, because one image is held out to calibrate the maps; got 1"
             )
+        if intensity_range is not None and not _is_range(intensity_range):
+            raise ValueError(f"intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.validation_fraction = validation_fraction
@@ -285,51 +277,26 @@ class AnomalyDataModule(L.LightningDataModule):
             return list(self.CATEGORIES)
         given = list(category) if isinstance(category, Sequence) and not isinstance(category, str) else [category]
         if not given:
-            raise ValueError(f"dataset.category is empty; give a name, a list of names, or all. {self._known()}")
+            raise ValueError(f"category is empty; give a name, a list of names, or all. {self._known()}")
         names: list[str] = []
         for name in given:
             if not isinstance(name, str):
                 hint = " yaml reads an unquoted 01 as a number: quote it." if isinstance(name, int) else ""
-                raise ValueError(
-                    f"dataset.category must be text; got {name!r} ({type(name).__name__}).{hint} {self._known()}"
-                )
+                raise ValueError(f"category must be text; got {name!r} ({type(name).__name__}).{hint} {self._known()}")
             if name not in self.CATEGORIES:
                 close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else "."
-                raise ValueError(f"dataset.category: unknown '{name}' for {self.name}{hint} {self._known()}")
+                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}")
             if name in names:
-                raise ValueError(f"dataset.category: '{name}' is named twice in {given}")
+                raise ValueError(f"category: '{name}' is named twice in {given}")
             names.append(name)
         return names
-
-    @staticmethod
-    def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-        sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
-        if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-            raise ValueError(f"dataset.image_size must be one positive integer or [height, width]; got {image_size!r}")
-        return sides[0], sides[1]
-
-    @staticmethod
-    def _check_int(name: str, value: object, *, least: int, why: str = "") -> None:
-        if type(value) is not int or value < least:
-            raise ValueError(f"dataset.{name} must be an integer of at least {least}{why}; got {value!r}")
 
     def _known(self) -> str:
         return f"known: {', '.join(self.CATEGORIES)}"
 
     def _help(self) -> str:
         return f"{self.HELP}\nThen point to it with dataset.root=PATH"
-
-
-def check_paths(**options: object) -> None:
-    """Refuse options that are no path.
-
-    Raises:
-        ValueError: Names the option.
-    """
-    for name, value in options.items():
-        if not isinstance(value, str | Path):
-            raise ValueError(f"dataset.{name}: expected a path, got {value!r}")
 
 
 def _is_range(value: Sequence[float]) -> bool:

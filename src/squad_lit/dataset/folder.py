@@ -1,15 +1,16 @@
 """A user's own images: a folder of good parts and, if there are any, folders of bad ones and masks."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
-from squad_lit.dataset.core import AnomalyDataModule, check_paths
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_folders, list_images, pair_masks
 from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
+from squad_lit.system.option import checked
 
 # Folders that are taken for the masks unless mask_dir names another.
 MASK_FOLDERS = ("ground_truth", "masks")
@@ -51,16 +52,17 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
           and mask_dir"""
     TEST_OPTIONAL: ClassVar = True
 
+    @checked
     def __init__(
         self,
         *,
         root: str | Path,
-        category: str | Sequence[str],
+        category: Any,
         train_dir: str | None,
         normal_test_dir: str | None,
         anomalous_test_dir: str | None,
         mask_dir: str | None,
-        test_fraction: float,
+        test_fraction: Annotated[float, Field(ge=0, lt=1)],
         **options: Any,
     ) -> None:
         given = {
@@ -69,13 +71,10 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
             "anomalous_test_dir": anomalous_test_dir,
             "mask_dir": mask_dir,
         }
-        check_paths(root=root, **{key: value for key, value in given.items() if value is not None})
         place = Path(os.path.abspath(Path(root).expanduser()))
         if train_dir is not None and Path(train_dir).is_absolute() and not place.is_dir():
             place = Path(train_dir).parent
         self.CATEGORIES = (place.name,)
-        if type(test_fraction) not in (int, float) or not 0 <= test_fraction < 1:
-            raise ValueError(f"dataset.test_fraction must be in [0, 1); got {test_fraction!r}")
         if train_dir is None and (normal_test_dir or anomalous_test_dir):
             raise ValueError(
                 "normal_test_dir and anomalous_test_dir need train_dir: name the folder to train on as well"
@@ -88,7 +87,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         }
         for key, folder in self._places.items():
             if folder is not None and not folder.is_dir():
-                raise FileNotFoundError(f"dataset.{key}: no folder {folder}")
+                raise FileNotFoundError(f"{key}: no folder {folder}")
         super().__init__(root=place, category=category, **options)
 
     def folder_of(self, category: str) -> Path:

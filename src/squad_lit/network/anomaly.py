@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from squad_lit.system.option import Share, Weight, checked
 
 # Of maps, over all models.
 _KINDS = ("residual", "discriminator", "memory")
@@ -38,32 +42,25 @@ class Anomaly(nn.Module):
     std: Tensor
     calibrated: Tensor
 
+    @checked
     def __init__(
         self,
         names: Sequence[str],
         *,
-        sigma: float,
-        top: float,
-        weight: Mapping[str, float],
-        agreement: float = 0.0,
+        sigma: Weight,
+        top: Annotated[float, Field(gt=0, le=1)],
+        weight: Mapping[str, Weight],
+        agreement: Share = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= sigma < math.inf:
-            raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
-        if not 0 < top <= 1:
-            raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
-        if not 0 <= agreement <= 1:
-            raise ValueError(f"anomaly.agreement: expected a share in [0, 1], got {agreement}")
         kinds = [_kind(name) for name in names]
         if missing := sorted(set(kinds) - set(weight)):
-            raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
+            raise ValueError(f"weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
         if unknown := sorted(set(weight) - set(_KINDS)):
-            raise ValueError(f"anomaly.weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
-        if not all(0 <= w < math.inf for w in weight.values()):
-            raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
+            raise ValueError(f"weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
         total = sum(weight[kind] for kind in set(kinds))
         if not 0 < total < math.inf:
-            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
+            raise ValueError(f"weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
         self.sigma, self.top, self.agreement, self.names = sigma, top, agreement, list(names)
         self.weights = {kind: weight[kind] / total for kind in kinds}
         self.register_buffer("mean", torch.zeros(len(self.names)))

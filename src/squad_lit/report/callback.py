@@ -14,6 +14,7 @@ from squad_lit.report.curve import curve_plot
 from squad_lit.report.logger import Board
 from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.system.file import write_json, write_picture, write_rows
+from squad_lit.system.option import Natural, Positive, checked
 from squad_lit.training.detector import Detector
 from squad_lit.training.evaluation import gather
 
@@ -74,12 +75,8 @@ class Panels(Callback):
         ValueError: A number out of range.
     """
 
-    def __init__(self, *, folder: str, per_defect: int, worst: int, scale: float) -> None:
-        if per_defect < 0 or worst < 0 or scale <= 0:
-            raise ValueError(
-                f"callback.panels: expected per_defect >= 0, worst >= 0 and scale > 0, got {per_defect}, {worst} and "
-                f"{scale}"
-            )
+    @checked
+    def __init__(self, *, folder: str, per_defect: Natural, worst: Natural, scale: Positive) -> None:
         self.folder, self.scale = Path(folder), scale
         self._number = {"per_defect": per_defect, "worst": worst}
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
 from squad_lit.image.picture import colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.system.file import write_picture, write_rows
 
 if TYPE_CHECKING:
@@ -45,10 +44,10 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     if config.callback.panels is None:
         raise ValueError("callback.panels=null: the suspects are drawn with callback.panels.scale; leave it out")
     everything = {"limit_train": None} | ({"test_fraction": 0} if "test_fraction" in config.dataset else {})
-    data = instantiate(config.dataset, **everything)
+    data = make(config, "dataset", **everything)
     data.prepare_data()
     data.setup()
-    module = checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
+    module = checkpoint.load(config.checkpoint, trust=config.trust)
     module.check_data(data.categories, data.image_size)
     images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
     rows: list[dict[str, Any]] = []

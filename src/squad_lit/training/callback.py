@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm import tqdm
 
+from squad_lit.system.option import Positive, checked
 from squad_lit.training.detector import Detector
 
 
@@ -25,10 +26,9 @@ class Progress(ProgressBar):
         ValueError: Not a positive number of seconds.
     """
 
-    def __init__(self, *, refresh_every: float) -> None:
+    @checked
+    def __init__(self, *, refresh_every: Positive) -> None:
         super().__init__()
-        if refresh_every <= 0:
-            raise ValueError(f"callback.progress.refresh_every: expected seconds above 0, got {refresh_every}")
         self.refresh_every = refresh_every
         self._bar: tqdm[Any] | None = None
         self._enabled = True

@@ -1,73 +1,27 @@
 """What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
 
 A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
-needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list
-are made.
+needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only trusted ones are made (see
+:mod:`squad_lit.training.build`).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
 VERSION = 4
-# Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
-_ALLOWED = (
-    "squad_lit.training.squad",
-    "squad_lit.training.memory",
-    "squad_lit.network.patch_memory",
-    "squad_lit.network.backbone",
-    "squad_lit.network.generator",
-    "squad_lit.network.discriminator",
-    "squad_lit.network.quantizer",
-    "squad_lit.network.anomaly",
-    "squad_lit.training.pool",
-    "squad_lit.synthesis.image",
-    "squad_lit.synthesis.augmentation",
-    "torch.optim",
-    "torch.optim.lr_scheduler",
-)
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
-
-
-def build(config: Any) -> Any:
-    """Make the objects that a plain configuration names.
-
-    Args:
-        config: Numbers, texts, lists and dictionaries. A dictionary with ``_target_`` becomes an object of that class,
-            or, with ``_partial_``, a function that makes it.
-
-    Raises:
-        ValueError: A class outside the allow list, or one that is not there.
-        TypeError: Arguments that the class does not take.
-    """
-    if isinstance(config, list):
-        return [build(value) for value in config]
-    if not isinstance(config, Mapping):
-        return config
-    arguments = {key: build(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
-    if "_target_" not in config:
-        return arguments
-    module, _, name = str(config["_target_"]).rpartition(".")
-    if module not in _ALLOWED:
-        raise ValueError(
-            f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made"
-        )
-    made = getattr(importlib.import_module(module), name, None)
-    # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.
-    if not isinstance(made, type) or not f"{made.__module__}.".startswith(f"{module}."):
-        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class of that module")
-    return functools.partial(made, **arguments) if config.get("_partial_") else made(**arguments)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -104,11 +58,12 @@ def _without_files(config: Any) -> Any:
     return {key: None if key in _FILES else _without_files(value) for key, value in config.items()}
 
 
-def load(path: str | Path) -> Detector:
+def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
     """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
 
     Args:
         path: A file that a run wrote.
+        trust: Packages whose classes the file may name; see :func:`squad_lit.training.build.rebuild`.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -120,7 +75,7 @@ def load(path: str | Path) -> Detector:
     content = read(path)
     try:
         config = content[KEY]["config"]
-        module: Detector = build(_without_files(config))
+        module: Detector = rebuild(_without_files(config), trust)
         module.config = config
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])

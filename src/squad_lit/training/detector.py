@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from squad_lit.image.tile import AT_ONCE, Grid
@@ -19,6 +20,7 @@ from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.backbone import Backbone
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.image import Synthesis
+from squad_lit.system.option import Count, checked
 from squad_lit.training.checkpoint import KEY, VERSION
 from squad_lit.training.evaluation import Evaluation
 from squad_lit.training.forward import Seen, cut, put_together
@@ -57,6 +59,7 @@ class Detector(L.LightningModule):
     local_batch: int
     """Images that a training step looks at, in this process; set when the training starts."""
 
+    @checked
     def __init__(
         self,
         *,
@@ -65,15 +68,13 @@ class Detector(L.LightningModule):
         anomaly: Callable[..., Anomaly],
         maps: Sequence[str],
         synthesis: Synthesis,
-        steps: int,
+        steps: Count,
         seed: int,
-        tile: int | None = None,
-        tile_overlap: float = 0.0,
+        tile: Count | None = None,
+        tile_overlap: Annotated[float, Field(ge=0, le=_MOST_OVERLAP)] = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if type(steps) is not int or steps < 1:
-            raise ValueError(f"model.steps: expected a whole number of at least 1, got {steps}")
         self.backbone = backbone(groups=groups)
         self.anomaly = anomaly(names=maps)
         self.synthesis, self.steps, self.seed = synthesis, steps, seed
@@ -159,13 +160,10 @@ class Detector(L.LightningModule):
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())
-        if self.tile is not None and (type(self.tile) is not int or self.tile < 1 or self.tile % stride):
+        if self.tile is not None and self.tile % stride:
             raise ValueError(
-                f"model.tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, "
-                f"got {self.tile}"
+                f"tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, got {self.tile}"
             )
-        if type(self.tile_overlap) not in (int, float) or not 0 <= self.tile_overlap <= _MOST_OVERLAP:
-            raise ValueError(f"model.tile_overlap: expected a share in [0, {_MOST_OVERLAP}], got {self.tile_overlap}")
 
     def training_tiles(self) -> Iterator[Tensor]:
         """The normal training images, whole or all of their tiles, image by image, some at a time: ``(N, 3, H, W)``."""

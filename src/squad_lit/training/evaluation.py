@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from squad_lit.dataset.image import image_size, read_mask, resize
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
 from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
+from squad_lit.system.option import Natural, checked
 
-RESOLUTIONS = ("map", "original")
 Rows = list[dict[str, Any]]
 
 
@@ -39,24 +39,18 @@ class Evaluation:
         ValueError: An option out of range.
     """
 
+    @checked
     def __init__(
         self,
         *,
         fpr_limit: float | Sequence[float],
-        resolution: str = "map",
-        bootstrap: int = 0,
+        resolution: Literal["map", "original"] = "map",
+        bootstrap: Natural = 0,
         seed: int = 0,
     ) -> None:
-        try:
-            limits = list(check_limits(fpr_limit).values())
-        except ValueError as error:
-            raise ValueError(f"metric.{error}") from None
+        limits = list(check_limits(fpr_limit).values())
         # One key never means two things: pixel_aupro is at 0.3, as in the benchmark, whatever else is measured.
         fpr_limit = [0.3, *(limit for limit in limits if limit != 0.3)]
-        if resolution not in RESOLUTIONS:
-            raise ValueError(f"metric.resolution: expected one of {', '.join(RESOLUTIONS)}, got {resolution}")
-        if type(bootstrap) is not int or bootstrap < 0:
-            raise ValueError(f"metric.bootstrap: expected a number of resamples, 0 for none, got {bootstrap}")
         self.fpr_limit, self.resolution, self.resamples, self.seed = fpr_limit, resolution, bootstrap, seed
         self.reset()
 

@@ -23,6 +23,7 @@ from squad_lit.image.tile import Grid
 from squad_lit.network.backbone import Backbone
 from squad_lit.synthesis.augmentation import Augmentation
 from squad_lit.synthesis.image import Synthesis
+from squad_lit.system.option import Count, checked
 
 # Images that pass the backbone at once.
 _CHUNK = 16
@@ -46,22 +47,17 @@ class FeaturePool:
         ValueError: A number that is not whole, or below 1.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        views: int,
-        clean_limit: int,
-        synthetic: int,
-        refresh_every: int,
+        views: Count,
+        clean_limit: Count,
+        synthetic: Count,
+        refresh_every: Count,
         augmentation: Augmentation,
         synthesis: Synthesis,
     ) -> None:
-        sizes = {"views": views, "clean_limit": clean_limit, "synthetic": synthetic, "refresh_every": refresh_every}
-        for name, value in sizes.items():
-            if type(value) is not int:
-                raise ValueError(f"model.pool.{name}: expected a whole number, got {value}")
-            if value < 1:
-                raise ValueError(f"model.pool.{name}: expected at least 1, got {value}")
         self.views, self.clean_limit = views, clean_limit
         self.synthetic, self.refresh_every = synthetic, refresh_every
         self.augmentation, self.synthesis = augmentation, synthesis

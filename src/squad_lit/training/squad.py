@@ -19,6 +19,7 @@ from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.network.quantizer import FSQ, VQ, codebook_statistics
 from squad_lit.system.console import uninterrupted
+from squad_lit.system.option import Count, Positive, Share, Weight, checked
 from squad_lit.training.detector import Detector
 from squad_lit.training.forward import Seen, blend
 from squad_lit.training.pool import FeaturePool
@@ -62,6 +63,7 @@ class Squad(Detector):
         ValueError: A number out of range, or a weight that is not known.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -72,38 +74,26 @@ class Squad(Detector):
         patch: PatchDiscriminator | None,
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
-        steps: int,
-        synthetic_fraction: float,
-        image_every: int,
-        loss_weight: Mapping[str, float],
-        focal_gamma: float,
+        steps: Count,
+        synthetic_fraction: Share,
+        image_every: Count,
+        loss_weight: Mapping[str, Weight],
+        focal_gamma: Weight,
         stop_gradient: bool,
-        adversarial_start: float,
+        adversarial_start: Share,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
-        gradient_clip: float,
+        gradient_clip: Positive,
         seed: int,
         memory: Callable[..., PatchMemory] | None = None,
         tile: int | None = None,
         tile_overlap: float = 0.0,
     ) -> None:
-        if not 0 <= synthetic_fraction <= 1:
-            raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
-        if type(image_every) is not int or image_every < 1:
-            raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
-        if not focal_gamma >= 0:  # nan too
-            raise ValueError(f"model.focal_gamma: expected at least 0, got {focal_gamma}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
-        if set(loss_weight) != known or not all(weight >= 0 for weight in loss_weight.values()):
-            raise ValueError(
-                f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
-            )
+        if set(loss_weight) != known:
+            raise ValueError(f"loss_weight: expected weights for {sorted(known)}, got {dict(loss_weight)}")
         if loss_weight["feature"] == 0:
-            raise ValueError("model.loss_weight.feature: expected more than 0: without it no feature is reconstructed")
-        if not 0 <= adversarial_start <= 1:
-            raise ValueError(f"model.adversarial_start: expected a share in [0, 1], got {adversarial_start}")
-        if not gradient_clip > 0:
-            raise ValueError(f"model.gradient_clip: expected a norm above 0, got {gradient_clip}")
+            raise ValueError("loss_weight.feature: expected more than 0: without it no feature is reconstructed")
         super().__init__(
             backbone=backbone,
             groups=groups,
