@@ -284,7 +284,7 @@ def test_category_without_training_images(root):
 def test_one_training_image_cannot_be_split(root):
     for number in range(1, 10):
         (root / "cap" / f"{number}.png").unlink()
-    with pytest.raises(ValueError, match=r"category cap has only one normal training image; two are the least"):
+    with pytest.raises(ValueError, match=r"category cap has only one normal training image; at least two are needed"):
         toy(root)
     assert len(toy(root, category="cap", validation_fraction=0.0).train_set) == 1
 

@@ -1,8 +1,7 @@
-"""What every benchmark shares: the Lightning data module.
+"""The Lightning data module that all data sets share.
 
-A benchmark is one short file beside this one: a subclass of :class:`AnomalyDataModule` with a name, its categories, a
-help text and ``scan``. Options, files and their headers are checked here, once, when the object is made; whether every
-file can be read to its end is checked by ``squad_lit.check``.
+A data set is a subclass of :class:`AnomalyDataModule` with a name, its categories, a help text and ``scan``.
+Options, files and image headers are checked once, at construction; ``squad_lit.check`` reads every file to its end.
 """
 
 import difflib
@@ -30,50 +29,49 @@ log = logging.getLogger(__name__)
 
 
 class AnomalyDataModule(L.LightningDataModule):
-    """A benchmark: normal training images, a share of them for validation, and the test set.
+    """A data set of normal training images, a hold-out of them for validation, and test images.
 
-    ``train_dataloader`` gives no images: the LightningModule fills a pool of backbone features from ``train_set`` once
-    and draws its training batches from that. Validation images are *normal training images*, held out before anything
-    is trained; the test set chooses nothing. Nothing is augmented here.
+    Validation images are *normal training images* that are held out before training; nothing is chosen on the test
+    set. Images are not augmented here. ``train_dataloader`` gives step numbers and no images, because the
+    LightningModule computes a pool of backbone features from ``train_set`` and draws its training batches from it.
 
-    A subclass gives ``name``, ``CATEGORIES``, ``HELP`` and :meth:`scan`, and may give ``COUNTS``.
-
-    After :meth:`setup` there are ``train_set``, ``val_set`` and ``test_set``; ``categories`` is there from the start.
+    A subclass defines ``name``, ``CATEGORIES``, ``HELP`` and :meth:`scan`, and may define ``COUNTS``. The attribute
+    ``categories`` exists from construction on; ``train_set``, ``val_set`` and ``test_set`` exist after :meth:`setup`.
 
     Args:
         root: Folder that holds the categories.
         category: A name, a list of names, or ``all``.
         image_size: Height and width of the items in pixels, or one number for both.
-        batch_size: Images a batch, of the validation and test loaders.
-        num_workers: Processes that read images; 0 reads in the main process.
-        validation_fraction: Share of the normal training images of each category, in [0, 1), that becomes ``val_set``:
-            rounded, but at least one image and never all. 0 leaves ``val_set`` empty.
-        limit_train: Keep this many training images a category, drawn before the validation share is taken; ``None``
-            keeps all. A smaller draw is part of each larger one with the same seed.
-        cache: Where decoded, resized images are kept (float32, so that the numbers stay the same): ``memory``,
-            ``disk`` (shared by runs), ``auto`` (memory if all fit into half of what is free, else disk) or ``off``.
-        cache_folder: Where ``disk`` keeps them.
-        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; ``None``: the range of
-            their type.
-        seed: Of the draws. Each category has its own stream, so its split is the same alone and among others.
-        strict: Refuse data with a missing mask or a file that is no image, at the first one; ``squad_lit.check`` lists
-            them all instead, and what made a category unusable is in ``faults``.
+        batch_size: Images per batch of the validation and test loaders.
+        num_workers: Processes that read images; 0 reads them in the main process.
+        validation_fraction: Share of the normal training images per category, in [0, 1), that becomes ``val_set``. It
+            is rounded to at least one image and never to all of them; 0 leaves ``val_set`` empty.
+        limit_train: Number of training images per category, drawn before the hold-out; ``None`` keeps all. With one
+            seed, a smaller draw is part of each larger one.
+        cache: Where decoded, resized images are kept as float32: ``memory``, ``disk`` (shared by runs), ``auto``
+            (memory if all images fit into half of the free memory, else disk) or ``off``.
+        cache_folder: Folder of the ``disk`` cache.
+        intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
+            file's type.
+        seed: Seed of the draws. Each category has its own stream, so its split does not depend on the other categories.
+        strict: Whether construction fails at the first missing mask or unreadable image. If False, ``scans`` keeps such
+            samples, and ``faults`` says which categories cannot be used at all.
 
     Raises:
-        FileNotFoundError: The root, a category or its images are missing; says where to get them.
-        ValueError: An unknown category; a number out of range.
+        FileNotFoundError: The root, a category or its images are missing. The message says where to get them.
+        ValueError: A category is unknown, or a number is out of range.
     """
 
     name: str
-    """Name of the benchmark, as in ``dataset=NAME``."""
+    """Name of the data set, as in ``dataset=NAME``."""
     CATEGORIES: tuple[str, ...]
-    """Every category there is; ``all`` means these, in this order."""
+    """All categories, in the order that ``all`` gives them."""
     HELP: ClassVar[str]
-    """Where to get the data, its licence, and the tree that is expected under ``root``."""
+    """Where to get the data, its licence, and the folder tree that is expected under ``root``."""
     COUNTS: ClassVar[dict[str, tuple[int, int, int]]] = {}
-    """Official number of images by category: (train, test normal, test anomalous)."""
+    """Official number of images per category: (train, test normal, test anomalous)."""
     TEST_OPTIONAL: ClassVar[bool] = False
-    """Whether there may be no test images at all."""
+    """Whether the data set may lack test images."""
 
     train_set: AnomalyDataset
     val_set: AnomalyDataset
@@ -103,7 +101,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self.image_size = height, width
         if limit_train == 1 and validation_fraction > 0:
             raise ValueError(
-                "limit_train: expected at least 2, because one image is held out to calibrate the maps; got 1"
+                "limit_train: expected at least 2, because one image is held out to standardise the maps; got 1"
             )
         if intensity_range is not None and not _is_range(intensity_range):
             raise ValueError(f"intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}")
@@ -118,26 +116,26 @@ class AnomalyDataModule(L.LightningDataModule):
 
     @abstractmethod
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
-        """The normal training samples and the test samples of a category, each sorted."""
+        """The normal training samples and the test samples of a category, both sorted."""
 
     def folder_of(self, category: str) -> Path:
         """The folder that holds the images of a category."""
         return self.root / category
 
     def places(self, category: str) -> list[Path]:
-        """Folders in which no file should lie that belongs to no sample."""
+        """Folders in which every file should belong to a sample."""
         return [self.folder_of(category)]
 
     def mask_folders(self, category: str) -> list[Path]:
-        """Folders that hold nothing but masks."""
+        """Folders that hold masks only."""
         return [self.folder_of(category) / "ground_truth"]
 
     def companions(self, category: str) -> list[Sample]:
-        """What the archive has beyond the samples: images that are not used, or masks that are not needed."""
+        """Images and masks of the archive that are not used as samples."""
         return []
 
     def check_files(self) -> None:
-        """Fail at construction if data is missing; a benchmark that makes its own data overrides this."""
+        """Fail if data is missing. A data set that draws its own images overrides this."""
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.name}: no folder {self.root}\n{self._help()}")
         missing = [category for category in self.categories if not self.folder_of(category).is_dir()]
@@ -152,7 +150,7 @@ class AnomalyDataModule(L.LightningDataModule):
         _ = self.scans
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three datasets; a second call keeps those of the first, and so their caches."""
+        """Make the three datasets. A second call keeps those of the first one, and their caches."""
         if hasattr(self, "test_set"):
             return
         train: list[Sample] = []
@@ -185,10 +183,10 @@ class AnomalyDataModule(L.LightningDataModule):
         return MemoryCache() if mode == "memory" else None
 
     def train_dataloader(self) -> Any:
-        """What the LightningModule trains from: step numbers, for which its pool of features has the batches.
+        """The LightningModule's loader of step numbers; its pool of features holds the batches.
 
         Raises:
-            RuntimeError: Outside a fit: there are no batches of images to train from.
+            RuntimeError: The call comes from outside a fit, where no such loader exists.
         """
         if self.trainer is None:
             raise RuntimeError(
@@ -197,11 +195,11 @@ class AnomalyDataModule(L.LightningDataModule):
         return self.trainer.lightning_module.train_dataloader()
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Held-out normal images, in order."""
+        """Loader of the held-out normal images, in order."""
         return self._loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The test set, in order."""
+        """Loader of the test images, in order."""
         return self._loader(self.test_set)
 
     def _loader(self, dataset: AnomalyDataset) -> DataLoader[dict[str, Any]]:
@@ -209,13 +207,13 @@ class AnomalyDataModule(L.LightningDataModule):
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            # The memory cache of a worker dies with it.
+            # Otherwise the memory cache of a worker would be lost after each epoch.
             persistent_workers=self.num_workers > 0,
         )
 
     @cached_property
     def scans(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
-        """Normal training samples and test samples by category, checked, before anything is held out."""
+        """Normal training samples and test samples of each category, checked, before the hold-out."""
         self.faults: dict[str, str] = {}
         scans = {}
         for category in self.categories:
@@ -238,20 +236,20 @@ class AnomalyDataModule(L.LightningDataModule):
         if self.strict:
             if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
                 raise ValueError(
-                    f"{self.name}: {len(both)} images are both for the training and for the test, such as {min(both)}"
+                    f"{self.name}: {len(both)} images are both training and test images, such as {min(both)}"
                 )
             check_headers([*train, *test])
             if text := self.count_difference(category, train, test):
                 warnings.warn(text, stacklevel=2)
         if self.validation_fraction > 0 and len(train) < 2:
             raise ValueError(
-                f"{self.name}: category {category} has only one normal training image; two are the least, because "
-                f"one is held out to calibrate the maps (dataset.validation_fraction)"
+                f"{self.name}: category {category} has only one normal training image; at least two are needed, "
+                f"because one is held out to standardise the maps (dataset.validation_fraction)"
             )
         return train, test
 
     def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
-        """In words, how a category differs in size from the published one; empty if it does not."""
+        """A sentence that says how the category's size differs from the published one; empty if it does not."""
         anomalous = sum(sample.label for sample in test)
         found = (len(train), len(test) - anomalous, anomalous)
         expected = self.COUNTS.get(category, found)
@@ -259,12 +257,12 @@ class AnomalyDataModule(L.LightningDataModule):
             return ""
         return (
             f"{self.name}: category {category} has (train, test normal, test anomalous) {found} images, officially "
-            f"{expected}; results on it do not compare with published ones"
+            f"{expected}; its results are not comparable with published ones"
         )
 
     def _split(self, category: str, normals: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Training and validation samples of a category, each in the order of ``normals``."""
-        # crc32, because Python's own hash of a text differs from process to process.
+        # Not hash(), whose value for a text differs between processes.
         order = np.random.default_rng([self.seed, zlib.crc32(category.encode())]).permutation(len(normals))
         order = order[: self.limit_train]
         held_out = 0
