@@ -52,14 +52,14 @@ def lines(file: Path) -> list[str]:
     return [line for _, text in blocks(file, "bash") for line in text.replace("\\\n", " ").splitlines()]
 
 
-def commands() -> list[tuple[Path, str]]:
-    """File, and ``MODULE ARGUMENT...`` of each command of squad_lit."""
+def commands() -> list[Any]:
+    """File, a folder for Python to look into, and ``MODULE ARGUMENT...``, of each command of squad_lit."""
     found = {}
     for file in [*PAGES, *STUDIES]:
         for line in lines(file):
-            for command in re.findall(r"(?:python -m squad_lit\.|squad-lit )(\w.*)", line):
-                found.setdefault(command, file)
-    return [(file, command) for command, file in found.items()]
+            for path, command in re.findall(r"(?:PYTHONPATH=(\S+) )?(?:python -m squad_lit\.|squad-lit )(\w.*)", line):
+                found.setdefault(command, pytest.param(file, path, command, id=command))
+    return list(found.values())
 
 
 def missing(text: str) -> str:
@@ -116,9 +116,10 @@ def one_value(override: Override) -> str:
     return f"{override.get_key_element()}={first}"
 
 
-@pytest.mark.parametrize(("file", "command"), commands(), ids=[command for _, command in commands()])
+@pytest.mark.parametrize(("file", "path", "command"), commands())
 def test_a_quoted_command_is_understood(
     file: Path,
+    path: str,
     command: str,
     parse: Callable[[str, list[str]], argparse.Namespace],
     tmp_path: Path,
@@ -127,6 +128,7 @@ def test_a_quoted_command_is_understood(
     if reason := missing(command):
         pytest.skip(reason)
     monkeypatch.setenv("SQUAD_LIT_GPUS", "0,1")
+    monkeypatch.syspath_prepend(ROOT / path)
     for title, text in blocks(file, "yaml"):  # the files that a page tells to write
         (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / title).write_text(text)
@@ -149,7 +151,7 @@ def test_a_quoted_command_is_understood(
 
 
 def test_there_are_commands() -> None:
-    assert {command.split()[0] for _, command in commands()} == {
+    assert {parameters.id.split()[0] for parameters in commands()} == {
         *("train", "check", "predict", "calibrate", "export", "search", "report", "view", "workspace")
     }
 
@@ -249,8 +251,9 @@ def test_options_and_choices_in_the_text_exist(reference: ModuleType) -> None:
         for code in re.findall(r"`([^`\n]+)`", text):
             for word in code.strip("'\"").split():
                 name, is_given, value = word.strip("'+").partition("=")
-                if name.split(".")[0] in first and re.fullmatch(r"\w+(\.\w+)+", name) and not name.endswith(".py"):
-                    assert name in known or name.endswith((".yaml", ".json")), f"{file.name}: {name}"
+                is_file = name.endswith((".py", ".yaml", ".json", ".log"))
+                if name.split(".")[0] in first and re.fullmatch(r"\w+(\.\w+)+", name):
+                    assert is_file or name in known, f"{file.name}: {name}"
                 if is_given and name in groups and re.fullmatch(r"[\w/]+", value) and not value.isupper():
                     own = "NAME" in value or value in dict(blocks(file, "yaml"))
                     assert own or missing(code) or (CONF / name / f"{value}.yaml").exists(), f"{file.name}: {word}"
