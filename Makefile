@@ -58,7 +58,7 @@ lint: env ## ruff: rules and formatting; import-linter: layers
 	$(VENV)/bin/lint-imports
 
 docs: env ## the documentation as a site; a warning or a dead link is an error
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict  # not --quiet: that hides warnings from --strict
 	@echo "documentation  $(CURDIR)/build/site/index.html"
 
 format: env ## rewrite the code the way lint wants it
