@@ -23,10 +23,10 @@ def test_plain_values_are_left_as_they_are(plain):
 
 
 def test_a_target_becomes_an_object_with_its_arguments():
-    fsq = build({"_target_": "squad_lit.network.quantizer.FSQ", "levels": [8, 6, 5], "jitter": 0.25})
+    fsq = build({"_target_": "squad_lit.network.quantizer.FSQ", "levels": [8, 6, 5], "bound": "ifsq"})
     assert type(fsq) is FSQ
     assert fsq.levels == [8, 6, 5]
-    assert fsq.jitter == 0.25
+    assert fsq.slope == 0.8
 
 
 def test_a_partial_is_called_later_with_the_rest():

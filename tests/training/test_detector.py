@@ -122,64 +122,6 @@ def test_parts_of_another_category_are_not_pasted(images):
     assert shown == [4, 4, 1, 4, 4] * 7  # at least 32 in all
 
 
-class Corner(Brightness):
-    """Its map is bright in the upper left, whatever the image, and shows the image too."""
-
-    def look(self, image: Tensor) -> Seen:
-        maps = super().look(image).maps
-        fixed = torch.zeros(SIDE, SIDE)
-        fixed[0, 0] = 1
-        return Seen({name: m + fixed for name, m in maps.items()}, {"a": image})
-
-
-def test_maps_are_averaged_with_those_of_flipped_images(images):
-    model = make(images)
-    model.__class__ = Corner
-    model.anomaly.flip_sides = [-1, -2]
-    plain = Brightness.look(model, images).maps["residual_a"]
-    difference = model.see(images).maps["residual_a"] - plain
-    expected = torch.zeros(SIDE, SIDE)
-    expected[0, 0] = expected[0, -1] = expected[-1, 0] = 1 / 3
-    torch.testing.assert_close(difference, expected.expand_as(difference))
-
-
-@pytest.mark.parametrize("shift", [1, 3])
-def test_maps_are_averaged_with_those_of_the_moved_image(images, shift):
-    model = make(images)
-    model.__class__ = Corner
-    model.anomaly.shift = shift
-    plain = Brightness.look(model, images).maps["residual_a"]
-    difference = model.see(images).maps["residual_a"] - plain
-    # What the map shows of the image stays where it is (beyond the border, which is repeated); its own corner moves.
-    inner = torch.zeros(SIDE, SIDE)
-    inner[shift, shift] = 1 / 2
-    inside = (..., slice(shift, None), slice(shift, None))
-    torch.testing.assert_close(difference[inside], inner.expand_as(difference)[inside])
-
-
-@pytest.mark.parametrize("shift", [-1, 0.5, True])
-def test_a_shift_that_cannot_be_is_refused(shift):
-    with pytest.raises(ValueError, match=r"anomaly\.shift: expected a whole number of pixels, 0 or more, got"):
-        Anomaly(["residual"], sigma=0, top=1, weight={"residual": 1.0}, shift=shift)
-
-
-def test_a_shift_as_long_as_what_is_looked_at_is_refused_before_anything_is_computed(images):
-    for tiles, side in (({}, SIDE), ({"tile": 8, "tile_overlap": 0.25}, 8)):
-        model = make(images, **tiles)
-        model.anomaly.shift = side - 1
-        model.check_data(["x"], [SIDE, SIDE])
-        model.anomaly.shift = side
-        with pytest.raises(ValueError, match=rf"anomaly\.shift: expected less than the {side} px .* got {side}"):
-            model.check_data(["x"], [SIDE, SIDE])
-
-
-def test_flips_have_names():
-    names = {"residual": 1.0}
-    assert Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["horizontal", "vertical"]).flip_sides == [-1, -2]
-    with pytest.raises(ValueError, match=r"anomaly\.flips: expected any of horizontal, vertical, got \['diagonal'\]"):
-        Anomaly(["residual"], sigma=0, top=1, weight=names, flips=["diagonal"])
-
-
 class Listening(Brightness):
     """Notes what a model that measures more is given."""
 
