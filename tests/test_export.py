@@ -53,7 +53,7 @@ def images(draw_texture: Any) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -> dict[str, Path]:
-    """Checkpoints with random weights, calibrated on noise: what is computed is tested, not how well it works."""
+    """Checkpoints with random weights, standardised on noise: what is computed is tested, not how well it works."""
     folder = tmp_path_factory.mktemp("models")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for name, overrides in MODELS.items():
@@ -64,8 +64,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
             module.memory.fill([module.backbone(noise)], len(noise), seed=0)
-            maps = module.eval().see(noise).maps
-            module.anomaly.calibrate(
+            maps = module.eval()(noise).maps
+            module.anomaly.standardise(
                 *torch.stack([torch.stack([m.mean(), m.std()]) for m in maps.values()], 1).detach()
             )
             with torch.no_grad():

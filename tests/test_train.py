@@ -185,7 +185,7 @@ def test_a_hybrid_is_squad_with_one_more_map(tmp_path: Path, mvtec: Path) -> Non
     assert [k for k, v in squad.generator.state_dict().items() if not torch.equal(v, trained[f"generator.{k}"])] == []
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both, one = hybrid.see(image).maps, squad.see(image).maps
+        both, one = hybrid(image).maps, squad(image).maps
     assert set(both) - set(one) == {"memory"}
     assert all(torch.equal(both[name], one[name]) for name in one)
     again = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'hybrid' / 'last.ckpt'}")
@@ -468,4 +468,4 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
     assert "Epoch" not in output  # of Lightning's own bar
     module = checkpoint.load(tmp_path / "last.ckpt")
     assert module.step > 0
-    assert bool(module.anomaly.calibrated)
+    assert bool(module.anomaly.standardised)

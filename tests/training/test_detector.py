@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.training.detector import Detector, Seen
+from squad_lit.training.detector import Detector
+from squad_lit.training.forward import ForwardOutput
 
 SIDE = 16
 
@@ -18,8 +19,8 @@ SIDE = 16
 class Brightness(Detector):
     """Its map is the image's brightness."""
 
-    def look(self, image: Tensor) -> Seen:
-        return Seen({"residual_a": image.mean(1), "residual_b": 2 * image[:, 0] - 1}, {"a": image})
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
+        return ForwardOutput({"residual_a": image.mean(1), "residual_b": 2 * image[:, 0] - 1}, {"a": image})
 
 
 def paint(image: np.ndarray, others: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +64,7 @@ def images() -> Tensor:
     return torch.rand(20, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
-def test_maps_are_calibrated_on_all_validation_pixels(images):
+def test_maps_are_standardised_on_all_validation_pixels(images):
     model = make(images)
     validate(model, images)
     raw = [images.mean(1).double().numpy(), (2 * images[:, 0] - 1).double().numpy()]
@@ -129,7 +130,7 @@ class Listening(Brightness):
         super().on_validation_epoch_start()
         self.heard: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+    def compare(self, corrupted: ForwardOutput, clean: dict[str, Tensor], mask: Tensor) -> None:
         self.heard.append((corrupted.features["a"], clean["a"], mask))
 
 
@@ -147,10 +148,10 @@ def test_a_local_model_measures_the_same_in_tiles(images):
 
 def test_maps_of_tiles_are_blended_and_their_features_kept_image_by_image(images):
     model = make(images, tile=8, tile_overlap=0.25)
-    seen, expected = model.see(images), model.look(images)
-    torch.testing.assert_close(seen.maps, expected.maps, atol=1e-6, rtol=0)
-    assert seen.features["a"].shape == (20 * 9, 3, 8, 8)
-    assert torch.equal(seen.features["a"][9], images[1, :, :8, :8])
+    output, expected = model(images), model.forward_tile(images)
+    torch.testing.assert_close(output.maps, expected.maps, atol=1e-6, rtol=0)
+    assert output.features["a"].shape == (20 * 9, 3, 8, 8)
+    assert torch.equal(output.features["a"][9], images[1, :, :8, :8])
 
 
 @pytest.mark.parametrize(

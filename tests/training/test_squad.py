@@ -90,14 +90,14 @@ def test_maps_are_float32_where_the_model_computes_in_half_precision():
     module = make().eval()
     image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        half = module.look(image)
+        half = module.forward_tile(image)
         raw = module.segmentation(half.features, half.recon.feature_recon)
     assert raw.dtype == torch.bfloat16
     with torch.inference_mode():
         torch.testing.assert_close(
             half.maps["discriminator"], module.anomaly.prepare({"": raw.float()}, (SIDE, SIDE))[""], rtol=0, atol=0
         )
-        exact = module.look(image)
+        exact = module.forward_tile(image)
     for name, found in half.maps.items():
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, exact.maps[name], rtol=0.1, atol=0.1)

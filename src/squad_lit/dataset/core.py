@@ -107,7 +107,7 @@ class AnomalyDataModule(L.LightningDataModule):
             raise ValueError(f"dataset.validation_fraction must be in [0, 1); got {validation_fraction!r}")
         if limit_train is not None:
             # With a validation share, one image must remain on either side.
-            why = "; one of them is held out to calibrate the maps" if validation_fraction > 0 else ""
+            why = "; one of them is held out to standardise the maps" if validation_fraction > 0 else ""
             self._check_int("limit_train", limit_train, least=2 if validation_fraction > 0 else 1, why=why)
         if cache not in CACHE_MODES:
             raise ValueError(f"dataset.cache must be one of {', '.join(CACHE_MODES)}; got {cache!r}")
@@ -254,7 +254,7 @@ class AnomalyDataModule(L.LightningDataModule):
         if self.validation_fraction > 0 and len(train) < 2:
             raise ValueError(
                 f"{self.name}: category {category} has only one normal training image; two are the least, because "
-                f"one is held out to calibrate the maps (dataset.validation_fraction)"
+                f"one is held out to standardise the maps (dataset.validation_fraction)"
             )
         return train, test
 

@@ -184,7 +184,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
 
     def _hold_out(self, normal: list[Path]) -> tuple[list[Path], list[Path]]:
         count = round(self.test_fraction * len(normal))
-        if self.test_fraction > 0:  # of very few, two remain: one to train on, one to calibrate the maps
+        if self.test_fraction > 0:  # of very few, two remain: one to train on, one to standardise the maps
             count = max(0, min(max(count, 1), len(normal) - 2))
         chosen = set(np.random.default_rng(0).permutation(len(normal))[:count].tolist())
         return [p for i, p in enumerate(normal) if i not in chosen], [p for i, p in enumerate(normal) if i in chosen]

@@ -33,7 +33,7 @@ class Inference(nn.Module):
         super().__init__()
         self.detector = detector
         self.threshold = threshold
-        self.size = detector.look_size
+        self.size = detector.tile_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Look at images.
@@ -46,7 +46,7 @@ class Inference(nn.Module):
             ``(N,)``, int64, and ``model_map`` ``(N, height, width)``, the map that the score is of, at the size that
             the model looks at.
         """
-        model_map, anomaly_score = self.detector.anomaly(self.detector.look(shrink(image, self.size)).maps)
+        model_map, anomaly_score = self.detector.anomaly(self.detector.forward_tile(shrink(image, self.size)).maps)
         anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
         return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
 
@@ -90,7 +90,7 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     """
     config = json.dumps([detector.config, detector.data], sort_keys=True)
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
-    height, width = detector.look_size
+    height, width = detector.tile_size
     threshold, pixel_threshold = thresholds(detector, false_alarm_rate)
     return {
         "format": FORMAT,

@@ -201,9 +201,9 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
     with torch.inference_mode():
         pixels = read_pixels(row.path, detector.data.get("intensity_range"))
         image = shrink(torch.tensor(pixels[None]), detector.image_size)
-        seen = detector.see(image)
-        maps, scores = detector.anomaly(seen.maps)
-        reconstruction = detector.image_recon(seen)
+        output = detector(image)
+        maps, scores = detector.anomaly(output.maps)
+        reconstruction = detector.image_recon(output)
     score = float(scores)
     if not math.isclose(score, row.score, rel_tol=0.05, abs_tol=0.1):  # a GPU may round a code to another level
         raise ValueError(

@@ -77,7 +77,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if config.fit and data.validation_fraction == 0:
         raise ValueError(
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
-            "images the maps cannot be calibrated"
+            "images the maps cannot be standardised"
         )
     if config.fit and data.batch_size < 2:
         raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")

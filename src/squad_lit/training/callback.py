@@ -84,7 +84,7 @@ class Progress(ProgressBar):
 
 
 class LastCheckpoint(Callback):
-    """Keeps ``last.ckpt``: after each validation, which calibrates the maps, and after an error or Ctrl-C.
+    """Keeps ``last.ckpt``: after each validation, which standardises the maps, and after an error or Ctrl-C.
 
     There is no best checkpoint: without defects to look at, the last one is what one has.
 
@@ -107,7 +107,7 @@ class LastCheckpoint(Callback):
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
             print(f"stopped outside of the training; {where}")
             return
-        pl_module.anomaly.calibrated.fill_(False)  # what there is is of older weights
+        pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         if trainer.world_size == 1:  # alone, because the others may be gone
             with contextlib.suppress(OSError, ValueError):  # a validation image that cannot be read may be the error
                 self._calibrate(trainer, pl_module)

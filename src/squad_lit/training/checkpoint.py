@@ -115,7 +115,7 @@ def load(path: str | Path) -> Detector:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
+        ValueError: A damaged or foreign file, one of another version, or one whose maps are not standardised.
     """
     content = read(path)
     try:
@@ -128,8 +128,8 @@ def load(path: str | Path) -> Detector:
         raise ValueError(
             f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
         ) from error
-    if not module.anomaly.calibrated:
+    if not module.anomaly.standardised:
         raise ValueError(
-            f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"
+            f"{path} is of a run that was stopped before its maps were standardised; continue it with resume=PATH"
         )
     return module.eval()

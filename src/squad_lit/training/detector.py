@@ -1,4 +1,4 @@
-"""What every model shares: calibrated maps, label-free measures on validation images, the test, the checkpoint."""
+"""What every model shares: standardised maps, label-free measures on validation images, the test, the checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.image import Synthesis
 from squad_lit.training.checkpoint import KEY, VERSION
 from squad_lit.training.evaluation import Evaluation
-from squad_lit.training.forward import Seen, cut, put_together
+from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
 from squad_lit.training.pool import chunks_ahead
 
 # Synthetic anomalies that are looked at: one on each of so many validation images at most or, where there are few,
@@ -32,9 +32,9 @@ _MOST_OVERLAP = 0.9
 
 
 class Detector(L.LightningModule):
-    """A frozen backbone, maps on one scale, and their measures. A model adds :meth:`look` and its training.
+    """A frozen backbone, maps on one scale, and their measures. A model adds :meth:`forward_tile` and its training.
 
-    Validation images are normal and were not trained on. They calibrate the maps, and with synthetic anomalies on some
+    Validation images are normal and were not trained on. They standardise the maps. With synthetic anomalies on some
     of them they tell, without a label of the test set, how well the model finds what it should: ``synthetic_ap`` (Pixel
     AP on synthetic anomalies), ``synthetic_auroc`` (of the image score, plain against corrupted) and ``normal_score``
     (mean score of the plain ones, in deviations).
@@ -42,7 +42,7 @@ class Detector(L.LightningModule):
     Args:
         backbone: Makes the frozen feature pyramid from ``groups``.
         groups: For each group of features the strides of its layers, in pixels.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         maps: These names.
         synthesis: Makes the synthetic anomalies of the validation.
         steps: Length of the training, in batches.
@@ -96,28 +96,28 @@ class Detector(L.LightningModule):
         self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
 
     @abstractmethod
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         """Raw maps of images, or tiles, ``(N, 3, H, W)`` in [0, 1], and what they come from."""
 
-    def see(self, image: Tensor) -> Seen:
+    def forward(self, image: Tensor) -> ForwardOutput:
         """Look at whole images ``(N, 3, H, W)`` in [0, 1]; with tiles, a few at a time, their maps blended."""
         grid = self.grid(image.shape[-2:])
         if len(grid) == 1:
-            return self.look(image)
-        return put_together([self.look(tiles) for tiles in cut(image, grid).split(AT_ONCE)], grid)
+            return self.forward_tile(image)
+        return merge_tiles([self.forward_tile(tiles) for tiles in cut(image, grid).split(AT_ONCE)], grid)
 
     def grid(self, image_size: Sequence[int]) -> Grid:
         """The tiles in which images of a size are looked at."""
         return Grid(image_size, self.tile, self.tile_overlap)
 
     @property
-    def look_size(self) -> list[int]:
+    def tile_size(self) -> list[int]:
         """Height and width of what is looked at at a time: a tile, or the image."""
         return list(self.grid(self.image_size).tile)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
-        return self.anomaly(self.see(image).maps)
+        """Standardised ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
+        return self.anomaly(self(image).maps)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -152,7 +152,7 @@ class Detector(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if len(data.val_set) == 0:
             raise ValueError(
-                "there is no normal hold-out image, so the maps cannot be calibrated; "
+                "there is no normal hold-out image, so the maps cannot be standardised; "
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
         self.categories, self.image_size = list(data.categories), list(data.image_size)
@@ -191,9 +191,9 @@ class Detector(L.LightningModule):
         self._sums = torch.zeros(len(self.anomaly.names), 3, dtype=torch.float64)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        seen = self.see(batch["image"])
+        output = self(batch["image"])
         for sums, name in zip(self._sums, self.anomaly.names, strict=True):
-            m = seen.maps[name].double()
+            m = output.maps[name].double()
             sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
 
     def on_validation_epoch_end(self) -> None:
@@ -202,11 +202,11 @@ class Detector(L.LightningModule):
         self.log_dict(single | {"step": float(self.step)}, sync_dist=True)
 
     def finish_validation(self) -> None:
-        """Calibrate the maps from what the validation steps have seen, and look again, now that they have a scale."""
+        """Standardise the maps from what the validation steps have seen, and look again, now that they have a scale."""
         moments = self.sum_over_processes(self._sums.to(self.device))
         count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
         std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
-        self.anomaly.calibrate(mean, std)
+        self.anomaly.standardise(mean, std)
         self._look_again()
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
@@ -217,10 +217,10 @@ class Detector(L.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered.sum(0)
 
-    def observe(self, seen: Seen) -> None:
+    def observe(self, output: ForwardOutput) -> None:
         """For models that measure more: a batch of normal images, or the tiles of one."""
 
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+    def compare(self, corrupted: ForwardOutput, clean: dict[str, Tensor], mask: Tensor) -> None:
         """For models that measure more: synthetic anomalies, the features without them, and where they are."""
 
     def _look_again(self) -> None:
@@ -230,20 +230,20 @@ class Detector(L.LightningModule):
         score, maximum, bad_score, plain_score = [], [], [], []
         bad_maps, masks = [], []
         for batch in data.val_dataloader():
-            seen = self.see(batch["image"].to(self.device))
-            anomaly_map, anomaly_score = self.anomaly(seen.maps)
+            output = self(batch["image"].to(self.device))
+            anomaly_map, anomaly_score = self.anomaly(output.maps)
             score += anomaly_score.tolist()
             maximum += anomaly_map.flatten(1).max(1).values.tolist()
-            self.observe(seen)
+            self.observe(output)
             chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % every == 0]
             if not chosen:
                 continue
             plain_score += anomaly_score[chosen].tolist()
             grid = self.grid(batch["image"].shape[-2:])
-            clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in seen.features.items()}
+            clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in output.features.items()}
             for copy in range(copies):
                 image, mask = self._corrupt(batch, chosen, copy)
-                corrupted = self.see(image)
+                corrupted = self(image)
                 bad_map, found = self.anomaly(corrupted.maps)
                 bad_maps.append(bad_map.cpu())
                 masks.append(mask[:, 0].cpu() > 0)
@@ -277,18 +277,18 @@ class Detector(L.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
-        seen = self.see(batch["image"])
-        anomaly_map, anomaly_score = self.anomaly(seen.maps)
-        shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
+        output = self(batch["image"])
+        anomaly_map, anomaly_score = self.anomaly(output.maps)
+        shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(output.maps)}
         quality: dict[str, list[float]] = {}
-        if (image_recon := self.image_recon(seen)) is not None:
+        if (image_recon := self.image_recon(output)) is not None:
             image_recon = image_recon.float()
             shown["image_recon"] = image_recon
             quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
         self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)
         return shown
 
-    def image_recon(self, seen: Seen) -> Tensor | None:
+    def image_recon(self, output: ForwardOutput) -> Tensor | None:
         """The reconstructed image ``(N, 3, H, W)`` in [0, 1], of a model that makes one."""
         return None
 

@@ -20,7 +20,7 @@ from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.network.quantizer import FSQ, VQ, codebook_statistics
 from squad_lit.system.console import uninterrupted
 from squad_lit.training.detector import Detector
-from squad_lit.training.forward import Seen, blend
+from squad_lit.training.forward import ForwardOutput, blend
 from squad_lit.training.pool import FeaturePool
 
 
@@ -38,7 +38,7 @@ class Squad(Detector):
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
         segmentation: Makes the segmentation discriminator from ``channels``, or None.
         patch: The adversarial discriminator of images, or None.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
@@ -135,7 +135,7 @@ class Squad(Detector):
             if size:
                 self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
 
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
         recon = self.generator(features)
         maps = residual_maps(features, recon.feature_recon)
@@ -143,7 +143,7 @@ class Squad(Detector):
             maps["discriminator"] = self.segmentation(features, recon.feature_recon)
         if self.memory is not None:
             maps["memory"] = self.memory(features)
-        return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+        return ForwardOutput(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         super().check_data(categories, image_size)
@@ -156,12 +156,12 @@ class Squad(Detector):
                 f"got {self.patch.layers}"
             )
 
-    def image_recon(self, seen: Seen) -> Tensor:
-        assert seen.recon is not None
-        groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
+    def image_recon(self, output: ForwardOutput) -> Tensor:
+        assert output.recon is not None
+        groups = {group: codes.split(AT_ONCE) for group, codes in output.recon.codes.items()}
         parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
         tiles = torch.cat([self.generator.image_decoder(part) for part in parts])
-        return blend(tiles, self.grid(next(iter(seen.maps.values())).shape[-2:]))
+        return blend(tiles, self.grid(next(iter(output.maps.values())).shape[-2:]))
 
     # Training
 
@@ -293,12 +293,12 @@ class Squad(Detector):
         self._copied: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
         self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
 
-    def observe(self, seen: Seen) -> None:
-        assert seen.recon is not None
-        for group, features in seen.features.items():
-            self._error[group] += (features - seen.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
+    def observe(self, output: ForwardOutput) -> None:
+        assert output.recon is not None
+        for group, features in output.features.items():
+            self._error[group] += (features - output.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
 
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
+    def compare(self, corrupted: ForwardOutput, clean: dict[str, Tensor], mask: Tensor) -> None:
         assert corrupted.recon is not None
         for group, features in corrupted.features.items():
             inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
