@@ -66,8 +66,8 @@ def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
     assert [len(levels) for levels in figures["level_histogram/low"]] == [8, 5, 5, 5]
     assert figures["run"]["seed"] == 0
     detector = checkpoint.load(tmp_path / "last.ckpt")
-    assert detector.false_alarm_rate == 0.4
-    assert figures["threshold"]["anomaly_score"] == from_normals(detector.normal["score"], 0.4).value
+    assert detector.state.false_alarm_rate == 0.4
+    assert figures["threshold"]["anomaly_score"] == from_normals(detector.state.normal_scores, 0.4).value
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
     assert {p.name for p in (tmp_path / "panels").iterdir()} == {
         f"bottle_{kind}_{i:03}.png" for kind, count in (("good", 2), ("broken", 3)) for i in range(count)
@@ -426,7 +426,7 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
     figures = fit.run(config, tmp_path)
     assert "image_auroc" not in figures
     assert json.loads((tmp_path / "metrics.json").read_text())["copy_ratio/low"] is not None
-    assert checkpoint.load(tmp_path / "last.ckpt").step == 4
+    assert checkpoint.load(tmp_path / "last.ckpt").state.step == 4
 
 
 def test_override_of_an_absent_quantizer_is_an_error(tmp_path: Path) -> None:
@@ -467,5 +467,5 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
     assert "continue with resume=" in output
     assert "Epoch" not in output  # of Lightning's own bar
     module = checkpoint.load(tmp_path / "last.ckpt")
-    assert module.step > 0
+    assert module.state.step > 0
     assert bool(module.anomaly.standardised)

@@ -88,7 +88,7 @@ def view(folder: Path, output: Path, *options: str) -> str:
 
 
 def held_out(made: Path) -> list[float]:
-    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"])
+    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal_scores"])
 
 
 def decode(source: str) -> Image.Image:

@@ -54,7 +54,7 @@ class Codes(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         output = self.detector.forward_tile(
-            resize_batch(image.permute(0, 3, 1, 2).float() / 255, self.detector.image_size)
+            resize_batch(image.permute(0, 3, 1, 2).float() / 255, self.detector.state.image_size)
         )
         assert output.recon is not None
         return tuple(index for index in output.recon.indices.values() if index is not None)
@@ -137,7 +137,7 @@ def main() -> None:
     forms = {"torch": "torch", "onnx": "onnx", "openvino": "openvino"} | ({"int8": "onnx"} if options.int8 else {})
     for path in options.checkpoint:
         detector = checkpoint.load(path)
-        category = detector.categories[0]
+        category = detector.state.categories[0]
         train, samples = scan_mvtec_layout(DATA / DATASETS[category], category)
         coded = isinstance(detector, Squad) and any(detector.generator.codebook_sizes.values())
         codes = Codes(detector).eval().requires_grad_(False)

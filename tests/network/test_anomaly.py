@@ -196,7 +196,6 @@ def test_standardisation_is_part_of_the_state():
             {"weight": {"residual": 1, "discriminator": 1, "novelty": 1}},
             r"got one for \['novelty'\]",
         ),
-        ({"flips": ["vertical", "vertical"]}, "anomaly.flips: expected each once"),
         ({"weight": {"residual": 1}}, "anomaly.weight: expected a weight for discriminator"),
         ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
         ({"weight": {"residual": 1e308, "discriminator": 1e308}}, "total weight of inf"),

@@ -55,7 +55,7 @@ def patches(model: Memory, images: torch.Tensor) -> np.ndarray:
 
 def test_the_map_is_the_distance_to_the_nearest_remembered_patch(images):
     model = fill(make(), images)
-    assert model.step == model.steps == 1
+    assert model.state.step == model.steps == 1
     assert model.local_batch == 5
     assert model.memory.rows.shape == (50, sum(model.backbone.channels.values()))
     other = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))

@@ -15,7 +15,7 @@ from squad_lit.report.logger import PictureLogger
 from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.system.file import write_json, write_picture, write_rows
 from squad_lit.training.detector import Detector
-from squad_lit.training.evaluation import gather
+from squad_lit.training.evaluation import Evaluation, gather
 
 
 def _picture_loggers(trainer: L.Trainer) -> list[PictureLogger]:
@@ -29,9 +29,9 @@ class LevelHistograms(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         prefix = "level_histogram/"
-        levels = {k.removeprefix(prefix): v for k, v in pl_module.measured.items() if k.startswith(prefix)}
+        levels = {k.removeprefix(prefix): v for k, v in pl_module.state.measured.items() if k.startswith(prefix)}
         for logger in _picture_loggers(trainer) if levels else []:
-            logger.show_levels(levels, pl_module.step)
+            logger.show_levels(levels, pl_module.state.step)
 
 
 class Curves(Callback):
@@ -46,16 +46,17 @@ class Curves(Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        if not trainer.is_global_zero:
+        evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None)  # type: ignore[attr-defined]
+        if evaluation is None or not trainer.is_global_zero:
             return
-        curves = pl_module.evaluation.curves()
+        curves = evaluation.curves()
         plain = {cat: {name: named(name, curve) for name, curve in own.items()} for cat, own in curves.items()}
         write_json(self.folder / "curves.json", plain, indent=None)
         if not any(curves.values()):
             return
         write_picture(self.folder / "curves.png", curve_plot(curves))
         for logger in _picture_loggers(trainer):
-            logger.show_curves(curves, pl_module.step)
+            logger.show_curves(curves, pl_module.state.step)
 
 
 class Panels(Callback):
@@ -112,7 +113,7 @@ class Panels(Callback):
             write_picture(self.folder / "panels" / p.name, p.picture())
         write_rows(self.folder / "panels.csv", [p.row() for p in panels])
         for logger in _picture_loggers(trainer):
-            logger.show_panels(panels, pl_module.step)
+            logger.show_panels(panels, pl_module.state.step)
 
     def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> dict[str, Picture]:
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()

@@ -69,7 +69,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     loggers = [instantiate(c) for c in config.logger.values() if c]
     # Without callback.progress there is no bar at all: Lightning would show its own.
     bars = any(isinstance(c, ProgressBar) for c in callbacks)
-    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, enable_progress_bar=bars)
+    trainer: L.Trainer = instantiate(
+        config.trainer, callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
+    )
     # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
     if trainer.precision not in ("32-true", "bf16-mixed"):
         raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
@@ -82,9 +84,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     if config.fit and data.batch_size < 2:
         raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
     module = make_module(config)
-    module.evaluation = evaluation
     if config.fit:
-        module.false_alarm_rate = config.threshold.false_alarm_rate
+        module.state.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     _remove_results(folder)
@@ -93,14 +94,13 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     for logger in loggers:
         logger.log_hyperparams(plain)
     try:
-        if config.fit and module.step < module.steps:
+        if config.fit and module.state.step < module.steps:
             resume = hydra.utils.to_absolute_path(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
-            module.figures = dict(module.measured)
     except SystemExit:
         if trainer.received_sigterm:  # Lightning exits with 0, like a success
             raise SystemExit(128 + signal.SIGTERM) from None
@@ -114,11 +114,11 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
     timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()} if config.fit else {}
     about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
-    figures = module.figures | timed | provenance.peak_memory() | about
+    figures = evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
-            write_rows(folder / "predictions.csv", module.evaluation.predictions())
+            write_rows(folder / "predictions.csv", evaluation.predictions())
     return figures
 
 
@@ -153,23 +153,23 @@ def make_module(config: DictConfig) -> Detector:
     if config.resume:
         path = hydra.utils.to_absolute_path(config.resume)
         content = checkpoint.read(path)
-        own = content[checkpoint.KEY]
-        different = differences(own["config"], plain, "model")
-        different += differences(own["data"], _data_options(config), "dataset")
+        before = checkpoint.State.load(content)
+        different = differences(before.config, plain, "model")
+        different += differences(before.data, _data_options(config), "dataset")
         if different := sorted(different):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
     module: Detector = checkpoint.build(plain)
-    module.config, module.data = plain, _data_options(config)
+    module.state.config, module.state.data = plain, _data_options(config)
     try:  # now, not when the training starts; a prediction has no use for them
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
     if config.resume:
         module.on_load_checkpoint(content)
-        if module.step >= module.steps:
+        if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
             return checkpoint.load(path)
     return module
@@ -189,7 +189,7 @@ def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[st
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
-        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
+        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
     # Their folders are those of the run that reads the file, not of this one.
     beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in ("callback", "logger")}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))

@@ -1,8 +1,7 @@
 """What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
 
-A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
-needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list
-are made.
+A checkpoint is Lightning's, with one more key, ``squad_lit``: its version and a :class:`State`. It loads with
+``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list are made.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 4
+VERSION = 5
 # Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
 _ALLOWED = (
     "squad_lit.training.squad",
@@ -38,6 +38,52 @@ _ALLOWED = (
 )
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
+
+
+@dataclass
+class State:
+    """What a checkpoint keeps of a model besides its weights and its optimisers: plain values only.
+
+    Args:
+        config: Configuration of the model, from which :func:`build` makes it.
+        data: Options of the data set that decide which images a training sees.
+        categories: What it was trained on.
+        image_size: Height and width, in pixels.
+        step: Training steps that are done.
+        measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
+        normal_scores: Anomaly scores of normal images, from which the threshold comes.
+        normal_maxima: The highest pixel of each one's anomaly map, from which the threshold of pixels comes.
+        defective_scores: Scores of known defects, from ``squad_lit.calibrate``.
+        roi: Digest of the region of interest that these scores are of; empty: the whole image.
+        false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
+        trained: ``seconds`` and ``images`` of the training so far.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    categories: list[str] = field(default_factory=list)
+    image_size: list[int] = field(default_factory=list)
+    step: int = 0
+    measured: dict[str, Any] = field(default_factory=dict)
+    normal_scores: list[float] = field(default_factory=list)
+    normal_maxima: list[float] = field(default_factory=list)
+    defective_scores: list[float] = field(default_factory=list)
+    roi: str = ""
+    false_alarm_rate: float | None = None
+    trained: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "images": 0})
+
+    @classmethod
+    def load(cls, checkpoint: Mapping[str, Any]) -> State:
+        """The state in a checkpoint of this version.
+
+        Raises:
+            LookupError: A part of it is missing.
+        """
+        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the state into a checkpoint, in the place of any other."""
+        checkpoint[KEY] = {"version": VERSION, **asdict(self)}
 
 
 def build(config: Any) -> Any:
@@ -92,7 +138,15 @@ def read(path: str | Path) -> dict[str, Any]:
     if own["version"] != VERSION:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
+    try:
+        State.load(content)
+    except LookupError as error:
+        raise _misfit(path, error) from error
     return content
+
+
+def _misfit(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})")
 
 
 def _without_files(config: Any) -> Any:
@@ -119,15 +173,11 @@ def load(path: str | Path) -> Detector:
     """
     content = read(path)
     try:
-        config = content[KEY]["config"]
-        module: Detector = build(_without_files(config))
-        module.config = config
+        module: Detector = build(_without_files(State.load(content).config))
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
     except (LookupError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
-        ) from error
+        raise _misfit(path, error) from error
     if not module.anomaly.standardised:
         raise ValueError(
             f"{path} is of a run that was stopped before its maps were standardised; continue it with resume=PATH"

@@ -70,5 +70,5 @@ class Memory(Detector):
         self.local_batch = len(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
         self.backbone.fit(self.training_tiles())
         self.remember(self.memory)
-        self.step = 1
+        self.state.step = 1
         self.trainer.should_stop = True
