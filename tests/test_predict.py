@@ -130,7 +130,7 @@ def test_files_that_only_a_training_reads_may_be_gone(model: Path, tmp_path: Pat
     assert found.anomaly_score == expected.anomaly_score
 
 
-@pytest.mark.parametrize("lost", ["normal", "config", "state_dict", "backbone.feature_mean"])
+@pytest.mark.parametrize("lost", ["normal_scores", "config", "state_dict", "backbone.feature_mean"])
 def test_a_checkpoint_that_is_not_whole_is_a_sentence(model: Path, tmp_path: Path, lost: str) -> None:
     content = torch.load(model, weights_only=True)
     for place in (content, content["squad_lit"], content["state_dict"]):

@@ -88,7 +88,7 @@ def view(folder: Path, output: Path, *options: str) -> str:
 
 
 def held_out(made: Path) -> list[float]:
-    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"])
+    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal_scores"])
 
 
 def decode(source: str) -> Image.Image:
@@ -97,7 +97,7 @@ def decode(source: str) -> Image.Image:
 
 def test_a_run_is_shown_as_it_is_in_its_table(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
-    monkeypatch.setattr(Memory, "image_recon", lambda self, seen: green)  # a memory has none
+    monkeypatch.setattr(Memory, "image_recon", lambda self, output: green)  # a memory has none
     page = view(made / "run", tmp_path / "new" / "view.html", "--false-alarm-rate", "0.3")
     found, rows = data(page), table(made / "run")
     assert len(rows) == 10

@@ -1,6 +1,6 @@
 """Maps, scores and labels of new images: ``python -m squad_lit.predict --checkpoint FILE --output DIR IMAGE_OR_DIR``.
 
-For each image: ``map/NAME.tiff`` (float32, calibrated, at the image's own resolution), ``mask/NAME.png``,
+For each image: ``map/NAME.tiff`` (float32, standardised, at the image's own resolution), ``mask/NAME.png``,
 ``overlay/NAME.png``, and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were skipped, 1 it
 failed, or all were skipped.
 """

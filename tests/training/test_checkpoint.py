@@ -12,7 +12,7 @@ from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.generator import Generator
 from squad_lit.network.quantizer import FSQ
 from squad_lit.synthesis.augmentation import Augmentation
-from squad_lit.training.checkpoint import KEY, VERSION, build, read
+from squad_lit.training.checkpoint import KEY, VERSION, State, build, read
 
 # Building
 
@@ -23,10 +23,10 @@ def test_plain_values_are_left_as_they_are(plain):
 
 
 def test_a_target_becomes_an_object_with_its_arguments():
-    fsq = build({"_target_": "squad_lit.network.quantizer.FSQ", "levels": [8, 6, 5], "jitter": 0.25})
+    fsq = build({"_target_": "squad_lit.network.quantizer.FSQ", "levels": [8, 6, 5], "bound": "ifsq"})
     assert type(fsq) is FSQ
     assert fsq.levels == [8, 6, 5]
-    assert fsq.jitter == 0.25
+    assert fsq.slope == 0.8
 
 
 def test_a_partial_is_called_later_with_the_rest():
@@ -166,9 +166,13 @@ def write(path: Path, content: Any) -> Path:
 
 
 def test_a_checkpoint_of_ours_is_read(tmp_path):
-    content = {KEY: {"version": VERSION, "config": {"a": [1]}}, "state_dict": {"w": torch.arange(3)}}
+    content: dict[str, Any] = {"state_dict": {"w": torch.arange(3)}}
+    state = State(config={"a": [1]}, categories=["b"], step=7, normal_scores=[0.5], false_alarm_rate=0.25)
+    state.save(content)
+    state.normal_scores.append(1.0)  # afterwards
     found = read(write(tmp_path / "last.ckpt", content))
-    assert found[KEY] == content[KEY]
+    expected = State(config={"a": [1]}, categories=["b"], step=7, normal_scores=[0.5], false_alarm_rate=0.25)
+    assert State.load(found) == expected
     assert torch.equal(found["state_dict"]["w"], torch.arange(3))
 
 
@@ -189,6 +193,14 @@ def test_foreign_file_is_refused(tmp_path, content):
 def test_another_version_is_refused(tmp_path, version, todo):
     with pytest.raises(ValueError, match=rf"has checkpoint version {version}; this squad_lit reads {VERSION}: {todo}"):
         read(write(tmp_path / "new.ckpt", {KEY: {"version": version}}))
+
+
+def test_a_state_with_a_part_missing_is_refused(tmp_path):
+    content: dict[str, Any] = {}
+    State().save(content)
+    del content[KEY]["normal_maxima"]
+    with pytest.raises(ValueError, match=r"part\.ckpt does not fit this squad_lit: .*'normal_maxima'"):
+        read(write(tmp_path / "part.ckpt", content))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint at all"])

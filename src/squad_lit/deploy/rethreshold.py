@@ -50,7 +50,6 @@ def rethreshold(
     from squad_lit.training import checkpoint
 
     content = checkpoint.read(path)
-    own = content[checkpoint.KEY]
     make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its thresholds are about to be replaced
@@ -72,8 +71,10 @@ def rethreshold(
         scores = known["normal_scores"] + [scores[i] for i in new]
         maxima = known["normal_maxima"] + [maxima[i] for i in new]
         defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
-    own["roi"] = predictor.roi_digest
+    state = checkpoint.State.load(content)
+    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
+    state.roi = predictor.roi_digest
+    state.save(content)
     with whole(output) as part:
         torch.save(content, part)
     return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped

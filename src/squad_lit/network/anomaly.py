@@ -1,4 +1,4 @@
-"""From residuals and discriminator logits to a calibrated anomaly map and an anomaly score."""
+"""From residuals and discriminator logits to a standardised anomaly map and an anomaly score."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Anomaly(nn.Module):
 
     mean: Tensor
     std: Tensor
-    calibrated: Tensor
+    standardised: Tensor
 
     @checked
     def __init__(
@@ -65,7 +65,7 @@ class Anomaly(nn.Module):
         self.weights = {kind: weight[kind] / total for kind in kinds}
         self.register_buffer("mean", torch.zeros(len(self.names)))
         self.register_buffer("std", torch.ones(len(self.names)))
-        self.register_buffer("calibrated", torch.tensor(False))
+        self.register_buffer("standardised", torch.tensor(False))
 
     def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
         """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``.
@@ -76,12 +76,12 @@ class Anomaly(nn.Module):
             exact = {name: m.to(torch.promote_types(m.dtype, torch.float32)) for name, m in raw.items()}
             return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in exact.items()}
 
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""
         self.mean.copy_(mean)
         # A map that is constant on normal images carries no scale: leave it as it is rather than divide by 0.
         self.std.copy_(torch.where(std > 0, std, 1.0))
-        self.calibrated.fill_(True)
+        self.standardised.fill_(True)
 
     def z_scores(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each map in units of its deviation on normal images."""

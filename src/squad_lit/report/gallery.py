@@ -175,7 +175,8 @@ def _of_run(
         )
     detector = checkpoints.load(checkpoint)
     threshold, pixel_threshold = thresholds(detector, rate)
-    source = "normal images" if rate is not None or not detector.defective else "normal images and of known defects"
+    known = detector.state.defective_scores if rate is None else []
+    source = "normal images and of known defects" if known else "normal images"
     # The most wrong ones first: normal images far above the threshold, defects far below it.
     chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]
     failed = _illustrate(chosen, lambda row: _look(detector, row, pixel_threshold.value))
@@ -199,11 +200,11 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
     from squad_lit.image.picture import to_picture
 
     with torch.inference_mode():
-        pixels = read_pixels(row.path, detector.data.get("intensity_range"))
-        image = shrink(torch.tensor(pixels[None]), detector.image_size)
-        seen = detector.see(image)
-        maps, scores = detector.anomaly(seen.maps)
-        reconstruction = detector.image_recon(seen)
+        pixels = read_pixels(row.path, detector.state.data.get("intensity_range"))
+        image = shrink(torch.tensor(pixels[None]), detector.state.image_size)
+        output = detector(image)
+        maps, scores = detector.anomaly(output.maps)
+        reconstruction = detector.image_recon(output)
     score = float(scores)
     if not math.isclose(score, row.score, rel_tol=0.05, abs_tol=0.1):  # a GPU may round a code to another level
         raise ValueError(

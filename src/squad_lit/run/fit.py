@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from squad_lit.deploy.predictor import Predictor
     from squad_lit.training.detector import Detector
+    from squad_lit.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +122,12 @@ def run(config: DictConfig, folder: Path) -> Run:
     L.seed_everything(config.seed, workers=True, verbose=False)
     # In the order of what they cost: a mistake shows before pictures are drawn or read.
     evaluation = make(config, "metric")
-    trainer = _make_trainer(config)
+    trainer = _make_trainer(config, evaluation)
     data = make(config, "dataset")
     _check_data(config, data)
     module = make_module(config)
-    module.evaluation = evaluation
     if config.fit:
-        module.false_alarm_rate = config.threshold.false_alarm_rate
+        module.state.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     _remove_results(folder)
@@ -136,14 +136,13 @@ def run(config: DictConfig, folder: Path) -> Run:
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
     try:
-        if config.fit and module.step < module.steps:
+        if config.fit and module.state.step < module.steps:
             resume = os.path.abspath(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
-            module.figures = dict(module.measured)
     except SystemExit:
         if trainer.received_sigterm:  # Lightning exits with 0, like a success
             raise SystemExit(128 + signal.SIGTERM) from None
@@ -152,12 +151,12 @@ def run(config: DictConfig, folder: Path) -> Run:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    figures = _figures(config, trainer, module, started)
+    figures = evaluation.figures | module.state.measured | _figures(config, trainer, module, started)
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
             write_rows(folder / "predictions.csv", evaluation.predictions())
-    return Run(folder, figures, tuple(config.trust) + _packages(module.config))
+    return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
 
 
 def make_module(config: DictConfig) -> Detector:
@@ -170,36 +169,38 @@ def make_module(config: DictConfig) -> Detector:
     if config.resume:
         path = os.path.abspath(config.resume)
         content = checkpoint.read(path)
-        own = content[checkpoint.KEY]
-        different = differences(own["config"], plain, "model")
-        different += differences(own["data"], _data_options(config), "dataset")
+        before = checkpoint.State.load(content)
+        different = differences(before.config, plain, "model")
+        different += differences(before.data, _data_options(config), "dataset")
         if different := sorted(different):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
     module: Detector = make(config, "model")
-    module.config, module.data = plain, _data_options(config)
+    module.state.config, module.state.data = plain, _data_options(config)
     try:  # now, not when the training starts; a prediction has no use for them
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
     if config.resume:
         module.on_load_checkpoint(content)
-        if module.step >= module.steps:
+        if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
             return checkpoint.load(path, trust=_packages(plain))  # the user's own configuration names them
     return module
 
 
-def _make_trainer(config: DictConfig) -> L.Trainer:
+def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     from lightning.pytorch.callbacks import ProgressBar
 
     callbacks = [make(config, f"callback.{name}") for name, node in config.callback.items() if node]
     loggers = [make(config, f"logger.{name}") for name, node in config.logger.items() if node]
     # Without callback.progress there is no bar at all: Lightning would show its own.
     bars = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    trainer: L.Trainer = make(config, "trainer", callbacks=callbacks, logger=loggers, enable_progress_bar=bars)
+    trainer: L.Trainer = make(
+        config, "trainer", callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
+    )
     # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
     if trainer.precision not in ("32-true", "bf16-mixed"):
         raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
@@ -212,7 +213,7 @@ def _check_data(config: DictConfig, data: Any) -> None:
     if data.validation_fraction == 0:
         raise ValueError(
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
-            "images the maps cannot be calibrated"
+            "images the maps cannot be standardised"
         )
     if data.batch_size < 2:
         raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
@@ -228,7 +229,7 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 
 
 def _figures(config: DictConfig, trainer: L.Trainer, module: Detector, started: float) -> dict[str, Any]:
-    """What ``metrics.json`` holds: metrics, label-free measures, times, memory, thresholds and provenance."""
+    """What ``metrics.json`` holds beside the metrics: times, memory, thresholds and provenance."""
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
@@ -237,7 +238,7 @@ def _figures(config: DictConfig, trainer: L.Trainer, module: Detector, started: 
     callbacks = trainer.callbacks if config.fit else []  # type: ignore[attr-defined]
     timed = {key: value for c in callbacks for key, value in getattr(c, "figures", {}).items()}
     about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
-    return module.figures | timed | provenance.peak_memory() | about
+    return timed | provenance.peak_memory() | about
 
 
 def _remove_results(folder: Path) -> None:
@@ -274,7 +275,7 @@ def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[st
     rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
     plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
-        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
+        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside | {"output": _OUTPUT})))
     return plain
 

@@ -1,13 +1,14 @@
 """What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
 
-A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
-needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only trusted ones are made (see
+A checkpoint is Lightning's, with one more key, ``squad_lit``: its version and a :class:`State`. It loads with
+``torch.load(weights_only=True)``. The configuration names classes; only trusted ones are made (see
 :mod:`squad_lit.training.build`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,55 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 4
+VERSION = 5
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
+
+
+@dataclass
+class State:
+    """What a checkpoint keeps of a model besides its weights and its optimisers: plain values only.
+
+    Args:
+        config: Configuration of the model, from which it is made again.
+        data: Options of the data set that decide which images a training sees.
+        categories: What it was trained on.
+        image_size: Height and width, in pixels.
+        step: Training steps that are done.
+        measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
+        normal_scores: Anomaly scores of normal images, from which the threshold comes.
+        normal_maxima: The highest pixel of each one's anomaly map, from which the threshold of pixels comes.
+        defective_scores: Scores of known defects, from ``squad_lit.calibrate``.
+        roi: Digest of the region of interest that these scores are of; empty: the whole image.
+        false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
+        trained: ``seconds`` and ``images`` of the training so far.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    categories: list[str] = field(default_factory=list)
+    image_size: list[int] = field(default_factory=list)
+    step: int = 0
+    measured: dict[str, Any] = field(default_factory=dict)
+    normal_scores: list[float] = field(default_factory=list)
+    normal_maxima: list[float] = field(default_factory=list)
+    defective_scores: list[float] = field(default_factory=list)
+    roi: str = ""
+    false_alarm_rate: float | None = None
+    trained: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "images": 0})
+
+    @classmethod
+    def load(cls, checkpoint: Mapping[str, Any]) -> State:
+        """The state in a checkpoint of this version.
+
+        Raises:
+            LookupError: A part of it is missing.
+        """
+        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the state into a checkpoint, in the place of any other."""
+        checkpoint[KEY] = {"version": VERSION, **asdict(self)}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -46,7 +93,15 @@ def read(path: str | Path) -> dict[str, Any]:
     if own["version"] != VERSION:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
+    try:
+        State.load(content)
+    except LookupError as error:
+        raise _misfit(path, error) from error
     return content
+
+
+def _misfit(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})")
 
 
 def _without_files(config: Any) -> Any:
@@ -70,21 +125,17 @@ def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
+        ValueError: A damaged or foreign file, one of another version, or one whose maps are not standardised.
     """
     content = read(path)
     try:
-        config = content[KEY]["config"]
-        module: Detector = rebuild(_without_files(config), trust)
-        module.config = config
+        module: Detector = rebuild(_without_files(State.load(content).config), trust)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
     except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise _misfit(path, error) from error
+    if not module.anomaly.standardised:
         raise ValueError(
-            f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
-        ) from error
-    if not module.anomaly.calibrated:
-        raise ValueError(
-            f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"
+            f"{path} is of a run that was stopped before its maps were standardised; continue it with resume=PATH"
         )
     return module.eval()

@@ -17,11 +17,13 @@ from squad_lit.network.backbone import Backbone
 from squad_lit.network.discriminator import PatchDiscriminator, SegmentationDiscriminator
 from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.network.quantizer import FSQ, VQ, codebook_statistics
+from squad_lit.network.quantizer import VQ
 from squad_lit.system.console import uninterrupted
 from squad_lit.system.option import Count, Positive, Share, Weight, checked
+from squad_lit.training.calibration import Measure
 from squad_lit.training.detector import Detector
-from squad_lit.training.forward import Seen, blend
+from squad_lit.training.forward import ForwardOutput, blend
+from squad_lit.training.measure import ReconstructionMeasure
 from squad_lit.training.pool import FeaturePool
 
 
@@ -39,7 +41,7 @@ class Squad(Detector):
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
         segmentation: Makes the segmentation discriminator from ``channels``, or None.
         patch: The adversarial discriminator of images, or None.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
@@ -121,11 +123,8 @@ class Squad(Detector):
         self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
 
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
         recon = self.generator(features)
         maps = residual_maps(features, recon.feature_recon)
@@ -133,7 +132,7 @@ class Squad(Detector):
             maps["discriminator"] = self.segmentation(features, recon.feature_recon)
         if self.memory is not None:
             maps["memory"] = self.memory(features)
-        return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+        return ForwardOutput(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         super().check_data(categories, image_size)
@@ -146,12 +145,12 @@ class Squad(Detector):
                 f"got {self.patch.layers}"
             )
 
-    def image_recon(self, seen: Seen) -> Tensor:
-        assert seen.recon is not None
-        groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
+    def image_recon(self, output: ForwardOutput) -> Tensor:
+        assert output.recon is not None
+        groups = {group: codes.split(AT_ONCE) for group, codes in output.recon.codes.items()}
         parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
         tiles = torch.cat([self.generator.image_decoder(part) for part in parts])
-        return blend(tiles, self.grid(next(iter(seen.maps.values())).shape[-2:]))
+        return blend(tiles, self.grid(next(iter(output.maps.values())).shape[-2:]))
 
     # Training
 
@@ -177,14 +176,14 @@ class Squad(Detector):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.image_size)
+        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.state.image_size)
         if self.synthetic_fraction > 0 and self._synthetic == 0:
             raise ValueError(
                 f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
                 f"raise it or dataset.batch_size, or set it to 0"
             )
         self.pool.attach(data.train_set, self.backbone, grid, seed=seed, show=show)
-        if self.step == 0:
+        if self.state.step == 0:
             self.backbone.fit(self.training_tiles())
             if self.memory is not None:
                 with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
@@ -217,13 +216,13 @@ class Squad(Detector):
                 self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
                 optimizer.step()
                 scheduler.step()
-            self.step = step + 1
+            self.state.step = step + 1
         log["loss"] = total.detach()
         for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=False):
             log[f"lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
         self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
         self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
-        if self.step == self.steps:
+        if self.state.step == self.steps:
             self.trainer.should_stop = True
 
     def _feature_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
@@ -270,61 +269,8 @@ class Squad(Detector):
         """Corrupted images in a batch of this process."""
         return round(self.synthetic_fraction * self.local_batch)
 
-    @property
-    def _fsq(self) -> FSQ | None:
-        """A quantiser whose codes have levels that can be moved, if there is one."""
-        quantizer = next(iter(self.generator.quantizer.values()))
-        return quantizer if isinstance(quantizer, FSQ) else None
-
-    # Validation
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self._copied: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
-        self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
-
-    def observe(self, seen: Seen) -> None:
-        assert seen.recon is not None
-        for group, features in seen.features.items():
-            self._error[group] += (features - seen.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
-
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
-        assert corrupted.recon is not None
-        for group, features in corrupted.features.items():
-            inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
-            recon = corrupted.recon.feature_recon[group]
-            self._copied[group].append(losses.copied(features, clean[group], recon, inside).cpu())
-
-    def finish_validation(self) -> None:
-        super().finish_validation()
-        for group, found in self._copied.items():
-            if found:
-                kept, made = torch.stack(found).sum(0)
-                self.measured[f"copy_ratio/{group}"] = float(kept / made)
-        self.measured |= {f"feature_error/{g}": float(torch.stack(v).mean()) for g, v in self._error.items() if v}
-        self._count_codes()
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                usage, perplexity = codebook_statistics(self._code_count(group))
-                self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
-            if self._fsq is not None:
-                self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
-
-    def _count_codes(self) -> None:
-        """How often each code occurs on the normal training images, or tiles, that the pools hold."""
-        # From zero on: counts are of the current weights only.
-        sizes = self.generator.codebook_sizes
-        counts = {group: torch.zeros_like(self._code_count(group)) for group, size in sizes.items() if size}
-        for features in self.pool.plain_features():
-            encoded = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
-            for group, quantized in encoded.items():
-                if quantized.indices is not None:
-                    counts[group] += torch.bincount(quantized.indices.flatten(), minlength=len(counts[group]))
-        for group, count in counts.items():
-            self._code_count(group).copy_(self.sum_over_processes(count))
-
-    def _code_count(self, group: str) -> Tensor:
-        return self.get_buffer(f"code_count_{group}")
+    def measure(self) -> Measure:
+        return ReconstructionMeasure(self.generator, self.pool.plain_features(), self.sum_over_processes)
 
 
 class _Steps:
@@ -334,7 +280,7 @@ class _Steps:
         self.module = module
 
     def __iter__(self) -> Iterator[int]:
-        first, period = self.module.step, self.module.pool.refresh_every
+        first, period = self.module.state.step, self.module.pool.refresh_every
         return iter(range(first, min((first // period + 1) * period, self.module.steps)))
 
 
