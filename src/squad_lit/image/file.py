@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
-Image.MAX_IMAGE_PIXELS = None
+from PIL import Image, ImageFile, ImageOps
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
+_LIMIT = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:
@@ -42,10 +46,29 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
+def open_header(path: Path | str) -> ImageFile.ImageFile:
+    """``PIL.Image.open`` for a file of any size; close it, best by ``with``.
+
+    Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
+    limit that the whole process shares. Here the files are the user's own: the limit is off while the header is read,
+    and the host's setting is back afterwards.
+    """
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def open_image(path: Path) -> Image.Image:
-    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
+    """Decode a file and turn it as its EXIF orientation says.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it has {pages} pages, and which of them is the image is not said: save one")
             image.load()
@@ -157,7 +180,7 @@ def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32
 def is_deep_colour(path: Path | str) -> bool:
     """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
     except Exception:  # whoever reads it says so
         return False
