@@ -100,15 +100,12 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
             a range for 16-bit colour.
     """
     if intensity_range is not None and is_deep_colour(path):
-        raise ValueError(
-            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
-            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
-        )
-    return to_pixels(open_image(Path(path)), f"image {path}", intensity_range)
+        raise deep_colour_error(f"image {path}")
+    return decode(open_image(Path(path)), f"image {path}", intensity_range)
 
 
-def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
-    """As :func:`read_pixels`, of an image that is decoded and turned already; ``name`` is what errors call it."""
+def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
+    """As :func:`read_pixels`, for an image that is loaded and turned already; errors call it ``name``."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if intensity_range is None and image.mode in ("I", "F"):
             kind = "32-bit integer" if image.mode == "I" else "float"
@@ -116,10 +113,25 @@ def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | 
                 f"{name} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or train with "
                 f"dataset.intensity_range=[LOW,HIGH]"
             )
-        low, high = intensity_range or (0.0, 65535.0)
-        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-        return grey[..., None].repeat(3, axis=2)
+        return scale_grey(np.asarray(image), intensity_range)
+    if image.mode == "La":  # Pillow has no direct way
+        image = image.convert("LA")
     return np.array(image.convert("RGB"))
+
+
+def scale_grey(grey: NDArray[Any], intensity_range: Sequence[float] | None) -> NDArray[np.float32]:
+    """Grey values ``(H, W)`` of more than 8 bits as ``(H, W, 3)`` in [0, 1]; no range is that of 16 bits."""
+    low, high = intensity_range or (0.0, 65535.0)
+    scaled = ((grey.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return scaled[..., None].repeat(3, axis=2)
+
+
+def deep_colour_error(name: str) -> ValueError:
+    """What is wrong with 16-bit colours and a range; only the upper 8 bits of such a file are read."""
+    return ValueError(
+        f"{name} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range cannot apply; "
+        f"save it as 16-bit grey, or as 8-bit colour with the range that you want"
+    )
 
 
 def read_marked(path: Path | str) -> NDArray[np.bool_]:
