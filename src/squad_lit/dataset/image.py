@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch import Tensor
 from torch.nn import functional
 
-from squad_lit.image.file import is_image, read_marked, read_pixels
+from squad_lit.image.file import is_image, open_header, read_marked, read_pixels
 
 # Entries of a PNG that may hold an EXIF orientation.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -72,7 +72,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
         OSError: The file cannot be read; the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             width, height = image.size
             # In a PNG without these entries, Pillow would decode all pixels to look for one behind them.
             noted = image.format != "PNG" or not image.info.keys().isdisjoint(_ORIENTATION_NOTES)

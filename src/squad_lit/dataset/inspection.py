@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import image_size, read_image, read_mask
 from squad_lit.dataset.sample import NORMAL, Sample
-from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour
+from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour, open_header
 
 # No benchmark has more kinds of defect per image. A mask with more values was interpolated or is a JPEG.
 _MASK_VALUES = 16
@@ -97,7 +96,7 @@ class _Facts:
             facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
             _, height, width = read_image(sample.image_path, intensity_range).shape
             facts.size = height, width
-            with Image.open(sample.image_path) as image:
+            with open_header(sample.image_path) as image:
                 facts.mode = image.mode
             if is_deep_colour(sample.image_path):
                 facts.mode += " of 16 bits (the upper 8 are read)"
@@ -118,7 +117,7 @@ def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> 
         return
     try:
         mask = read_mask(path)
-        with Image.open(path) as image:
+        with open_header(path) as image:
             values, form = len(np.unique(np.asarray(image))), image.format
     except OSError as error:
         yield Problem(path, str(error))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
-Image.MAX_IMAGE_PIXELS = None
+from PIL import Image, ImageFile, ImageOps
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+# Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
+_LIMIT = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:
@@ -42,10 +46,29 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
+def open_header(path: Path | str) -> ImageFile.ImageFile:
+    """``PIL.Image.open`` for a file of any size; close it, best by ``with``.
+
+    Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
+    limit that the whole process shares. Here the files are the user's own: the limit is off while the header is read,
+    and the host's setting is back afterwards.
+    """
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def open_image(path: Path) -> Image.Image:
-    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
+    """Decode a file and turn it as its EXIF orientation says.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it has {pages} pages, and which of them is the image is not said: save one")
             image.load()
@@ -77,15 +100,12 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
             a range for 16-bit colour.
     """
     if intensity_range is not None and is_deep_colour(path):
-        raise ValueError(
-            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
-            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
-        )
-    return to_pixels(open_image(Path(path)), f"image {path}", intensity_range)
+        raise deep_colour_error(f"image {path}")
+    return decode(open_image(Path(path)), f"image {path}", intensity_range)
 
 
-def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
-    """As :func:`read_pixels`, of an image that is decoded and turned already; ``name`` is what errors call it."""
+def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
+    """As :func:`read_pixels`, for an image that is loaded and turned already; errors call it ``name``."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if intensity_range is None and image.mode in ("I", "F"):
             kind = "32-bit integer" if image.mode == "I" else "float"
@@ -93,10 +113,25 @@ def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | 
                 f"{name} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or train with "
                 f"dataset.intensity_range=[LOW,HIGH]"
             )
-        low, high = intensity_range or (0.0, 65535.0)
-        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-        return grey[..., None].repeat(3, axis=2)
+        return scale_grey(np.asarray(image), intensity_range)
+    if image.mode == "La":  # Pillow has no direct way
+        image = image.convert("LA")
     return np.array(image.convert("RGB"))
+
+
+def scale_grey(grey: NDArray[Any], intensity_range: Sequence[float] | None) -> NDArray[np.float32]:
+    """Grey values ``(H, W)`` of more than 8 bits as ``(H, W, 3)`` in [0, 1]; no range is that of 16 bits."""
+    low, high = intensity_range or (0.0, 65535.0)
+    scaled = ((grey.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return scaled[..., None].repeat(3, axis=2)
+
+
+def deep_colour_error(name: str) -> ValueError:
+    """What is wrong with 16-bit colours and a range; only the upper 8 bits of such a file are read."""
+    return ValueError(
+        f"{name} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range cannot apply; "
+        f"save it as 16-bit grey, or as 8-bit colour with the range that you want"
+    )
 
 
 def read_marked(path: Path | str) -> NDArray[np.bool_]:
@@ -157,7 +192,7 @@ def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32
 def is_deep_colour(path: Path | str) -> bool:
     """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
     except Exception:  # whoever reads it says so
         return False

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import skimage
 from numpy.typing import NDArray
-from PIL import Image
 
-from squad_lit.image.file import IMAGE_EXTENSIONS, is_image, read_pixels, to_float32
+from squad_lit.image.file import IMAGE_EXTENSIONS, is_image, open_header, read_pixels, to_float32
 from squad_lit.synthesis.defect import Array
 
 # Images that come inside the scikit-image wheel and hold texture rather than a drawing.
@@ -39,7 +38,7 @@ class Textures(Sequence[Array]):
             raise FileNotFoundError(f"texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
         for path in self.files:  # now, and not at the step that draws a damaged one
             try:
-                with Image.open(path):
+                with open_header(path):
                     pass
             except OSError as error:
                 raise ValueError(f"texture_dir: cannot read {path}: {error}") from error
