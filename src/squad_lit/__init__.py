@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     from squad_lit.deploy.predictor import Predictor as Predictor
     from squad_lit.deploy.predictor import Result as Result
+    from squad_lit.run.fit import fit as fit
 
     __version__: str
 
-__all__ = ["Predictor", "Result", "__version__", "load"]
+__all__ = ["Predictor", "Result", "__version__", "fit", "load"]
 
 # Where the public names come from that are imported when they are asked for.
-_LAZY = {"Predictor": "squad_lit.deploy.predictor", "Result": "squad_lit.deploy.predictor"}
+_LAZY = {"Predictor": "squad_lit.deploy.predictor", "Result": "squad_lit.deploy.predictor", "fit": "squad_lit.run.fit"}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ def _run(options: argparse.Namespace) -> int:
         options.format,
         false_alarm_rate=options.false_alarm_rate,
         calibrate=options.calibrate if options.int8 else None,
+        trust=options.trust,
     )
     of = f"up to {COMPARED} of the normal images" if options.int8 else "two images of noise"
     print(
@@ -48,6 +49,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--false-alarm-rate", type=float, help=rate)
     parser.add_argument("--int8", action="store_true", help="the backbone in 8 bits (onnx only); needs --calibrate")
     parser.add_argument("--calibrate", type=Path, metavar="DIR", help="normal training images, which give the ranges")
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.int8 != (options.calibrate is not None):
         parser.error("--int8 and --calibrate DIR go together: the ranges of 8 bits are those of normal images")

@@ -36,6 +36,7 @@ def export(
     *,
     false_alarm_rate: float | None = None,
     calibrate: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[float, float]:
     """Export a checkpoint, whole or not at all, and compare the file with it.
 
@@ -46,6 +47,7 @@ def export(
         false_alarm_rate: Share of normal images that the label calls anomalous; None: see
             :func:`squad_lit.deploy.threshold.choose`.
         calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
         The threshold of the label, and the largest relative difference of the scores of two images of noise or, where
@@ -66,7 +68,7 @@ def export(
     from squad_lit.deploy.pixel_model import Inference, describe
     from squad_lit.training import checkpoint
 
-    detector = checkpoint.load(path)
+    detector = checkpoint.load(path, trust=trust)
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
     names = list(about["outputs"])

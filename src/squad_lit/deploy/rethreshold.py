@@ -25,6 +25,7 @@ def rethreshold(
     *,
     add: bool = False,
     roi: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[Threshold, Threshold, list[str]]:
     """Write a copy of a checkpoint with the scores of other normal images, and of defects.
 
@@ -35,6 +36,7 @@ def rethreshold(
         bad: Images with a defect; may be empty.
         add: Add to the scores that are there instead of replacing them.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
         The thresholds of the score before and after, at the default false-alarm rate where there are no defects, and a
@@ -53,7 +55,7 @@ def rethreshold(
     make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its thresholds are about to be replaced
-        predictor = squad_lit.load(path, roi=roi)
+        predictor = squad_lit.load(path, roi=roi, trust=trust)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the scores that are there are of another region of interest; give the same --roi")
@@ -77,7 +79,7 @@ def rethreshold(
     state.save(content)
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped
+    return predictor.threshold, squad_lit.load(output, roi=roi, trust=trust).threshold, skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

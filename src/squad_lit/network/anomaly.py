@@ -56,7 +56,7 @@ class Anomaly(nn.Module):
         kinds = [_kind(name) for name in names]
         if missing := sorted(set(kinds) - set(weight)):
             raise ValueError(f"weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
-        if unknown := sorted(set(weight) - set(_KINDS)):
+        if unknown := sorted(set(weight) - {*_KINDS, *kinds}):
             raise ValueError(f"weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
         total = sum(weight[kind] for kind in set(kinds))
         if not 0 < total < math.inf:

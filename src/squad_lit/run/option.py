@@ -198,10 +198,10 @@ def _has_part(value: Any) -> bool:
 
 def _taken(config: DictConfig) -> list[str]:
     """Names under ``model`` that reach its class."""
-    parameters = inspect.signature(find(config.model._target_, "model._target_")).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    takers = _takers(find(config.model._target_, "model._target_"))
+    if not takers:
         return [str(key) for key in config.model]
-    return [*_SPECIAL, *parameters]
+    return [*_SPECIAL, *(name for _, names in takers for name in names)]
 
 
 def _used(config: DictConfig) -> Iterator[str]:

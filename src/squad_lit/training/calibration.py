@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from squad_lit.metric import auroc, average_precision
-from squad_lit.synthesis.image import Synthesis
+from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.training.forward import ForwardOutput, cut
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Measure:
 
 
 @torch.inference_mode()
-def calibrate(detector: Detector, images: Iterable[dict[str, Any]], synthesis: Synthesis, *, count: int) -> Calibration:
+def calibrate(
+    detector: Detector, images: Iterable[dict[str, Any]], synthesis: ImageSynthesis, *, count: int
+) -> Calibration:
     """Calibrate a model on normal images; the model itself stays as it is.
 
     There is one forward pass per image, and one per corrupted image. Raw maps wait in the memory of the CPU until their
@@ -142,7 +144,7 @@ def _moments(batches: Sequence[Maps], names: Sequence[str]) -> tuple[Tensor, Ten
 
 
 def _corrupt(
-    batch: dict[str, Any], chosen: Sequence[int], copy: int, synthesis: Synthesis, seed: int
+    batch: dict[str, Any], chosen: Sequence[int], copy: int, synthesis: ImageSynthesis, seed: int
 ) -> tuple[Tensor, Tensor]:
     """The chosen images of a batch, each with a synthetic anomaly, and the masks ``(n, 1, H, W)``, on the CPU."""
     images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]

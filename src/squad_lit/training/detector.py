@@ -14,9 +14,9 @@ from torch import Tensor
 from squad_lit.image.tile import AT_ONCE, Grid
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.network.backbone import Backbone
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.synthesis.image import Synthesis
+from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.system.option import Count, checked
 from squad_lit.training.calibration import Measure, calibrate
 from squad_lit.training.checkpoint import State
@@ -54,11 +54,11 @@ class Detector(L.LightningModule):
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         anomaly: Callable[..., Anomaly],
         maps: Sequence[str],
-        synthesis: Synthesis,
+        synthesis: ImageSynthesis,
         steps: Count,
         seed: int,
         tile: Count | None = None,

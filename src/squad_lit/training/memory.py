@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.network.backbone import Backbone
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.synthesis.image import Synthesis
+from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.training.detector import Detector
 from squad_lit.training.forward import ForwardOutput
 
@@ -32,11 +32,11 @@ class Memory(Detector):
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         memory: Callable[..., PatchMemory],
         anomaly: Callable[..., Anomaly],
-        synthesis: Synthesis,
+        synthesis: ImageSynthesis,
         seed: int,
         tile: int | None = None,
         tile_overlap: float = 0.0,

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly, residual_maps
-from squad_lit.network.backbone import Backbone
-from squad_lit.network.discriminator import PatchDiscriminator, SegmentationDiscriminator
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.network.quantizer import VQ
 from squad_lit.system.console import uninterrupted
 from squad_lit.system.option import Count, Positive, Share, Weight, checked
 from squad_lit.training.calibration import Measure
@@ -39,7 +37,8 @@ class Squad(Detector):
         backbone: Makes the frozen feature pyramid from ``groups``.
         groups: For each group of features the strides of its layers, in pixels.
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
-        segmentation: Makes the segmentation discriminator from ``channels``, or None.
+        segmentation: Makes the segmentation discriminator from ``channels`` (see :mod:`squad_lit.network.contract`), or
+            None.
         patch: The adversarial discriminator of images, or None.
         anomaly: Makes the anomaly map from the names of the raw maps.
         pool: Cached training features.
@@ -69,11 +68,11 @@ class Squad(Detector):
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         generator: Callable[..., Generator],
-        segmentation: Callable[..., SegmentationDiscriminator] | None,
-        patch: PatchDiscriminator | None,
+        segmentation: Callable[..., nn.Module] | None,
+        patch: nn.Module | None,
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
         steps: Count,
@@ -139,10 +138,11 @@ class Squad(Detector):
         side = min(self.grid(image_size).tile)
         # Each layer halves the side, and the last convolution takes one off the 2 that must be left.
         most = side.bit_length() - 2
-        if self.patch is not None and self.patch.layers > most:
+        layers = getattr(self.patch, "layers", 0)
+        if layers > most:
             raise ValueError(
                 f"discriminator.patch.layers: expected at most {most} for the {side} px that are looked at, "
-                f"got {self.patch.layers}"
+                f"got {layers}"
             )
 
     def image_recon(self, output: ForwardOutput) -> Tensor:
@@ -158,8 +158,8 @@ class Squad(Detector):
         """With several processes, let those quantisers that learn from a batch learn from all of it."""
         if self.trainer.world_size > 1:
             for quantizer in self.generator.quantizer.values():
-                if isinstance(quantizer, VQ):
-                    quantizer.synchronise()
+                if synchronise := getattr(quantizer, "synchronise", None):
+                    synchronise()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         judges = [p for d in (self.segmentation, self.patch) if d is not None for p in d.parameters()]
@@ -182,7 +182,7 @@ class Squad(Detector):
                 f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
                 f"raise it or dataset.batch_size, or set it to 0"
             )
-        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, show=show)
+        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, device=self.device, show=show)
         if self.state.step == 0:
             self.backbone.fit(self.training_tiles())
             if self.memory is not None:
