@@ -1,4 +1,4 @@
-"""What happens beside the training: progress, checkpoints and pictures."""
+"""What happens beside the training: progress, checkpoints and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from squad_lit.training.detector import Detector
 
 
 class Progress(ProgressBar):
-    """One bar for the whole training, with losses and images a second, and one for the test.
+    """One bar for the whole training, with losses and images per second, and one for the test.
 
     Args:
         refresh_every: Seconds between updates.
@@ -83,9 +83,9 @@ class Progress(ProgressBar):
 
 
 class LastCheckpoint(Callback):
-    """Keeps ``last.ckpt``: after each validation, which standardises the maps, and after an error or Ctrl-C.
+    """Keeps ``last.ckpt``: after each validation, which calibrates the model, and after an error or Ctrl-C.
 
-    There is no best checkpoint: without defects to look at, the last one is what one has.
+    There is no best checkpoint, because a training has no real defects to choose by.
 
     Args:
         folder: Where the file is written, whole or not at all.
@@ -115,9 +115,9 @@ class LastCheckpoint(Callback):
 
 
 class Timer(Callback):
-    """Measures the training: seconds and images a second (clean and synthetic; pool and validation included).
+    """Measures the training: seconds, pool and validation included, and images per second, clean and synthetic.
 
-    A training that was interrupted has the seconds of all its parts, as far as their checkpoints go.
+    The seconds of a training that was interrupted are those of all its parts, each up to its last checkpoint.
     """
 
     def __init__(self) -> None:
@@ -140,14 +140,14 @@ class Timer(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._count(trainer, pl_module)  # a timer that comes before callback.checkpoint is in the file
+            self._count(trainer, pl_module)  # before callback.checkpoint, which comes later, writes the file
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._count(trainer, pl_module)
         self._tell(pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tell(pl_module)  # of a checkpoint that had finished there was no fit
+        self._tell(pl_module)  # a checkpoint that had finished its steps is not fitted
 
     def _count(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Detector)
