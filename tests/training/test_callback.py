@@ -255,5 +255,5 @@ def test_a_bar_that_is_disabled_shows_nothing_and_an_error_ends_it_with_a_line(c
 
 
 def test_a_pause_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"callback\.progress\.refresh_every: expected seconds above 0, got 0"):
+    with pytest.raises(ValueError, match=r"^refresh_every: expected more than 0, got 0"):
         Progress(refresh_every=0)

@@ -26,7 +26,7 @@ class Brightness(Detector):
             groups={"a": [1]},
             anomaly=lambda names: Anomaly(names, sigma=0.0, top=0.1, weight={"residual": 1.0}),
             maps=["residual"],
-            synthesis=None,
+            synthesis=object(),
             steps=1,
             seed=0,
             **tiles,
@@ -68,9 +68,9 @@ def test_a_test_step_has_what_callbacks_measure_and_draw(images):
 @pytest.mark.parametrize(
     ("tiles", "words"),
     [
-        ({"tile": 0}, r"model\.tile: expected null or a multiple of 1 px"),
-        ({"tile": 8.5}, r"model\.tile: expected null or a multiple of 1 px .*got 8\.5"),
-        ({"tile": 8, "tile_overlap": 1.0}, r"model\.tile_overlap: expected a share in \[0, 0\.9\], got 1\.0"),
+        ({"tile": 0}, "^tile: expected at least 1 or null, got 0"),
+        ({"tile": 8.5}, r"^tile: expected a whole number or null, got 8\.5"),
+        ({"tile": 8, "tile_overlap": 1.0}, r"^tile_overlap: expected at most 0\.9, got 1\.0"),
     ],
 )
 def test_tiles_that_cannot_be_are_refused_in_words(tiles, words):

@@ -20,7 +20,7 @@ GROUPS = {"low": [4, 8], "high": [16]}
 def make(**changed: Any) -> Memory:
     torch.manual_seed(0)
     kept = {"patches": 50, "selection": "random"}
-    setting: dict[str, Any] = {"seed": 0, "synthesis": None} | {k: v for k, v in changed.items() if k not in kept}
+    setting: dict[str, Any] = {"seed": 0, "synthesis": object()} | {k: v for k, v in changed.items() if k not in kept}
 
     def backbone(groups: Any) -> Backbone:
         return Backbone("tf_efficientnet_lite0", groups, weights=None)
@@ -94,8 +94,8 @@ def test_tiles_are_remembered_all_and_looked_at_alike(images):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"patches": 0}, "model.memory.patches: expected a whole number"),
-        ({"selection": "best"}, "expected random or coreset"),
+        ({"patches": 0}, "^patches: expected at least 1, got 0"),
+        ({"selection": "best"}, "^selection: expected random or coreset, got 'best'"),
     ],
 )
 def test_memory_refuses_in_words(wrong, words):

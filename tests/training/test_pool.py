@@ -365,5 +365,5 @@ def test_batches_of_tiles_are_a_function_of_the_step(data):
 
 @pytest.mark.parametrize("name", ["views", "clean_limit", "synthetic", "refresh_every"])
 def test_pool_refuses_in_words(name):
-    with pytest.raises(ValueError, match=rf"model\.pool\.{name}: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"^{name}: expected at least 1, got 0"):
         make(**{name: 0})

@@ -65,7 +65,7 @@ def fit(
     dataset: str = "synthetic",
     *,
     root: str | Path | None = None,
-    model: str = "squad",
+    model: str | None = None,
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
@@ -75,7 +75,7 @@ def fit(
     Args:
         dataset: A name in ``conf/dataset``: ``folder`` for a folder of your own.
         root: Folder of the data; None: the data set's default.
-        model: ``squad``, ``hybrid`` or ``memory``.
+        model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
         output: Folder of the run; None: a new one in ``runs/DATASET``.
         overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
         config_dir: A folder of your own configurations, as of ``--config-dir``.
@@ -90,7 +90,8 @@ def fit(
     from hydra.errors import HydraException
 
     folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
-    given = [f"dataset={dataset}", f"model={model}", *([f"dataset.root={quote(root)}"] if root else []), *overrides]
+    given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
+    given += [f"dataset.root={quote(root)}"] if root else []
     try:
         config = compose(given, config_dir=config_dir, output=folder)
     except HydraException as error:

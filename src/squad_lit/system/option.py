@@ -98,7 +98,7 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) 
                 # YAML has no tuples: a list is one.
                 found = [e for e in error.errors() if not (e["type"] == "tuple_type" and isinstance(e["input"], list))]
                 if found:
-                    raise ValueError(_sentence(name, value, found)) from None
+                    raise ValueError(_sentence(name, value, found, _takes_none(adapters[name]))) from None
 
 
 @functools.cache
@@ -129,7 +129,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _sentence(name: str, value: Any, errors: Sequence[Any]) -> str:
+def _sentence(name: str, value: Any, errors: Sequence[Any], takes_none: bool) -> str:
     """What is wrong, at the place where it is; the alternatives of a union are joined."""
     places: dict[tuple[Any, ...], list[str]] = {}
     for error in errors:
@@ -141,8 +141,18 @@ def _sentence(name: str, value: Any, errors: Sequence[Any]) -> str:
         places.setdefault((*place, _shown(found)), []).append(expected)
     # The longest: where several alternatives were tried, the one that fits best.
     (*path, shown), all_expected = max(places.items(), key=lambda item: len(item[0]))
+    if takes_none and not path:
+        all_expected.append("null")
     option = name + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return f"{option}: expected {' or '.join(dict.fromkeys(all_expected))}, got {shown}"
+
+
+def _takes_none(adapter: TypeAdapter[Any]) -> bool:
+    try:
+        adapter.validate_python(None)
+    except ValidationError:
+        return False
+    return True
 
 
 def _locate(value: Any, loc: Sequence[Any]) -> tuple[list[Any], Any]:

@@ -63,18 +63,22 @@ def _make(
         return arguments
     option = name(place)
     made = find(str(config["_target_"]), f"{option}._target_".lstrip("."))
-    call = functools.partial(_call, made, option, **(arguments | more))
+    call = functools.partial(_call, made, option, frozenset(arguments), **(arguments | more))
     return call if config.get("_partial_") else call()
 
 
-def _call(made: Callable[..., Any], option: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Call a class; what it refuses is named as the option that was typed."""
+def _call(made: Callable[..., Any], option: str, configured: frozenset[str], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a class; what it refuses is named as the option that was typed.
+
+    What comes from the caller and not from the configuration is an option of the caller, who names it.
+    """
     try:
         return made(*args, **kwargs)
     except (ValueError, TypeError, OSError) as error:
         text = str(error)
         parameter = re.match(r"(\w+)[^:]*: ", text)
-        if parameter and parameter[1] in inspect.signature(made).parameters:
+        of_caller = parameter and parameter[1] in kwargs and parameter[1] not in configured
+        if parameter and parameter[1] in inspect.signature(made).parameters and not of_caller:
             raise _named(error, f"{option}.{text}".lstrip("."))  # noqa: B904  the same error
         if isinstance(error, TypeError) and "argument" in text:
             text = text.partition(") ")[2] or text
