@@ -85,10 +85,10 @@ _FORMAT_WARNING = warnings.formatwarning
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
 
-    By a handler and not by a signal mask: the system would hand the signal to another thread (torch has some), and
-    Python would raise in this one all the same.
+    A handler does it, not a signal mask: with a mask the system gives the signal to another thread (torch has some),
+    and Python raises in this one nevertheless.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
         yield
         return
     held: list[Any] = []
