@@ -93,7 +93,7 @@ def test_images_can_be_added_to_those_that_are_known(
     assert after.normal_scores[: len(before.normal_scores)] == before.normal_scores
     assert len(after.normal_scores) == len(after.normal_maxima) == len(before.normal_scores) + 12
     assert main(["--checkpoint", str(output), "--output", str(output), "--add", str(good)]) == 2
-    assert "12 good images that are known already" in capsys.readouterr().err
+    assert "12 good images whose scores the checkpoint has already" in capsys.readouterr().err
     assert checkpoint.load(output).state == after
 
 

@@ -101,7 +101,7 @@ def compare(output: Output, truth: Output, samples: list[Sample]) -> list[str]:
     return [*cells, f"{sum(count > 0 for count in flipped)}", f"{sum(flipped)} of {cells_of_all}"]
 
 
-def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) -> Callable[[Pixels], list[Any]]:
+def code_reader(module: Codes, form: str, folder: Path, int8: Path | None) -> Callable[[Pixels], list[Any]]:
     """Exports the codes as the model itself is exported, and returns what reads them."""
     if form == "torch":  # a .pt2 runs the checkpoint's own operators
         return lambda pixels: list(module(torch.tensor(pixels)))
@@ -117,10 +117,10 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
         import onnxruntime
 
         write_onnx(module, path, {"input": {"type": "uint8"}}, names)
-        if calibrate is not None:
-            from squad_lit.deploy.int8 import calibration_images, quantize
+        if int8 is not None:
+            from squad_lit.deploy.int8 import choose_images, quantize
 
-            quantize(path, calibration_images(calibrate), {"intensity_range": None, "tile": None})
+            quantize(path, choose_images(int8), {"intensity_range": None, "tile": None})
     session = onnxruntime.InferenceSession(path)
     return lambda pixels: session.run(names, {"image": pixels})
 
@@ -143,11 +143,11 @@ def main() -> None:
         codes = Codes(detector).eval().requires_grad_(False)
         truth = run(open_runtime(path), code_reader(codes, "torch", path.parent, None) if coded else None, samples)
         for name, form in forms.items():
-            calibrate = train[0].image_path.parent if name == "int8" else None
+            int8 = train[0].image_path.parent if name == "int8" else None
             with tempfile.TemporaryDirectory() as place:
                 file = Path(place) / f"model{SUFFIXES[form]}"
-                export(path, file, form, calibrate=calibrate)
-                reader = code_reader(codes, form, Path(place), calibrate) if coded else None
+                export(path, file, form, int8=int8)
+                reader = code_reader(codes, form, Path(place), int8) if coded else None
                 output = run(open_runtime(file), reader, samples)
             print(f"| {category} | {name} | " + " | ".join(compare(output, truth, samples)) + " |", flush=True)
 

@@ -1,4 +1,4 @@
-"""Image files as arrays, with NumPy and Pillow alone: an exported model is used where there is no torch."""
+"""Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:
-    """Image files, and those in folders at any depth, sorted in each, hidden ones left out; each once.
+    """The image files among ``places``, and those in folders at any depth; each once.
+
+    Files in a folder are sorted, and hidden ones are left out. A file that is named itself is kept, whatever it is.
 
     Raises:
-        ValueError: A folder without an image.
+        ValueError: A folder has no image.
     """
     found: dict[Path, Path] = {}
     for place in places:
@@ -39,9 +41,9 @@ def find_images(places: Iterable[Path]) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path is an image file by its name, and not hidden.
+    """Whether a path is a file with the ending of an image, and not hidden.
 
-    Archives made on a Mac carry a ``._000.png`` beside each ``000.png``, which ends like an image and is none.
+    Archives from a Mac have a ``._000.png`` beside each ``000.png``, which has the ending of an image and is none.
     """
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
@@ -70,11 +72,11 @@ def open_image(path: Path) -> Image.Image:
     try:
         with open_header(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {pages} pages, and which of them is the image is not said: save one")
+                raise ValueError(f"it has {pages} pages; save the one that is the image")
             image.load()
-            # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
+            # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
             return ImageOps.exif_transpose(image)
-    # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
+    # Pillow reports a broken file by a dozen types, depending on the format and on where it breaks.
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
 
@@ -82,22 +84,22 @@ def open_image(path: Path) -> Image.Image:
 def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
     """The pixels of an image file as RGB, turned as its EXIF orientation says.
 
-    Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
-    the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
-    files thus gives dark images, all alike: give it the range 0 to 4095). 16-bit colour is decoded by Pillow to 8 bits.
+    Grey images get three equal channels, and palettes their colours. Alpha is dropped, not blended. The scale comes
+    from the type of the file, never from its content: 255 for 8 bits, 65,535 for 16-bit grey. A 12-bit camera that
+    writes 16-bit files therefore gives dark images; its range is 0 to 4095. Pillow decodes 16-bit colour to 8 bits.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
-        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; what lies beyond is cut.
+        path: PNG, JPEG, BMP, TIFF, WebP or another format that Pillow reads.
+        intensity_range: For files of more than 8 bits, the grey values that become 0 and 1; values beyond are clipped.
             ``None``: the range of the type.
 
     Returns:
-        ``(H, W, 3)``: uint8, or of a file of more than 8 bits float32 in [0, 1].
+        ``(H, W, 3)``: uint8, or float32 in [0, 1] for a file of more than 8 bits.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``; or such
-            a range for 16-bit colour.
+        ValueError: 32-bit integer or float pixels, which have no range of their own, without ``intensity_range``; or
+            16-bit colour with it.
     """
     if intensity_range is not None and is_deep_colour(path):
         raise deep_colour_error(f"image {path}")
@@ -135,10 +137,12 @@ def deep_colour_error(name: str) -> ValueError:
 
 
 def read_marked(path: Path | str) -> NDArray[np.bool_]:
-    """Where the pixels of a mask file are not zero: of a palette image the indices, of a colour image any channel.
+    """Where the pixels of a mask file are not zero.
+
+    The indices of a palette image count, and any channel of a colour image. Alpha is ignored.
 
     Args:
-        path: The file. Alpha is ignored.
+        path: The file.
 
     Returns:
         ``(H, W)``.
@@ -156,17 +160,17 @@ def read_marked(path: Path | str) -> NDArray[np.bool_]:
 
 
 def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels as :func:`read_pixels` returns them, rounded to 8 bits if they are not uint8 already."""
+    """The pixels of :func:`read_pixels` as uint8; floats are rounded."""
     return pixels if pixels.dtype == np.uint8 else (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def to_float32(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels as :func:`read_pixels` returns them, in [0, 1]."""
+    """The pixels of :func:`read_pixels` as float32 in [0, 1]."""
     return np.divide(pixels, 255, dtype=np.float32) if pixels.dtype == np.uint8 else pixels
 
 
 def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
-    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened where it reduces.
+    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened when it reduces.
 
     Args:
         pixels: ``(H, W, 3)``, uint8 or float32 in [0, 1].
@@ -178,21 +182,21 @@ def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float
     if pixels.shape[:2] == tuple(size):
         return to_float32(pixels)
     resized = np.empty((*size, 3), np.float32)
-    for channel in range(3):  # one by one: that many arrays of the image's size are not there at once
+    for channel in range(3):  # one by one, to need fewer arrays of that size at once
         resized[..., channel] = resize_plane(to_float32(pixels[..., channel]), size)
     return resized
 
 
 def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
-    """As :func:`resize_pixels`, of one channel or map ``(H, W)``."""
+    """As :func:`resize_pixels`, for one channel or map ``(H, W)``."""
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def is_deep_colour(path: Path | str) -> bool:
-    """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
+    """Whether a file has 16 bits per colour channel, of which Pillow keeps the upper 8; only the header is read."""
     try:
         with open_header(path) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
-    except Exception:  # whoever reads it says so
+    except Exception:  # reading it will tell
         return False
