@@ -20,6 +20,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -51,7 +52,6 @@ _EXPECTED = {
     "dict_attributes_type": "a dictionary",
     "callable_type": "a dictionary with _target_",
 }
-
 _CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -116,8 +116,8 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
                 kind = typing.get_type_hints(alone, vars(module), include_extras=True)[name]
             if kind not in (parameter.empty, Any):
                 found[name] = TypeAdapter[Any](Callable if is_dataclass(kind) else kind, config=_STRICT)  # type: ignore[arg-type]
-        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError):
-            continue  # of another library, in a form that says nothing at run time
+        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError, SchemaError):
+            continue  # in a form that says nothing at run time: of another library, or a protocol
     return found
 
 
@@ -167,9 +167,7 @@ def _locate(value: Any, loc: Sequence[Any]) -> tuple[list[Any], Any]:
 def _expected(error: Any) -> str:
     context = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in error.get("ctx", {}).items()}
     if error["type"] == "is_instance_of":
-        return {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}.get(
-            context["class"], "a dictionary with _target_"
-        )
+        return _CLASSES.get(context["class"], "a dictionary with _target_")
     if error["type"] in _EXPECTED:
         return _EXPECTED[error["type"]].format(**context).replace("'", "")
     return re.sub("^Input should be ", "", str(error["msg"]))
