@@ -115,7 +115,6 @@ class Everything:
         ({"levels": {"a": 8}}, "levels: expected a list, got {'a': 8}"),
         ({"limits": [0.5]}, "limits: expected at least 2 values, got [0.5]"),
         ({"limits": [0, 0.5, 1]}, "limits: expected at most 2 values, got [0, 0.5, 1]"),
-        ({"area": [0.0, "x"]}, "area[1]: expected a number, got 'x'"),
         ({"area": (0.0, "x")}, "area[1]: expected a number, got 'x'"),
         # Dictionaries.
         ({"kinds": {"dent": -1}}, "kinds.dent: expected at least 0, got -1"),

@@ -51,6 +51,7 @@ _EXPECTED = {
     "mapping_type": "a dictionary",
     "dict_attributes_type": "a dictionary",
     "callable_type": "a dictionary with _target_",
+    "dataclass_exact_type": "a dictionary with _target_",
 }
 _CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}
 
@@ -141,7 +142,7 @@ def _sentence(name: str, value: Any, errors: Sequence[Any], takes_none: bool) ->
         places.setdefault((*place, _shown(found)), []).append(expected)
     # The longest: where several alternatives were tried, the one that fits best.
     (*path, shown), all_expected = max(places.items(), key=lambda item: len(item[0]))
-    if takes_none and not path:
+    if takes_none and shown == _shown(value):
         all_expected.append("null")
     option = name + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return f"{option}: expected {' or '.join(dict.fromkeys(all_expected))}, got {shown}"
