@@ -16,7 +16,6 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -36,20 +35,10 @@ SMALL = ["trainer=smoke", "dataset.image_size=64", "logger=none", "callback.prog
 
 
 def compose(folder: Path, *overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [*overrides, f"hydra.run.dir={folder}"], return_hydra_config=True)
-    config.hydra.runtime.output_dir = str(folder)
-    config.hydra.job.num, config.hydra.job.id = 0, "0"
-    HydraConfig.instance().set_config(config)
-    OmegaConf.set_readonly(config.hydra, None)
-    bare = config.copy()
-    OmegaConf.set_struct(bare, False)
-    hydra_node = bare.pop("hydra")
-    del hydra_node
-    return bare
+    return configuration.compose(overrides, output=folder)
 
 
-def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, object]:
+def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
     return fit.run(compose(folder, *base, *overrides), folder).figures
@@ -289,7 +278,7 @@ def test_wandb_works_offline(
 )
 def test_mistakes_are_told_in_words(tmp_path: Path, mvtec: Path, overrides: list[str], message: str) -> None:
     base = [*SMALL, "dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
-    with pytest.raises(USER_ERRORS, match=message) as caught:
+    with pytest.raises((ValueError, OSError), match=message) as caught:
         fit.run(compose(tmp_path, *base, *overrides), tmp_path)
     assert not isinstance(caught.value, KeyError)
 
