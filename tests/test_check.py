@@ -13,8 +13,8 @@ from PIL import Image
 
 from squad_lit import check
 from squad_lit.report.suspects import SHOWN, rank
-from squad_lit.run import fit
 from squad_lit.run import config as configuration
+from squad_lit.run import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 

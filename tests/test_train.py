@@ -25,7 +25,7 @@ from squad_lit.run import fit
 from squad_lit.run.config import CONF
 from squad_lit.run.config import compose as compose_alone
 from squad_lit.run.option import check, check_effect, make
-from squad_lit.system.console import USER_ERRORS, uninterrupted
+from squad_lit.system.console import uninterrupted
 from squad_lit.training import checkpoint
 
 # The categories below are no MVTec categories, and are told so.
@@ -35,7 +35,7 @@ SMALL = ["trainer=smoke", "dataset.image_size=64", "logger=none", "callback.prog
 
 
 def compose(folder: Path, *overrides: str) -> DictConfig:
-    return configuration.compose(overrides, output=folder)
+    return compose_alone(overrides, output=folder)
 
 
 def run(folder: Path, mvtec: Path, *overrides: str) -> dict[str, Any]:

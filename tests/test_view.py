@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from squad_lit import predict
 from squad_lit.report.gallery import TRUTH
-from squad_lit.run import fit
 from squad_lit.run import config as configuration
+from squad_lit.run import fit
 from squad_lit.training.memory import Memory
 from squad_lit.view import main
 

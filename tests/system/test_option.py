@@ -65,7 +65,7 @@ class Everything:
         later: "Callable[..., Part] | None" = None,
         unknown: "Fraction | None" = None,
         missing: "NoSuchName" = None,  # type: ignore[name-defined]  # noqa: F821
-        bare=None,  # type: ignore[no-untyped-def]  # noqa: ANN001
+        bare=None,  # type: ignore[no-untyped-def]
         **rest: int,
     ) -> None:
         self.given = {key: value for key, value in locals().items() if key not in ("self", "rest")} | rest
@@ -164,7 +164,7 @@ def test_defaults_are_the_class_s_own_affair() -> None:
 
 
 def test_what_the_constructor_itself_finds_goes_through() -> None:
-    with pytest.raises(ValueError, match="^width: expected no more than the image$"):
+    with pytest.raises(ValueError, match=r"^width: expected no more than the image$"):
         Everything(width=64)
 
 
@@ -192,5 +192,5 @@ def test_arguments_of_any_function_can_be_compared_and_other_names_are_left_out(
     def measure(*, resolution: Literal["map", "original"], bootstrap: Natural = 0) -> None: ...
 
     check_arguments(measure, {"resolution": "map", "colour": 3})
-    with pytest.raises(ValueError, match="^bootstrap: expected at least 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^bootstrap: expected at least 0, got -1$"):
         check_arguments(measure, {"bootstrap": -1})
