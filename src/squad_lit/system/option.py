@@ -20,7 +20,6 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -117,7 +116,7 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
                 kind = typing.get_type_hints(alone, vars(module), include_extras=True)[name]
             if kind not in (parameter.empty, Any):
                 found[name] = TypeAdapter[Any](Callable if is_dataclass(kind) else kind, config=_STRICT)  # type: ignore[arg-type]
-        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError, SchemaError):
+        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError):
             continue  # in a form that says nothing at run time: of another library, or a protocol
     return found
 
