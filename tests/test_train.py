@@ -24,7 +24,7 @@ from squad_lit.deploy.threshold import from_normals
 from squad_lit.run import fit
 from squad_lit.run.config import CONF
 from squad_lit.run.config import compose as compose_alone
-from squad_lit.run.option import check, check_effect, make
+from squad_lit.run.option import check, make
 from squad_lit.system.console import uninterrupted
 from squad_lit.training import checkpoint
 
@@ -258,17 +258,17 @@ def test_wandb_works_offline(
         (["model.steps=0"], "model.steps"),
         (["model.steps=2.5"], r"model.steps: expected a whole number, got 2.5"),
         (["model.pool.refresh_every=1.5"], r"model.pool.refresh_every: expected a whole number"),
-        (["threshold.false_alarm_rate=0"], r"threshold.false_alarm_rate: expected a share in \(0, 1\), got 0"),
-        (["model.optimizer.lr=abc"], r"model.optimizer.lr: expected a number above 0, got abc"),
+        (["threshold.false_alarm_rate=0"], r"threshold.false_alarm_rate: expected more than 0, got 0"),
+        (["model.optimizer.lr=abc"], r"model.optimizer.lr: expected a number .*, got 'abc'"),
         (["model.fsq.levels=[1000,1000,1000]"], r"model.fsq.levels: .* at most 2\^20"),
-        (["seed=abc"], r"seed: expected a whole number in \[0, 2\^32\), got abc"),
-        (["seed=-1"], r"seed: expected a whole number"),
-        (["threads=-1"], r"threads: expected a whole number of at least 1, or null"),
-        (["threads=0"], r"threads: expected a whole number of at least 1, or null"),
+        (["seed=abc"], r"seed: expected a whole number, got 'abc'"),
+        (["seed=-1"], r"seed: expected at least 0"),
+        (["threads=-1"], r"threads: expected at least 1 or null"),
+        (["threads=0"], r"threads: expected at least 1 or null"),
         (["dataset.batch_size=1"], r"dataset.batch_size: expected at least 2"),
-        (["dataset.limit_train=0"], r"dataset.limit_train must be an integer"),
-        (["metric.resolution=full"], r"metric.resolution: expected one of map, original"),
-        (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit must be in"),
+        (["dataset.limit_train=0"], r"dataset.limit_train: expected at least 1 or null"),
+        (["metric.resolution=full"], r"metric.resolution: expected map or original"),
+        (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit: expected values in"),
         (["synthesis.kinds.patch=-1"], "synthesis.kinds"),
         (["+synthesis.kinds.rust=1"], "unknown"),
         (["anomaly.top=0"], "anomaly.top"),
@@ -300,14 +300,6 @@ def test_what_the_data_sets_share_is_no_data_set(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_told_in_words(tmp_path: Path, mvtec: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer: No supported gpu backend found.* trainer=cpu"):
         run(tmp_path, mvtec, "trainer=gpu")
-
-
-def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> None:
-    config = compose_alone(["fit=false", "checkpoint=x"])
-    check_effect(config, ["dataset=mvtec", "metric.bootstrap=10", "fit=false", "checkpoint=x", "seed=1"])
-    for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.kinds.rust=1"):
-        with pytest.raises(ValueError, match="would have no effect"):
-            check_effect(config, ["fit=false", given])
 
 
 def finish(given: list[str]) -> subprocess.CompletedProcess[str]:

@@ -111,7 +111,7 @@ def test_other_mistakes_in_words() -> None:
         metric.update(torch.rand(2, 3, 4), torch.zeros(2, 3, 4, dtype=torch.long))
     with pytest.raises(ValueError, match="index must be 2 integers"):
         ImageMetrics().update(torch.rand(2), torch.zeros(2, dtype=torch.long), [0, 1])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="fpr_limit must be in"):
+    with pytest.raises(ValueError, match="fpr_limit: expected values in"):
         PixelMetrics(fpr_limit=1.5)
 
 

@@ -521,16 +521,16 @@ def test_maps_refused(metric: Callable[..., object]) -> None:
 def test_fpr_limit_refused(fpr_limit: float) -> None:
     score, mask = draw_maps(8)
     for metric in (aupro, pixel_metrics):
-        with pytest.raises(ValueError, match=rf"fpr_limit must be in \(0, 1\], got {fpr_limit}"):
+        with pytest.raises(ValueError, match=rf"fpr_limit: expected values in \(0, 1\], got {fpr_limit}"):
             metric(score, mask, fpr_limit=fpr_limit)
 
 
 @pytest.mark.parametrize(
     ("fpr_limit", "message"),
     [
-        (True, "must be in"),
-        ("0.3", "must be in"),
-        ([], "must be in"),
+        (True, "expected values in"),
+        ("0.3", "expected values in"),
+        ([], "expected values in"),
         ([0.3, 0.05, 0.05000001], "differ in six digits"),
     ],
 )

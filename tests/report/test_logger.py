@@ -44,7 +44,8 @@ def panels() -> list[Panel]:
 
 
 def show(logger: Any, panels: list[Panel]) -> None:
-    logger.log_hyperparams({"seed": 3, "dataset": {"category": "bottle"}, "model": {"_target_": "a.b.Memory"}})
+    dataset = {"_target_": "a.b.MVTec", "category": "bottle"}
+    logger.log_hyperparams({"seed": 3, "dataset": dataset, "model": {"_target_": "a.b.Memory"}})
     logger.log_metrics({"train/feature/low": 0.5, "train/lr/generator": 0.1, "epoch": 7}, step=5)
     logger.log_metrics({"val/copy_ratio/low": 0.25, "test/pixel_ap": 0.75}, step=6)
     logger.show_levels(LEVELS, 6)
@@ -60,7 +61,7 @@ def test_wandb_shows_everything_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
-    logger = Wandb(save_dir=str(tmp_path), project="p", group="mvtec", offline=True)
+    logger = Wandb(save_dir=str(tmp_path), project="p", offline=True)
     assert isinstance(logger, PictureLogger)
     show(logger, panels)
     logger.experiment.finish(exit_code=3)

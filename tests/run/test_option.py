@@ -218,6 +218,16 @@ def test_options_without_effect_are_refused(given: list[str], wrong: str) -> Non
         check_effect(compose(given), given)
 
 
+@pytest.mark.parametrize(
+    "given", ["model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.kinds.rust=1"]
+)
+def test_options_of_the_model_are_refused_where_a_trained_one_is_tested(given: str) -> None:
+    test = ["fit=false", "checkpoint=x", "metric.bootstrap=10", "seed=1"]
+    check_effect(compose(test), test)
+    with pytest.raises(ValueError, match=rf"^fit=false tests .*, so {re.escape(given)} would have no effect"):
+        check_effect(compose(test), [*test, given])
+
+
 @pytest.mark.parametrize("given", ["synthesis.gross=1", "anomaly.sigma=1", "model.tile=32", "backbone=lite1", "seed=3"])
 def test_options_with_an_effect_pass(given: str) -> None:
     for model in ("squad", "memory"):

@@ -107,7 +107,7 @@ def check_limits(fpr_limit: float | Sequence[float]) -> dict[str, float]:
     limits = list(fpr_limit) if isinstance(fpr_limit, Sequence) else [fpr_limit]
     are_numbers = all(isinstance(limit, Real) and not isinstance(limit, bool) for limit in limits)
     if not limits or not are_numbers or not all(0 < limit <= 1 for limit in limits):
-        raise ValueError(f"fpr_limit must be in (0, 1], got {fpr_limit}")
+        raise ValueError(f"fpr_limit: expected values in (0, 1], got {fpr_limit!r}")
     if len({f"{limit:g}" for limit in limits}) < len(limits):
         raise ValueError(f"fpr_limit: expected limits that differ in six digits, got {fpr_limit}")
     return {f"pixel_aupro_{limit:g}" if i else "pixel_aupro": float(limit) for i, limit in enumerate(limits)}

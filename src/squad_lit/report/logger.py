@@ -62,17 +62,21 @@ class Wandb(WandbLogger):
 
     Args:
         name: Of the run; null: from its configuration.
+        group: Of the run; null: the class of its data set.
         options: Those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 
-    def __init__(self, *, name: str | None = None, **options: Any) -> None:
-        super().__init__(name=name, **options)
+    def __init__(self, *, name: str | None = None, group: str | None = None, **options: Any) -> None:
+        super().__init__(name=name, group=group, **options)
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         assert isinstance(params, dict)
         self._wandb_init["name"] = self._wandb_init["name"] or run_name(params)
+        self._wandb_init["group"] = (
+            self._wandb_init["group"] or params["dataset"]["_target_"].rpartition(".")[2].lower()
+        )
         super().log_hyperparams(params)
         # Lightning's global_step, the axis that its logger sets, counts the steps of both optimisers.
         self.experiment.define_metric("step", hidden=True)
