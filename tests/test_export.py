@@ -54,24 +54,26 @@ def images(draw_texture: Any) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -> dict[str, Path]:
-    """Checkpoints with random weights, calibrated on noise: what is computed is tested, not how well it works."""
+    """Checkpoints with random weights, standardised on noise: what is computed is tested, not how well it works."""
     folder = tmp_path_factory.mktemp("models")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for name, overrides in MODELS.items():
             torch.manual_seed(0)
             small = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
             module: Any = fit.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
-            module.categories, module.image_size, module.step = ["cap"], [SIDE, SIDE], 1
+            state = module.state
+            state.categories, state.image_size, state.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
             module.backbone.fit([noise])
             module.memory.fill([module.backbone(noise)], len(noise), seed=0)
-            maps = module.eval().see(noise).maps
-            module.anomaly.calibrate(
+            maps = module.eval()(noise).maps
+            module.anomaly.standardise(
                 *torch.stack([torch.stack([m.mean(), m.std()]) for m in maps.values()], 1).detach()
             )
             with torch.no_grad():
                 anomaly_map, score = module.predict(noise)
-            module.normal = {"score": score.tolist(), "maximum": anomaly_map.flatten(1).max(1).values.tolist()}
+            state.normal_scores = score.tolist()
+            state.normal_maxima = anomaly_map.flatten(1).max(1).values.tolist()
             content: dict[str, Any] = {"state_dict": module.state_dict()}
             module.on_save_checkpoint(content)
             torch.save(content, folder / f"{name}.ckpt")

@@ -66,8 +66,8 @@ def test_run_leaves_its_files(tmp_path: Path, mvtec: Path) -> None:
     assert [len(levels) for levels in figures["level_histogram/low"]] == [8, 5, 5, 5]
     assert figures["run"]["seed"] == 0
     detector = checkpoint.load(tmp_path / "last.ckpt")
-    assert detector.false_alarm_rate == 0.4
-    assert figures["threshold"]["anomaly_score"] == from_normals(detector.normal["score"], 0.4).value
+    assert detector.state.false_alarm_rate == 0.4
+    assert figures["threshold"]["anomaly_score"] == from_normals(detector.state.normal_scores, 0.4).value
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + 5
     assert {p.name for p in (tmp_path / "panels").iterdir()} == {
         f"bottle_{kind}_{i:03}.png" for kind, count in (("good", 2), ("broken", 3)) for i in range(count)
@@ -105,8 +105,7 @@ def test_same_seed_same_numbers_and_another_seed_others(tmp_path: Path, mvtec: P
 def test_resumed_run_ends_as_the_uninterrupted_one(
     tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    options = ["discriminator=both", "synthesis.code.fraction=0.5", "model.fsq.jitter=0.1", "model.adversarial_start=0"]
-    options += ["model=hybrid", "model.memory.patches=40"]
+    options = ["discriminator=both", "model.adversarial_start=0", "model=hybrid", "model.memory.patches=40"]
     whole = run(tmp_path / "whole", mvtec, *options)
 
     from squad_lit.training.squad import Squad
@@ -186,7 +185,7 @@ def test_a_hybrid_is_squad_with_one_more_map(tmp_path: Path, mvtec: Path) -> Non
     assert [k for k, v in squad.generator.state_dict().items() if not torch.equal(v, trained[f"generator.{k}"])] == []
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both, one = hybrid.see(image).maps, squad.see(image).maps
+        both, one = hybrid(image).maps, squad(image).maps
     assert set(both) - set(one) == {"memory"}
     assert all(torch.equal(both[name], one[name]) for name in one)
     again = run(tmp_path / "b", mvtec, "fit=false", f"checkpoint={tmp_path / 'hybrid' / 'last.ckpt'}")
@@ -241,7 +240,7 @@ def test_wandb_works_offline(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     run(tmp_path / "a", mvtec, "logger=wandb", "model.steps=2")
-    monkeypatch.setattr("squad_lit.fit._test", lambda *_: 1 / 0)
+    monkeypatch.setattr("squad_lit.run.fit._test", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "b", mvtec, "logger=wandb", "model.steps=1")
     first, second = (next(tmp_path.glob(f"{name}/wandb/offline-run-*/run-*.wandb")) for name in "ab")
@@ -280,8 +279,8 @@ def test_wandb_works_offline(
         (["dataset.limit_train=0"], r"dataset.limit_train must be an integer"),
         (["metric.resolution=full"], r"metric.resolution: expected one of map, original"),
         (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit must be in"),
-        (["synthesis.image.kinds.patch=-1"], "synthesis.image.kinds"),
-        (["+synthesis.image.kinds.rust=1"], "unknown"),
+        (["synthesis.kinds.patch=-1"], "synthesis.kinds"),
+        (["+synthesis.kinds.rust=1"], "unknown"),
         (["anomaly.top=0"], "anomaly.top"),
         (["model.generator.width=30"], "multiple of 8"),
         (["model.loss_weight.dice=-1"], "loss_weight"),
@@ -317,7 +316,7 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
     squad = {"model": {"_target_": "squad_lit.training.squad.Squad"}, "quantizer": "fsq"}
     config = OmegaConf.create({"fit": False, **squad})
     check_overrides(config, ["dataset=mvtec", "metric.bootstrap=10", "fit=false", "checkpoint=x", "seed=1"])
-    for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.image.kinds.rust=1"):
+    for given in ("model.fsq.levels=[3,3]", "anomaly.sigma=1", "quantizer=vq", "+synthesis.kinds.rust=1"):
         with pytest.raises(ValueError, match="would have no effect"):
             check_overrides(config, ["fit=false", given])
     check_overrides(OmegaConf.create({"fit": True, **squad}), ["model.fsq.levels=[3,3]", "model.steps=3"])
@@ -330,8 +329,6 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested() -> Non
         "model.fsq.levels=[3,3]",
         "quantizer=vq",
         "discriminator=none",
-        "synthesis.code.fraction=0.5",
-        "+synthesis.preview=true",
     ],
 )
 def test_options_of_a_training_are_refused_where_nothing_is_trained(given: str) -> None:
@@ -363,7 +360,7 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
     assert "003.jpg" in done.stderr
     error = (tmp_path / "run" / "error.txt").read_text().strip()
     assert "003.jpg" in error
-    assert (tmp_path / "run" / "fit.log").read_text().endswith(f"[ERROR] - {error}\n")
+    assert (tmp_path / "run" / "train.log").read_text().endswith(f"[ERROR] - {error}\n")
     assert "Traceback" not in done.stderr
 
 
@@ -429,7 +426,7 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
     figures = fit.run(config, tmp_path)
     assert "image_auroc" not in figures
     assert json.loads((tmp_path / "metrics.json").read_text())["copy_ratio/low"] is not None
-    assert checkpoint.load(tmp_path / "last.ckpt").step == 4
+    assert checkpoint.load(tmp_path / "last.ckpt").state.step == 4
 
 
 def test_override_of_an_absent_quantizer_is_an_error(tmp_path: Path) -> None:
@@ -470,5 +467,5 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
     assert "continue with resume=" in output
     assert "Epoch" not in output  # of Lightning's own bar
     module = checkpoint.load(tmp_path / "last.ckpt")
-    assert module.step > 0
-    assert bool(module.anomaly.calibrated)
+    assert module.state.step > 0
+    assert bool(module.anomaly.standardised)

@@ -11,17 +11,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
 
+import squad_lit
 from squad_lit import predict
 from squad_lit.report.gallery import TRUTH
-from squad_lit.run import fit
-from squad_lit.run.config import CONF
 from squad_lit.training.memory import Memory
 from squad_lit.view import main
 
@@ -52,15 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[20:36, 20:36] = 255
     Image.fromarray(mask).save(root / "data" / "masks" / "spot" / "1.png")
-    overrides = ["trainer=smoke", "model=memory", "model.memory.patches=100", "model.groups={low: [4], high: [8]}"]
-    overrides += ["dataset=folder", f"dataset.root={root / 'data'}", f"dataset.image_size={SIDE}", "logger=none"]
-    overrides += ["dataset.limit_train=null", "dataset.test_fraction=0.25", "dataset.validation_fraction=0.5"]
-    overrides += ["callback.progress=null", "callback.panels=null", "callback.curves=null"]
-    (root / "run").mkdir()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [*overrides, f"callback.checkpoint.folder={root / 'run'}"])
-        with pytest.warns(UserWarning, match="3 anomalous images have no mask"):
-            fit.run(config, root / "run")
+    overrides = ["trainer=smoke", "model.memory.patches=100", "model.groups={low: [4], high: [8]}", "logger=none"]
+    overrides += [f"dataset.image_size={SIDE}", "dataset.limit_train=null", "dataset.test_fraction=0.25"]
+    overrides += ["dataset.validation_fraction=0.5", "callback.progress=null", "callback.panels=null"]
+    with pytest.warns(UserWarning, match="3 anomalous images have no mask"):
+        squad_lit.fit("folder", root=root / "data", model="memory", output=root / "run", overrides=overrides)
     command = ["--checkpoint", str(root / "run" / "last.ckpt"), "--output", str(root / "out")]
     assert predict.main([*command, str(root / "data" / "spot")]) == 0
     return root
@@ -88,7 +82,7 @@ def view(folder: Path, output: Path, *options: str) -> str:
 
 
 def held_out(made: Path) -> list[float]:
-    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"])
+    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal_scores"])
 
 
 def decode(source: str) -> Image.Image:
@@ -97,7 +91,7 @@ def decode(source: str) -> Image.Image:
 
 def test_a_run_is_shown_as_it_is_in_its_table(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
-    monkeypatch.setattr(Memory, "image_recon", lambda self, seen: green)  # a memory has none
+    monkeypatch.setattr(Memory, "image_recon", lambda self, output: green)  # a memory has none
     page = view(made / "run", tmp_path / "new" / "view.html", "--false-alarm-rate", "0.3")
     found, rows = data(page), table(made / "run")
     assert len(rows) == 10

@@ -71,7 +71,7 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
         images = [torch.from_numpy(image).permute(2, 0, 1) for image, _ in made]
         masks = [torch.from_numpy(mask) > 0 for _, mask in made]
         labels = [1] * len(made)
-    parts = [module.look(torch.stack(images[i : i + 8])).maps for i in range(0, len(images), 8)]
+    parts = [module.forward_tile(torch.stack(images[i : i + 8])).maps for i in range(0, len(images), 8)]
     raw = {name: torch.cat([part[name] for part in parts]) for name in module.anomaly.names}
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 

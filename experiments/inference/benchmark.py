@@ -76,7 +76,7 @@ def backbone(path: Path) -> dict[str, float]:
 
     keep_freed_memory()  # as predict does
     detector = checkpoint.load(path)
-    image = torch.rand(1, 3, *detector.image_size)
+    image = torch.rand(1, 3, *detector.state.image_size)
     with torch.inference_mode():
         alone, whole = _milliseconds(lambda: detector.backbone(image)), _milliseconds(lambda: detector.predict(image))
     return {"backbone, ms": alone, "whole, ms": whole, "backbone / whole": alone / whole}

@@ -53,7 +53,7 @@ def pictures(root: Path, category: str) -> NDArray[np.uint8]:
         images = torch.stack([data.test_set[i]["image"] for i in chosen])
         model = checkpoint.load(folder / "last.ckpt")
         with torch.inference_mode():
-            recon = model.image_recon(model.see(images))
+            recon = model.image_recon(model(images))
         assert recon is not None
         columns += [] if columns else [to_pixels(images)]
         columns.append(to_pixels(recon))

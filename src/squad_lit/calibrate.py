@@ -30,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
     before, after, skipped = rethreshold(
-        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi
+        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi, trust=options.trust
     )
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
@@ -48,6 +48,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     good = "good parts that the model was not trained on; folders are searched at any depth"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     return parser.parse_args(arguments)
 
 

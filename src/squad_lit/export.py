@@ -32,6 +32,7 @@ def _run(options: argparse.Namespace) -> int:
         options.format,
         false_alarm_rate=options.false_alarm_rate,
         int8=options.int8,
+        trust=options.trust,
     )
     on = f"up to {COMPARED} of the normal images" if options.int8 else "two images of noise"
     print(
@@ -50,6 +51,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
     int8 = "quantise the backbone to 8 bits (onnx only), by the ranges that it has on the normal images in DIR"
     parser.add_argument("--int8", type=Path, metavar="DIR", help=int8)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.int8 and options.format != "onnx":
         parser.error("--int8 is for --format onnx")

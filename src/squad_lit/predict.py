@@ -41,7 +41,11 @@ def _run(options: argparse.Namespace) -> int:
     predictions = Predictions(options.output)
     # After the checks of the paths: this may import torch.
     predictor = squad_lit.load(
-        options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate, roi=options.roi
+        options.checkpoint,
+        runtime=options.runtime,
+        false_alarm_rate=options.false_alarm_rate,
+        roi=options.roi,
+        trust=options.trust,
     )
     print(f"threshold {predictor.threshold}")
     skipped = predict(predictor, images, predictions, model=_digest(options.checkpoint))
@@ -101,6 +105,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")

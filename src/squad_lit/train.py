@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from squad_lit.report.figures import table
-from squad_lit.run.command import check_overrides, exit_with_sentence
+from squad_lit.run.command import exit_with_sentence
 from squad_lit.run.config import CONF, arrange
 from squad_lit.run.fit import run
+from squad_lit.run.option import check_effect
 from squad_lit.run.sweep import is_sweep, run_job
 
 
@@ -27,9 +28,9 @@ def main(config: DictConfig) -> float | None:
     with exit_with_sentence():
         if is_sweep():
             return run_job(config)
-        check_overrides(config, list(HydraConfig.get().overrides.task))
+        check_effect(config, list(HydraConfig.get().overrides.task))
         folder = Path(HydraConfig.get().runtime.output_dir)
-        figures = run(config, folder)
+        figures = run(config, folder).figures
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first
             print(table(figures))
             print(f"\nrun folder: {folder}")

@@ -27,7 +27,7 @@ def _run(options: argparse.Namespace) -> int:
     output: Path = options.output or options.run / "view.html"
     if options.run.is_dir():  # if not, gather says so
         make_place(output)
-    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
+    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit, options.trust)
     size = write(gallery, output)
     for reason in gallery.failed:
         print(f"no picture: {reason}", file=sys.stderr)
@@ -47,6 +47,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: last.ckpt in the folder of the run")
     limit = f"how many images get pictures, default {LIMIT}; the others are only counted"
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=limit)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.limit < 1:
         parser.error(f"--limit: expected a whole number of at least 1, got {options.limit}")

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record
 
 from squad_lit.metric.curve import Curve
-from squad_lit.report.logger import Board, ResumableCSVLogger, TensorBoard, Wandb, run_name
+from squad_lit.report.logger import PictureLogger, ResumableCSVLogger, TensorBoard, Wandb, run_name
 from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.run.config import CONF
 
@@ -62,7 +62,7 @@ def test_wandb_shows_everything_offline(
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
     logger = Wandb(save_dir=str(tmp_path), project="p", group="mvtec", offline=True)
-    assert isinstance(logger, Board)
+    assert isinstance(logger, PictureLogger)
     show(logger, panels)
     logger.experiment.finish(exit_code=3)
 
@@ -124,7 +124,7 @@ def test_a_run_is_named_by_category_and_quantiser(overrides: list[str], name: st
 
 def test_tensorboard_shows_everything(tmp_path: Path, panels: list[Panel]) -> None:
     logger = TensorBoard(save_dir=str(tmp_path), name="", version="tensorboard")
-    assert isinstance(logger, Board)
+    assert isinstance(logger, PictureLogger)
     show(logger, panels)
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

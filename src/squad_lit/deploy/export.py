@@ -36,6 +36,7 @@ def export(
     *,
     false_alarm_rate: float | None = None,
     int8: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[float, float]:
     """Export a checkpoint, and compare the file with it. The file is written whole or not at all.
 
@@ -47,6 +48,7 @@ def export(
             :func:`squad_lit.deploy.threshold.choose`.
         int8: Folder of normal training images. The backbone of an ONNX file is then quantised to 8 bits, with the
             ranges of values that it has on them.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
         The threshold of the label, and the largest relative difference between the scores of file and checkpoint: on
@@ -68,7 +70,7 @@ def export(
     from squad_lit.deploy.pixel_model import Inference, describe
     from squad_lit.training import checkpoint
 
-    detector = checkpoint.load(path)
+    detector = checkpoint.load(path, trust=trust)
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
     names = list(about["outputs"])

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import squad_lit
 from squad_lit.dataset.image import resize_batch
 from squad_lit.deploy.runtime import FORMAT
 from squad_lit.deploy.threshold import Threshold, choose
 from squad_lit.network.anomaly import resize_map
+from squad_lit.system.package import version
 from squad_lit.training.detector import Detector
 
 
@@ -34,7 +34,7 @@ class Inference(nn.Module):
         super().__init__()
         self.detector = detector
         self.threshold = threshold
-        self.size = detector.look_size
+        self.size = detector.tile_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Look at images.
@@ -47,7 +47,7 @@ class Inference(nn.Module):
             ``(N,)``, int64; and ``model_map`` ``(N, height, width)``, the map at the size of the model's input, on
             which the score is computed.
         """
-        model_map, anomaly_score = self.detector.anomaly(self.detector.look(shrink(image, self.size)).maps)
+        model_map, anomaly_score = self.detector.anomaly(self.detector.forward_tile(shrink(image, self.size)).maps)
         anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
         return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
 
@@ -71,11 +71,12 @@ def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tup
         ValueError: A rate out of range.
     """
     rate = _rate(detector, false_alarm_rate)
-    return choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
+    state = detector.state
+    return choose(state.normal_scores, state.normal_maxima, state.defective_scores, rate)
 
 
 def _rate(detector: Detector, asked: float | None) -> float | None:
-    return asked if asked is not None or detector.defective else detector.false_alarm_rate
+    return asked if asked is not None or detector.state.defective_scores else detector.state.false_alarm_rate
 
 
 def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[str, Any]:
@@ -88,27 +89,28 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     Raises:
         ValueError: A rate out of range.
     """
-    config = json.dumps([detector.config, detector.data], sort_keys=True)
+    state = detector.state
+    config = json.dumps([state.config, state.data], sort_keys=True)
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
-    height, width = detector.look_size
+    height, width = detector.tile_size
     threshold, pixel_threshold = thresholds(detector, false_alarm_rate)
     return {
         "format": FORMAT,
-        "squad_lit": squad_lit.__version__,
+        "squad_lit": version(),
         "model": type(detector).__name__,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
-        "categories": detector.categories,
-        "image_size": list(detector.image_size),
+        "categories": state.categories,
+        "image_size": list(state.image_size),
         "tile": tile,
         "top": detector.anomaly.top,
-        "intensity_range": detector.data.get("intensity_range"),
+        "intensity_range": state.data.get("intensity_range"),
         "false_alarm_rate": _rate(detector, false_alarm_rate),
         "threshold": threshold.value,
         "pixel_threshold": pixel_threshold.value,
-        "normal_scores": detector.normal["score"],
-        "normal_maxima": detector.normal["maximum"],
-        "defective_scores": detector.defective,
-        "roi": detector.roi,
+        "normal_scores": state.normal_scores,
+        "normal_maxima": state.normal_maxima,
+        "defective_scores": state.defective_scores,
+        "roi": state.roi,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {
             "name": "image",

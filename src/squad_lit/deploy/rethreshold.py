@@ -5,16 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import squad_lit
+from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold
 from squad_lit.system.file import make_place, whole
-
-if TYPE_CHECKING:
-    from squad_lit.deploy.predictor import Predictor
 
 
 def rethreshold(
@@ -25,6 +21,7 @@ def rethreshold(
     *,
     add: bool = False,
     roi: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[Threshold, Threshold, list[str]]:
     """Write a copy of a checkpoint with the scores of new normal images and of known defects.
 
@@ -35,6 +32,7 @@ def rethreshold(
         bad: Images with a defect; may be empty.
         add: Keep the scores that the checkpoint has, and add these.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
         The threshold of the score before and after, at the default false-alarm rate if there are no defects; and a line
@@ -50,11 +48,10 @@ def rethreshold(
     from squad_lit.training import checkpoint
 
     content = checkpoint.read(path)
-    own = content[checkpoint.KEY]
     make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about a region of interest; the thresholds are replaced here
-        predictor = squad_lit.load(path, roi=roi)
+        predictor = load(path, roi=roi, trust=trust)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
@@ -72,11 +69,13 @@ def rethreshold(
         scores = known["normal_scores"] + [scores[i] for i in new]
         maxima = known["normal_maxima"] + [maxima[i] for i in new]
         defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
-    own["roi"] = predictor.roi_digest
+    state = checkpoint.State.load(content)
+    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
+    state.roi = predictor.roi_digest
+    state.save(content)
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped
+    return predictor.threshold, load(output, roi=roi, trust=trust).threshold, skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -57,13 +57,14 @@ class Runtime(Protocol):
         ...
 
 
-def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
+def open_runtime(path: str | Path, name: str | None = None, *, trust: Sequence[str] = ()) -> Runtime:
     """Open a checkpoint or an exported file.
 
     Args:
         path: An exported file, ``.onnx`` for ONNX Runtime, ``.xml`` for OpenVINO or ``.pt2`` for torch; any other
             suffix means a checkpoint, which torch runs.
         name: ``torch``, ``onnx`` or ``openvino``; None: by the suffix.
+        trust: Packages whose classes a checkpoint may name.
 
     Raises:
         FileNotFoundError: No such file.
@@ -79,7 +80,7 @@ def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
         )
     if path.suffix.lower() in _KINDS and not path.is_file():
         raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
-    return make(path)
+    return make(path, trust) if make is Checkpoint else make(path)
 
 
 class Torch:
@@ -102,12 +103,12 @@ class Torch:
 class Checkpoint(Torch):
     """A checkpoint that a run wrote."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trust: Sequence[str] = ()) -> None:
         from squad_lit.deploy.pixel_model import Inference, describe
         from squad_lit.training import checkpoint
 
         keep_freed_memory()
-        detector = checkpoint.load(path)
+        detector = checkpoint.load(path, trust=trust)
         self.metadata = describe(detector)
         self._model = Inference(detector, self.metadata["threshold"])
 

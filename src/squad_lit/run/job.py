@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _COMMAND = [sys.executable, "-m", "squad_lit.train"]
 # Options that change no figure: where files lie, how they are read, what is shown.
-_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective"]
+_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 

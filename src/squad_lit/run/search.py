@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from squad_lit.run import lock
-from squad_lit.run.command import check_options, check_overrides
-from squad_lit.run.config import CONF
+from squad_lit.run.config import compose
 from squad_lit.run.job import Job, check_gpu, wait
+from squad_lit.run.option import check, check_effect
 from squad_lit.run.sweep import check_objective, is_cost, objective
 from squad_lit.system.file import make_folder, write_rows
 
@@ -184,13 +183,11 @@ def _ends(distribution: Any) -> Sequence[Any]:
 
 def _compose(overrides: list[str]) -> DictConfig:
     """The configuration of a trial, checked as far as it can be without data."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        whole = hydra.compose("train", overrides, return_hydra_config=True)
-        if whole.hydra.sweeper.params:
-            raise ValueError("a search takes no experiment that is a sweep itself: give its data set and category")
-        config = hydra.compose("train", overrides)
-    check_options(config)
-    check_overrides(config, overrides)
+    if compose(overrides, with_hydra=True).hydra.sweeper.params:
+        raise ValueError("a search takes no experiment that is a sweep itself: give its data set and category")
+    config = compose(overrides)
+    check(config)
+    check_effect(config, overrides)
     return config
 
 

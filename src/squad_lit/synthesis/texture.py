@@ -32,16 +32,16 @@ class Textures(Sequence[Array]):
 
     def __init__(self, root: str) -> None:
         if not root or not Path(root).is_dir():  # an empty path would be the current folder
-            raise FileNotFoundError(f"synthesis.texture_dir: there is no folder {root!r}")
+            raise FileNotFoundError(f"texture_dir: there is no folder {root!r}")
         self.files = [path for path in sorted(Path(root).rglob("*")) if is_image(path)]
         if not self.files:
-            raise FileNotFoundError(f"synthesis.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
+            raise FileNotFoundError(f"texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
         for path in self.files:  # now, and not at the step that draws a damaged one
             try:
                 with open_header(path):
                     pass
             except OSError as error:
-                raise ValueError(f"synthesis.texture_dir: cannot read {path}: {error}") from error
+                raise ValueError(f"texture_dir: cannot read {path}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.files)
