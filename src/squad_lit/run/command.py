@@ -15,13 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
-from squad_lit.system.console import format_warning
+from squad_lit.system.console import USER_ERRORS, format_warning, sentence
 from squad_lit.system.file import write_text
 
 log = logging.getLogger(__name__)
-
-# What a user can cause and mend: shown as a sentence, without a stack trace.
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 
 @contextlib.contextmanager
@@ -44,16 +41,16 @@ def exit_with_sentence() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("stack trace", exc_info=True)
-        _record(_sentence(error))
+        _record(sentence(error))
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             hydra_config = HydraConfig.get()
-            text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {_sentence(error)}"
+            text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {sentence(error)}"
             print(f"error: {text}", file=sys.stderr)
             raise CompactHydraException(text) from error
-        print(f"error: {_sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        print(f"error: {sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        _record(f"{type(error).__name__}: {error}", error)
+        _record(sentence(error), error)
         raise
 
 
@@ -68,11 +65,3 @@ def _record(text: str, error: Exception | None = None) -> None:
             handler.handle(record)
     with contextlib.suppress(OSError):  # a full disk may be the error
         write_text(Path(HydraConfig.get().runtime.output_dir) / "error.txt", f"{text}\n")
-
-
-def _sentence(error: BaseException) -> str:
-    """What an error says; of one that a process for reading has passed on, without the stack trace inside."""
-    text = str(error)
-    if "Original Traceback" not in text:
-        return text
-    return text.strip().splitlines()[-1].partition(": ")[2]
