@@ -26,10 +26,10 @@ from squad_lit import metric
 from squad_lit.deploy.runtime import FORMAT
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.tile import Grid
+from squad_lit.run import config as configuration
 from squad_lit.run import fit
-from squad_lit.run.command import check_options, check_overrides
 from squad_lit.run.config import CONF
-from squad_lit.run.option import check_kinds
+from squad_lit.run.option import check, check_effect
 from squad_lit.training.checkpoint import VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -95,11 +95,9 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str]], argpars
 
 def compose(overrides: list[str]) -> DictConfig:
     """The configuration of a training, checked as far as it is without data."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", overrides)
-    check_options(config)
-    check_kinds(config)
-    check_overrides(config, overrides)
+    config = configuration.compose(overrides)
+    check(config)
+    check_effect(config, overrides)
     return config
 
 
@@ -161,9 +159,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = place / "runs" / "parts"
     folder.mkdir(parents=True)
     overrides = [*SMALL[2:], "trainer=smoke", "model=memory", "model.memory.patches=50", "dataset=folder"]
-    overrides += [f"dataset.root={place / 'parts'}", f"callback.checkpoint.folder={folder}"]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        fit.run(hydra.compose("train", [*overrides, "callback.panels=null", "callback.curves=null"]), folder)
+    overrides += [f"dataset.root={place / 'parts'}"]
+    fit.run(configuration.compose([*overrides, "callback.panels=null", "callback.curves=null"]), folder)
     return place
 
 
@@ -191,7 +188,7 @@ def test_python_runs(file: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_configuration_of_a_run_runs_again(place: Path) -> None:
     with hydra.initialize_config_dir(str(place / "runs" / "parts"), version_base="1.3"):
         config = hydra.compose("config", [f"hydra.searchpath=[file://{CONF}]"])
-    check_options(config)
+    check(config)
     assert config.model.memory.patches == 50
 
 

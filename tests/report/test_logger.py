@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from squad_lit.metric.curve import Curve
 from squad_lit.report.logger import PictureLogger, ResumableCSVLogger, TensorBoard, Wandb, run_name
 from squad_lit.report.panel import Panel, choose, name_all
-from squad_lit.run.config import CONF
+from squad_lit.run import config as configuration
 
 CURVES = {
     "bottle": {"image_roc": Curve(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.75, 1.0]))},
@@ -116,8 +115,7 @@ def test_wandb_shows_everything_offline(
     ],
 )
 def test_a_run_is_named_by_category_and_quantiser(overrides: list[str], name: str) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", overrides)
+    config = configuration.compose(overrides)
     plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("dataset", "model")}
     assert run_name(plain) == name
 

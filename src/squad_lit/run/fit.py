@@ -115,6 +115,8 @@ def run(config: DictConfig, folder: Path) -> Run:
     import torch
 
     started = time.perf_counter()
+    config = config.copy()
+    OmegaConf.update(config, "output", str(folder), force_add=True)
     check(config)
     if config.threads:
         torch.set_num_threads(config.threads)

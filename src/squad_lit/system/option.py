@@ -20,6 +20,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -50,8 +51,8 @@ _EXPECTED = {
     "mapping_type": "a dictionary",
     "dict_attributes_type": "a dictionary",
     "callable_type": "a dictionary with _target_",
+    "dataclass_exact_type": "a dictionary with _target_",
 }
-
 _CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -116,8 +117,8 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
                 kind = typing.get_type_hints(alone, vars(module), include_extras=True)[name]
             if kind not in (parameter.empty, Any):
                 found[name] = TypeAdapter[Any](Callable if is_dataclass(kind) else kind, config=_STRICT)  # type: ignore[arg-type]
-        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError):
-            continue  # of another library, in a form that says nothing at run time
+        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError, SchemaError):
+            continue  # in a form that says nothing at run time: of another library, or a protocol
     return found
 
 
@@ -141,7 +142,7 @@ def _sentence(name: str, value: Any, errors: Sequence[Any], takes_none: bool) ->
         places.setdefault((*place, _shown(found)), []).append(expected)
     # The longest: where several alternatives were tried, the one that fits best.
     (*path, shown), all_expected = max(places.items(), key=lambda item: len(item[0]))
-    if takes_none and not path:
+    if takes_none and shown == _shown(value):
         all_expected.append("null")
     option = name + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return f"{option}: expected {' or '.join(dict.fromkeys(all_expected))}, got {shown}"
@@ -167,9 +168,7 @@ def _locate(value: Any, loc: Sequence[Any]) -> tuple[list[Any], Any]:
 def _expected(error: Any) -> str:
     context = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in error.get("ctx", {}).items()}
     if error["type"] == "is_instance_of":
-        return {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}.get(
-            context["class"], "a dictionary with _target_"
-        )
+        return _CLASSES.get(context["class"], "a dictionary with _target_")
     if error["type"] in _EXPECTED:
         return _EXPECTED[error["type"]].format(**context).replace("'", "")
     return re.sub("^Input should be ", "", str(error["msg"]))

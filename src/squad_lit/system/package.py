@@ -7,7 +7,13 @@ import re
 from typing import Any
 
 # Modules whose package has another name.
-_NAMES = {"PIL": "pillow", "hydra": "hydra-core", "skimage": "scikit-image", "yaml": "pyyaml"}
+_NAMES = {
+    "PIL": "pillow",
+    "hydra": "hydra-core",
+    "pydantic_core": "pydantic",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 
 
 def version() -> str:
