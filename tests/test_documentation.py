@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import inspect
 import re
 import shlex
 import sys
@@ -24,7 +23,6 @@ from PIL import Image
 
 import squad_lit
 from squad_lit import metric
-from squad_lit.deploy.predictor import Predictor
 from squad_lit.deploy.runtime import FORMAT
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.tile import Grid

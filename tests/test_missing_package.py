@@ -24,6 +24,11 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 CHECKPOINT = ["--checkpoint", "last.ckpt"]
 
 COMMANDS = {
+    "train without torch": ("torch", ["train", "trainer=smoke", "hydra.run.dir=run"]),
+    "train without Hydra": ("hydra", ["train", "trainer=smoke"]),
+    "train without pydantic": ("pydantic", ["train", "trainer=smoke", "hydra.run.dir=run"]),
+    "check without torch": ("torch", ["check", "hydra.run.dir=run"]),
+    "check without Hydra": ("hydra", ["check"]),
     "predict with a checkpoint": ("torch", ["predict", *CHECKPOINT, "--output", "out", "a.png"]),
     "predict with ONNX": ("onnxruntime", ["predict", "--checkpoint", "a.onnx", "--output", "out", "a.png"]),
     "predict with OpenVINO": ("openvino", ["predict", "--checkpoint", "a.xml", "--output", "out", "a.png"]),
@@ -61,7 +66,8 @@ def test_a_missing_package_is_a_sentence(name: str, folder: Path) -> None:
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     shown = {"hydra": "hydra-core"}.get(package, package)
-    assert f"error: this needs the package {shown}: pip install " in done.stderr
+    assert f"this needs the package {shown}: pip install " in done.stderr
+    assert "\nerror: " in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr
 
 

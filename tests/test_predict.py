@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -21,8 +20,6 @@ from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.file import read_pixels
 from squad_lit.image.picture import colour_map
 from squad_lit.predict import main
-from squad_lit.run import fit
-from squad_lit.run.config import CONF
 
 SIDE = 128
 
@@ -43,28 +40,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "cap" / "good").mkdir(parents=True)
     for i in range(20):
         Image.fromarray(draw(i)).save(root / "cap" / "good" / f"{i:02}.png")
-    overrides = [
-        "trainer=smoke",
-        "model=memory",
-        "model.memory.patches=300",
-        "dataset=folder",
-        f"dataset.root={root / 'cap'}",
-    ]
-    overrides += [
-        "dataset.image_size=128",
-        "logger=none",
-        "model.groups={low: [4], high: [8]}",
-        "dataset.limit_train=null",
-        "dataset.test_fraction=0",
-    ]
-    overrides += [
-        "callback.progress=null",
-        f"callback.checkpoint.folder={root}",
-        "callback.panels=null",
-        "callback.curves=null",
-    ]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        fit.run(hydra.compose("train", [*overrides, "dataset.validation_fraction=0.5"]), root)
+    overrides = ["trainer=smoke", "model.memory.patches=300", "model.groups={low: [4], high: [8]}", "logger=none"]
+    overrides += ["dataset.image_size=128", "dataset.limit_train=null", "dataset.test_fraction=0"]
+    overrides += ["dataset.validation_fraction=0.5", "callback.progress=null", "callback.panels=null"]
+    squad_lit.fit("folder", root=root / "cap", model="memory", output=root, overrides=overrides)
     return root / "last.ckpt"
 
 

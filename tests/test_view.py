@@ -17,10 +17,9 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+import squad_lit
 from squad_lit import predict
 from squad_lit.report.gallery import TRUTH
-from squad_lit.run import config as configuration
-from squad_lit.run import fit
 from squad_lit.training.memory import Memory
 from squad_lit.view import main
 
@@ -51,13 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[20:36, 20:36] = 255
     Image.fromarray(mask).save(root / "data" / "masks" / "spot" / "1.png")
-    overrides = ["trainer=smoke", "model=memory", "model.memory.patches=100", "model.groups={low: [4], high: [8]}"]
-    overrides += ["dataset=folder", f"dataset.root={root / 'data'}", f"dataset.image_size={SIDE}", "logger=none"]
-    overrides += ["dataset.limit_train=null", "dataset.test_fraction=0.25", "dataset.validation_fraction=0.5"]
-    overrides += ["callback.progress=null", "callback.panels=null", "callback.curves=null"]
-    (root / "run").mkdir()
+    overrides = ["trainer=smoke", "model.memory.patches=100", "model.groups={low: [4], high: [8]}", "logger=none"]
+    overrides += [f"dataset.image_size={SIDE}", "dataset.limit_train=null", "dataset.test_fraction=0.25"]
+    overrides += ["dataset.validation_fraction=0.5", "callback.progress=null", "callback.panels=null"]
     with pytest.warns(UserWarning, match="3 anomalous images have no mask"):
-        fit.run(configuration.compose(overrides, output=root / "run"), root / "run")
+        squad_lit.fit("folder", root=root / "data", model="memory", output=root / "run", overrides=overrides)
     command = ["--checkpoint", str(root / "run" / "last.ckpt"), "--output", str(root / "out")]
     assert predict.main([*command, str(root / "data" / "spot")]) == 0
     return root

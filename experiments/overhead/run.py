@@ -21,7 +21,7 @@ import lightning as L
 OPTIONS = ["trainer=smoke", "dataset.category=fabric", "logger=none"]
 # In the order in which they build on each other.
 IMPORTS = {
-    "compose (imports of the command, Hydra)": "import squad_lit.train as t, hydra\n"
+    "compose (imports of the command, Hydra)": "import squad_lit.run.config as t, hydra\n"
     "with hydra.initialize_config_dir(str(t.CONF), version_base='1.3'): hydra.compose('train')",
     "torch": "import torch",
     "lightning (with torch, torchmetrics, torchvision)": "import lightning",

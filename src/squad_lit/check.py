@@ -7,18 +7,51 @@ anomaly score, because a folder of "good" parts often holds a few bad ones, into
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
+from squad_lit.system.console import exit_status
 
-from squad_lit.report.suspects import rank
-from squad_lit.run.command import exit_with_sentence
-from squad_lit.run.config import CONF
-from squad_lit.run.option import check as check_options
-from squad_lit.run.option import check_effect, make
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.check``; returns the exit status."""
+    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    import hydra
+
+    from squad_lit.run.config import CONF, arrange
+
+    sys.argv[1:] = arrange(arguments)  # Hydra reads it
+    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(look)()
+    return 0
+
+
+def look(config: DictConfig) -> None:
+    """Check the data or, with a checkpoint, rank the training images; Hydra's globals are set."""
+    from squad_lit.run.command import exit_with_sentence
+
+    with exit_with_sentence():
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.errors import CompactHydraException
+
+        from squad_lit.report.suspects import rank
+        from squad_lit.run.option import check as check_options
+        from squad_lit.run.option import check_effect
+
+        check_effect(config, list(HydraConfig.get().overrides.task))
+        check_options(config)
+        if config.checkpoint:
+            rank(config, Path(HydraConfig.get().runtime.output_dir))
+        elif not check(config):
+            # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
+            raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")
 
 
 def check(config: DictConfig) -> bool:
@@ -28,6 +61,7 @@ def check(config: DictConfig) -> bool:
         Whether there is no error.
     """
     from squad_lit.dataset.inspection import inspect
+    from squad_lit.run.option import make
 
     data = make(config, "dataset", strict=False)
     data.prepare_data()
@@ -41,18 +75,5 @@ def check(config: DictConfig) -> bool:
     return errors == 0
 
 
-@hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Entry point of ``python -m squad_lit.check``."""
-    with exit_with_sentence():
-        check_effect(config, list(HydraConfig.get().overrides.task))
-        check_options(config)
-        if config.checkpoint:
-            rank(config, Path(HydraConfig.get().runtime.output_dir))
-        elif not check(config):
-            # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
-            raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,24 +8,43 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from squad_lit.system.console import exit_status
 
-from squad_lit.report.figures import table
-from squad_lit.run.command import exit_with_sentence
-from squad_lit.run.config import CONF, arrange
-from squad_lit.run.fit import run
-from squad_lit.run.option import check_effect
-from squad_lit.run.sweep import is_sweep, run_job
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def main(config: DictConfig) -> float | None:
-    """Entry point of ``python -m squad_lit.train``; of a job of a sweep it returns the objective."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.train``; returns the exit status."""
+    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    import hydra
+
+    from squad_lit.run.config import CONF, arrange
+
+    sys.argv[1:] = arrange(arguments)  # Hydra reads it
+    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(train)()
+    return 0
+
+
+def train(config: DictConfig) -> float | None:
+    """One training, with Hydra's globals set; of a job of a sweep it returns the objective."""
+    from squad_lit.run.command import exit_with_sentence
+
     with exit_with_sentence():
+        from hydra.core.hydra_config import HydraConfig
+
+        from squad_lit.report.figures import table
+        from squad_lit.run.fit import run
+        from squad_lit.run.option import check_effect
+        from squad_lit.run.sweep import is_sweep, run_job
+
         if is_sweep():
             return run_job(config)
         check_effect(config, list(HydraConfig.get().overrides.task))
@@ -38,8 +57,6 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    from squad_lit.train import main as entry  # by name: a worker of a sweep imports it, instead of getting a copy
+    from squad_lit.train import main as entry  # by name: a worker of a sweep imports train, instead of getting a copy
 
-    with exit_with_sentence():  # Ctrl-C while Hydra waits for jobs elsewhere
-        sys.argv[1:] = arrange(sys.argv[1:])
-        entry()
+    sys.exit(entry())

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import squad_lit
 from squad_lit.dataset.image import resize_batch
 from squad_lit.deploy.runtime import FORMAT
 from squad_lit.deploy.threshold import Threshold, choose
 from squad_lit.network.anomaly import resize_map
+from squad_lit.system.package import version
 from squad_lit.training.detector import Detector
 
 
@@ -96,7 +96,7 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
     threshold, pixel_threshold = thresholds(detector, false_alarm_rate)
     return {
         "format": FORMAT,
-        "squad_lit": squad_lit.__version__,
+        "squad_lit": version(),
         "model": type(detector).__name__,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
         "categories": state.categories,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from squad_lit.deploy.runtime import Runtime
+from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.deploy.threshold import choose
 from squad_lit.image.file import read_marked, read_pixels, resize_pixels, resize_plane
 from squad_lit.image.input import to_pixels
@@ -94,7 +94,7 @@ class Predictor:
             warnings.warn(
                 "the thresholds come from a region of interest (calibrate --roi) other than this one: expect other "
                 "false-alarm rates than stated",
-                stacklevel=3,
+                stacklevel=3,  # whoever calls load
             )
 
     @property
@@ -186,6 +186,40 @@ class Predictor:
         values = model_map[inside]
         count = min(len(values), max(1, round(self.runtime.metadata["top"] * model_map.size)))
         return float(np.partition(values, -count)[-count:].mean())
+
+
+def load(
+    path: str | Path,
+    *,
+    runtime: str | None = None,
+    false_alarm_rate: float | None = None,
+    roi: NDArray[Any] | str | Path | None = None,
+    trust: Sequence[str] = (),
+) -> Predictor:
+    """A trained model for new images, from one file alone.
+
+    Args:
+        path: ``last.ckpt`` of a run, or what ``squad_lit.export`` has made of it.
+        runtime: ``torch``, ``onnx`` or ``openvino``; None: by the file's suffix.
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1); None: known defects choose the
+            threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export does.
+        roi: Region of interest, an image file or an array ``(H, W)``: only where it is not zero is an image judged.
+        trust: Packages, beside squad_lit, whose classes a checkpoint may name: those of your own parts.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: A file of another runtime, damaged, or exported by another version; a rate out of range.
+        ImportError: The package that runs the model is not installed; the message says what installs it.
+
+    Example:
+        ::
+
+            detector = squad_lit.load("runs/demo/last.ckpt")
+            result = detector.predict("part.png")
+            print(result.anomaly_score, result.label, result.regions)
+            results = detector.predict(["a.png", "b.png"])
+    """
+    return Predictor(open_runtime(path, runtime, trust=trust), false_alarm_rate=false_alarm_rate, roi=roi)
 
 
 def _is_several(image: Any) -> bool:

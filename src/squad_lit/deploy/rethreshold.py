@@ -5,16 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import squad_lit
+from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold
 from squad_lit.system.file import make_place, whole
-
-if TYPE_CHECKING:
-    from squad_lit.deploy.predictor import Predictor
 
 
 def rethreshold(
@@ -55,7 +51,7 @@ def rethreshold(
     make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about a region of interest; the thresholds are replaced here
-        predictor = squad_lit.load(path, roi=roi, trust=trust)
+        predictor = load(path, roi=roi, trust=trust)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
@@ -79,7 +75,7 @@ def rethreshold(
     state.save(content)
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, squad_lit.load(output, roi=roi, trust=trust).threshold, skipped
+    return predictor.threshold, load(output, roi=roi, trust=trust).threshold, skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

@@ -50,7 +50,7 @@ def exit_with_sentence() -> Iterator[None]:
         print(f"error: {sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        _record(f"{type(error).__name__}: {error}", error)
+        _record(sentence(error), error)
         raise
 
 

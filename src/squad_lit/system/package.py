@@ -7,7 +7,23 @@ import re
 from typing import Any
 
 # Modules whose package has another name.
-_NAMES = {"PIL": "pillow", "hydra": "hydra-core", "skimage": "scikit-image", "yaml": "pyyaml"}
+_NAMES = {
+    "PIL": "pillow",
+    "hydra": "hydra-core",
+    "pydantic_core": "pydantic",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
+
+
+def version() -> str:
+    """The version of the installed squad_lit."""
+    from importlib import metadata  # slow, and rarely needed
+
+    try:
+        return metadata.version("squad_lit")
+    except metadata.PackageNotFoundError:  # a checkout on PYTHONPATH, not installed
+        return "0.0.0+uninstalled"
 
 
 def require(module: str) -> Any:
@@ -33,11 +49,11 @@ def explain(error: ImportError) -> str:
 
 def _extra(package: str) -> str | None:
     """The smallest extra of squad_lit that has a package; empty if every install has it; None if no install has it."""
-    from importlib import metadata  # slow, and needed for an error only
+    from importlib import metadata
 
     try:
         lines = metadata.requires("squad_lit") or []
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    except metadata.PackageNotFoundError:
         return None
     packages: dict[str, set[str]] = {}
     for line in lines:

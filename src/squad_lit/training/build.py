@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from squad_lit.system.package import explain
+
 # Packages whose classes a file may name. Nothing in them reads a file or runs a command when it is constructed.
 TRUSTED = ("squad_lit.network", "squad_lit.synthesis", "squad_lit.training", "torch.optim")
 ENTRY_POINT = "squad_lit.trust"
@@ -112,9 +114,10 @@ def find(target: str, option: str) -> Any:
     try:
         found = importlib.import_module(module or name)
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{option}: cannot import {target!r} ({error}); install the package, or start in the folder that has it"
-        ) from error
+        reason = explain(error)
+        if reason == str(error):  # a package of the user's own
+            reason += "; install it, or start in the folder that has it"
+        raise ValueError(f"{option}: cannot import {target!r}: {reason}") from error
     if not hasattr(found, name):
         close = difflib.get_close_matches(name, dir(found), n=1)
         hint = f"; did you mean {module}.{close[0]}?" if close else ""
