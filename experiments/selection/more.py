@@ -35,7 +35,7 @@ def measure(run: Path) -> dict[str, Any]:
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        synthesis = instantiate(hydra.compose("train").synthesis.image)
+        synthesis = instantiate(hydra.compose("train").synthesis)
     images = [data.val_set[i]["image"].permute(1, 2, 0).numpy() for i in range(len(data.val_set))]
     maps, masks = [], []
     for copy in range(max(COPIES)):

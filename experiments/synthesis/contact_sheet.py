@@ -35,7 +35,7 @@ def draw(overrides: list[str], side: int) -> NDArray[np.uint8]:
     data.prepare_data()
     data.setup()
     normal = [data.train_set[i]["image"].permute(1, 2, 0).numpy() for i in range(min(COLUMNS, len(data.train_set)))]
-    plain = OmegaConf.to_container(config.synthesis.image, resolve=True)
+    plain = OmegaConf.to_container(config.synthesis, resolve=True)
     rows = []
     for kind in (*KINDS, "gross"):
         weights = dict.fromkeys(KINDS, 1.0) if kind == "gross" else {kind: 1.0}

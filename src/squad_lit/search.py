@@ -14,8 +14,8 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from squad_lit.run import lock
 from squad_lit.run.command import exit_with_sentence
+from squad_lit.run.launcher import find_gpus
 from squad_lit.run.search import search
 
 
@@ -50,8 +50,8 @@ def main() -> None:
             import optuna  # noqa: F401
         except ImportError:
             raise ImportError("a search needs Optuna: pip install 'squad_lit[sweep]'") from None
-        gpus = lock.gpus() if given.jobs is None else None
-        jobs = len(gpus) if gpus is not None else given.jobs
+        gpus = find_gpus() if given.jobs is None else []
+        jobs = given.jobs or len(gpus)
         try:
             study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
         except HydraException as error:  # an override that it does not understand

@@ -12,21 +12,22 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from squad_lit.report.figures import table
 from squad_lit.run.command import check_overrides, exit_with_sentence
 from squad_lit.run.config import CONF, arrange
 from squad_lit.run.fit import run
-from squad_lit.run.sweep import is_sweep, run_job
+from squad_lit.run.launcher import run_here
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float | None:
     """Entry point of ``python -m squad_lit.train``; of a job of a sweep it returns the objective."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_here(config)
     with exit_with_sentence():
-        if is_sweep():
-            return run_job(config)
         check_overrides(config, list(HydraConfig.get().overrides.task))
         folder = Path(HydraConfig.get().runtime.output_dir)
         figures = run(config, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -21,7 +22,7 @@ from squad_lit.run.command import (
     instantiate,
     model_options,
 )
-from squad_lit.run.job import differences
+from squad_lit.run.job import differences, hold, is_first_process
 from squad_lit.run.option import check_kinds
 from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.file import write_json, write_rows, write_text
@@ -45,8 +46,13 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         What is in ``metrics.json``.
 
     Raises:
-        ValueError: Options that do not go together, or a checkpoint of another model.
+        ValueError: Options that do not go together, a checkpoint of another model, or a folder that is in use.
     """
+    with hold(folder) if is_first_process() else contextlib.nullcontext():
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
     import lightning as L
     import torch
     from lightning.pytorch.callbacks import ProgressBar
