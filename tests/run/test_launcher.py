@@ -137,13 +137,6 @@ def test_a_job_whose_sweep_was_killed_goes_on_and_is_not_started_twice(
     job.kill()
 
 
-def test_other_commands_of_hydra_sweep_in_their_own_process(tmp_path: Path, mvtec: Path) -> None:
-    options = ["dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle,screw", f"hydra.sweep.dir={tmp_path}"]
-    done = subprocess.run([sys.executable, "-m", "squad_lit.check", "-m", *options], capture_output=True, text=True)
-    assert "bottle: " in done.stdout
-    assert not (tmp_path / "0" / "metrics.json").exists()
-
-
 def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: Path) -> None:
     """On this machine, by submitit's local executor; what is finished takes no time."""
     for job, seed in enumerate((1, 5)):
