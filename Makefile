@@ -18,7 +18,7 @@ require-311 = version=$$($(1) -c 'import platform; print(platform.python_version
 	|| { echo "squad_lit needs Python 3.11 or newer; $(1) is $$version. $(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format type clean FORCE
+.PHONY: help env demo test lint docs format type clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,13 +49,17 @@ demo: env ## train the default model and show where the result is
 	@echo "result    $(CURDIR)/$(DEMO)/metrics.json"
 	@echo "pictures  $(CURDIR)/$(DEMO)/panels/"
 
-test: lint type ## lint, types and all tests: what CI runs
+test: lint type docs ## lint, types, documentation and all tests: what CI runs
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile  # a process has one thread; a file shares its models
 
 lint: env ## ruff: rules and formatting; import-linter: layers
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(VENV)/bin/lint-imports
+
+docs: env ## the documentation as a site; a warning or a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict  # not --quiet: that hides warnings from --strict
+	@echo "documentation  $(CURDIR)/build/site/index.html"
 
 format: env ## rewrite the code the way lint wants it
 	$(PY) -m ruff check --fix

@@ -47,7 +47,7 @@ def test_new_normal_images_replace_those_of_the_training_and_nothing_else(
     assert detector.threshold.value == pytest.approx(from_normals(expected, 0.1).value)
     assert detector.threshold.images == 12
     assert scores(output, good) == expected  # the weights and the scale of the maps are the same
-    assert checkpoint.load(model).normal != checkpoint.load(output).normal
+    assert checkpoint.load(model).state.normal_scores != checkpoint.load(output).state.normal_scores
 
 
 def test_known_defects_give_the_threshold_between_them_and_the_good_ones(
@@ -74,10 +74,10 @@ def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: 
     assert main(command) == 0
     detector = squad_lit.load(output, roi=roi)
     results = [detector.predict(file) for file in sorted(good.iterdir())]
-    normal = checkpoint.load(output).normal
-    assert normal["score"] == pytest.approx([result.anomaly_score for result in results])
-    assert normal["maximum"] == pytest.approx([result.anomaly_map[:50, :50].max() for result in results])
-    assert all(n < w for n, w in zip(normal["score"], scores(model, good), strict=True))
+    state = checkpoint.load(output).state
+    assert state.normal_scores == pytest.approx([result.anomaly_score for result in results])
+    assert state.normal_maxima == pytest.approx([result.anomaly_map[:50, :50].max() for result in results])
+    assert all(n < w for n, w in zip(state.normal_scores, scores(model, good), strict=True))
     with pytest.warns(UserWarning, match="the thresholds come from a region of interest"):
         squad_lit.load(output)
     again = ["--checkpoint", str(output), "--output", str(output), "--add", str(good)]
@@ -89,12 +89,12 @@ def test_images_can_be_added_to_those_that_are_known(
 ) -> None:
     output = tmp_path / "line.ckpt"
     assert main(["--checkpoint", str(model), "--output", str(output), "--add", str(good)]) == 0
-    before, after = checkpoint.load(model).normal, checkpoint.load(output).normal
-    assert after["score"][: len(before["score"])] == before["score"]
-    assert len(after["score"]) == len(after["maximum"]) == len(before["score"]) + 12
+    before, after = checkpoint.load(model).state, checkpoint.load(output).state
+    assert after.normal_scores[: len(before.normal_scores)] == before.normal_scores
+    assert len(after.normal_scores) == len(after.normal_maxima) == len(before.normal_scores) + 12
     assert main(["--checkpoint", str(output), "--output", str(output), "--add", str(good)]) == 2
-    assert "12 good images that are known already" in capsys.readouterr().err
-    assert checkpoint.load(output).normal == after
+    assert "12 good images whose scores the checkpoint has already" in capsys.readouterr().err
+    assert checkpoint.load(output).state == after
 
 
 def test_a_file_that_cannot_be_read_is_skipped_and_said(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 from omegaconf import DictConfig
@@ -14,8 +13,8 @@ from PIL import Image
 
 from squad_lit import check
 from squad_lit.report.suspects import SHOWN, rank
+from squad_lit.run import config as configuration
 from squad_lit.run import fit
-from squad_lit.run.config import CONF
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*officially")
 
@@ -36,9 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def compose(folder: Path, run: Path, *overrides: str) -> DictConfig:
     base = ["trainer=smoke", "dataset=folder", f"dataset.root={folder}", "dataset.image_size=64", "logger=none"]
     base += ["dataset.batch_size=4", "dataset.limit_train=null", "dataset.test_fraction=0", "callback.progress=null"]
-    base += [f"callback.checkpoint.folder={run}", f"callback.panels.folder={run}", f"callback.curves.folder={run}"]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", [*base, *overrides])
+    return configuration.compose([*base, *overrides], output=run)
 
 
 def test_check_says_what_there_is_and_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

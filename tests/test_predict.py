@@ -130,7 +130,7 @@ def test_files_that_only_a_training_reads_may_be_gone(model: Path, tmp_path: Pat
     assert found.anomaly_score == expected.anomaly_score
 
 
-@pytest.mark.parametrize("lost", ["normal", "config", "state_dict", "backbone.feature_mean"])
+@pytest.mark.parametrize("lost", ["normal_scores", "config", "state_dict", "backbone.feature_mean"])
 def test_a_checkpoint_that_is_not_whole_is_a_sentence(model: Path, tmp_path: Path, lost: str) -> None:
     content = torch.load(model, weights_only=True)
     for place in (content, content["squad_lit"], content["state_dict"]):
@@ -158,23 +158,6 @@ def test_an_image_gives_the_same_in_every_form(model: Path, tmp_path: Path) -> N
     turned.save(tmp_path / "turned.jpg", quality=100)
     for image, name in ((deep, "deep.png"), (Image.open(tmp_path / "turned.jpg"), "turned.jpg")):
         assert predictor.predict(image).anomaly_score == predictor.predict(tmp_path / name).anomaly_score
-
-
-@pytest.mark.parametrize(
-    ("image", "words"),
-    [
-        (np.zeros((4, 4, 2), np.uint8), r"expected an array \(H, W\) or \(H, W, 3\), got shape \(4, 4, 2\)"),
-        (np.full((4, 4), 4095.0), r"expected values in \[0, 1\], got 4.1e\+03"),
-        (np.full((4, 4), np.nan), r"expected values in \[0, 1\], got nan"),
-        (np.zeros((0, 0, 3), np.uint8), r"got shape \(0, 0, 3\)"),
-        (np.full((4, 4), "a"), "expected numbers"),
-        (Image.fromarray(np.zeros((4, 4), np.float32)), "image has float pixels"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"expected a float tensor \(3, H, W\)"),
-    ],
-)
-def test_wrong_images_are_refused_in_words(model: Path, image: object, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        squad_lit.load(model).predict(image)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_read_is_skipped_and_said(
@@ -281,7 +264,7 @@ def test_the_output_is_no_input(model: Path, parts: Path) -> None:
 def test_a_run_keeps_its_table(model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "predictions.csv").write_text("image_path,category\na.png,bottle\n")
     assert main(["--checkpoint", str(model), "--output", str(tmp_path), str(parts)]) == 1
-    assert "predictions.csv has other columns: it is a run's" in capsys.readouterr().err
+    assert "predictions.csv has other columns, so a run or another version wrote it" in capsys.readouterr().err
     assert (tmp_path / "predictions.csv").read_text() == "image_path,category\na.png,bottle\n"
 
 

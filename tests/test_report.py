@@ -42,7 +42,7 @@ def make(folder: Path, category: Any, seed: int, figures: dict[str, Any] | None,
             "_target_": "squad_lit.training.squad.Squad",
             "seed": seed,
             "steps": int(options.get("model.steps", 100)),
-            "generator": {"quantizer": QUANTIZER[quantizer]},
+            "generator": {"_target_": "squad_lit.network.generator.Generator", "quantizer": QUANTIZER[quantizer]},
         },
         "threads": seed,
         "logger": {"csv": {"save_dir": "${hydra:runtime.output_dir}"}},
@@ -243,6 +243,68 @@ def test_a_test_of_a_checkpoint_is_of_the_arm_of_its_training(tmp_path: Path) ->
     OmegaConf.save(OmegaConf.merge(config, {"fit": False}), tmp_path / "2" / "config.yaml")
     OmegaConf.save(["fit=false", "checkpoint=x"], tmp_path / "2" / ".hydra" / "overrides.yaml")
     assert gather.name_arms(gather.find([tmp_path])) == ["default", "quantizer=none", "quantizer=none"]
+
+
+def make_own(folder: Path, target: str = "my_parts.Bolts", model: Any = None, **figures: Any) -> Path:
+    """A run of a data set, and perhaps with parts, of a user's own package, which cannot be imported here."""
+    config = OmegaConf.load(make(folder, "bottle", 0, same(0.5) | figures) / "config.yaml")
+    config.dataset = {"_target_": target, "folder": "x"}
+    config.model = model or config.model
+    OmegaConf.save(config, folder / "config.yaml")
+    (folder / ".hydra" / "overrides.yaml").unlink()
+    return folder
+
+
+def own_model(quantizer: str, **options: Any) -> dict[str, Any]:
+    part = {"_target_": quantizer, **options}
+    return {"_target_": "my_parts.Net", "own": part, "generator": {"_target_": "my_parts.Decoder", "quantizer": part}}
+
+
+def test_own_parts_are_reported_by_the_names_of_their_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The configurations have no category, no generator, or no known quantiser."""
+    make_own(tmp_path / "fsq")
+    make_own(tmp_path / "sign", model=own_model("my_parts.Sign", dim=3), **{"codebook_usage/low": 0.5})
+    make_own(tmp_path / "twin", model=own_model("my_parts.Twin", dim=3), **{"codebook_usage/low": 0.5})
+    make_own(tmp_path / "plain", model={"_target_": "my_parts.Plain", "generator": None})
+    assert main([str(tmp_path), "--published"]) == 0
+    assert "### bolts: bolts" in capsys.readouterr().out
+    arms = {Path(row["run"]).name: row["arm"] for row in read(tmp_path / "report" / "results.csv")}
+    assert arms == {
+        "fsq": "model=squad quantizer=fsq",
+        "sign": "quantizer=sign",
+        "twin": "quantizer=twin",
+        "plain": "model=plain quantizer=none",
+    }
+
+
+def test_own_classes_of_one_name_are_two_arms(tmp_path: Path) -> None:
+    for module in ("one", "other"):
+        make_own(tmp_path / module, model=own_model(f"{module}.Sign", dim=3))
+    assert sorted(gather.name_arms(gather.find([tmp_path]))) == ["quantizer=one.Sign", "quantizer=other.Sign"]
+
+
+def test_published_results_do_not_stand_beside_an_own_data_set(tmp_path: Path) -> None:
+    results, _ = gather.results(gather.find([make_own(tmp_path / "run", "my_parts.MVTec")]))
+    made = table.make(results, None, table.read_published())
+    assert [row.name for row in made[0].rows] == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "figures", "size"),
+    [
+        ({"dim": 3}, {"codebook_usage/low": 0.5, "level_histogram/low": [[0.5, 0.5]] * 3}, 8),
+        ({"codebook_size": 64}, {"codebook_usage/low": 0.5}, 64),
+        ({"dim": 3}, {"codebook_usage/low": 0.5}, None),
+        ({"codebook_size": 64}, {}, None),
+    ],
+)
+def test_the_number_of_codes_is_known_from_levels_or_configuration(
+    tmp_path: Path, quantizer: dict[str, Any], figures: dict[str, Any], size: int | None
+) -> None:
+    (run,) = gather.find([make_own(tmp_path / "run", model=own_model("my_parts.Sign", **quantizer), **figures)])
+    assert gather.codebook_size(run) == size
 
 
 def test_latex_has_no_sign_that_is_a_command(runs: Path) -> None:

@@ -61,9 +61,9 @@ def test_a_trial_that_cannot_start_fails_and_the_others_run(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=0,-1", r"seed: expected a whole number in .*, got -1"),
+        ("seed=0,-1", "seed: expected at least 0, got -1"),
         ("quantizer=fsq,vqq", "Could not find 'quantizer/vqq'"),
-        ("model.optimizer.lr=interval(0,1)", r"model\.optimizer\.lr: expected a number above 0, got 0"),
+        ("model.gradient_clip=interval(0,1)", r"model\.gradient_clip: expected more than 0, got 0"),
     ],
 )
 def test_a_value_that_is_wrong_by_itself_shows_before_the_first_trial(

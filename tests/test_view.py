@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -20,8 +19,8 @@ from scipy import ndimage
 
 from squad_lit import predict
 from squad_lit.report.gallery import TRUTH
+from squad_lit.run import config as configuration
 from squad_lit.run import fit
-from squad_lit.run.config import CONF
 from squad_lit.training.memory import Memory
 from squad_lit.view import main
 
@@ -57,10 +56,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides += ["dataset.limit_train=null", "dataset.test_fraction=0.25", "dataset.validation_fraction=0.5"]
     overrides += ["callback.progress=null", "callback.panels=null", "callback.curves=null"]
     (root / "run").mkdir()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [*overrides, f"callback.checkpoint.folder={root / 'run'}"])
-        with pytest.warns(UserWarning, match="3 anomalous images have no mask"):
-            fit.run(config, root / "run")
+    with pytest.warns(UserWarning, match="3 anomalous images have no mask"):
+        fit.run(configuration.compose(overrides, output=root / "run"), root / "run")
     command = ["--checkpoint", str(root / "run" / "last.ckpt"), "--output", str(root / "out")]
     assert predict.main([*command, str(root / "data" / "spot")]) == 0
     return root
@@ -88,7 +85,7 @@ def view(folder: Path, output: Path, *options: str) -> str:
 
 
 def held_out(made: Path) -> list[float]:
-    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal"]["score"])
+    return list(torch.load(made / "run" / "last.ckpt", weights_only=True)["squad_lit"]["normal_scores"])
 
 
 def decode(source: str) -> Image.Image:
@@ -97,7 +94,7 @@ def decode(source: str) -> Image.Image:
 
 def test_a_run_is_shown_as_it_is_in_its_table(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
-    monkeypatch.setattr(Memory, "image_recon", lambda self, seen: green)  # a memory has none
+    monkeypatch.setattr(Memory, "image_recon", lambda self, output: green)  # a memory has none
     page = view(made / "run", tmp_path / "new" / "view.html", "--false-alarm-rate", "0.3")
     found, rows = data(page), table(made / "run")
     assert len(rows) == 10

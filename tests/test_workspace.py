@@ -5,7 +5,7 @@ import re
 import pytest
 
 from squad_lit import workspace
-from squad_lit.report.logger import board_key
+from squad_lit.report.logger import section_key
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra 'workspace'")
 
@@ -20,7 +20,7 @@ def test_each_logged_key_has_one_panel_and_each_panel_a_key() -> None:
     sections = {s.name: [p.model_dump(by_alias=True)["config"] for p in s.panels] for s in spec.sections}
     assert [name for name in sections if sections[name]] == ["metrics", "maps", "losses", "codes", "training"]
     panels = [p for own in sections.values() for p in own if p.get("metricRegex") or p.get("metrics")]
-    for key in map(board_key, LOGGED):
+    for key in map(section_key, LOGGED):
         fitting = [p for p in panels if re.search(p.get("metricRegex") or "$^", key) or key in (p.get("metrics") or [])]
         assert len(fitting) == 1, key
     assert len(panels) == len(LOGGED)

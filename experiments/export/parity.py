@@ -37,7 +37,7 @@ DATA = Path(os.environ.get("SQUAD_LIT_DATA", "data"))
 Pixels = NDArray[np.uint8]
 
 
-class Seen(NamedTuple):
+class Output(NamedTuple):
     """Of all test images: maps, scores, and the indices of their codes, or none for a model without codes."""
 
     maps: list[Tensor]
@@ -54,53 +54,55 @@ class Codes(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        seen = self.detector.look(resize_batch(image.permute(0, 3, 1, 2).float() / 255, self.detector.image_size))
-        assert seen.recon is not None
-        return tuple(index for index in seen.recon.indices.values() if index is not None)
+        output = self.detector.forward_tile(
+            resize_batch(image.permute(0, 3, 1, 2).float() / 255, self.detector.state.image_size)
+        )
+        assert output.recon is not None
+        return tuple(index for index in output.recon.indices.values() if index is not None)
 
 
-def see(runtime: Runtime, codes: Callable[[Pixels], list[Any]] | None, samples: list[Sample]) -> Seen:
+def run(runtime: Runtime, codes: Callable[[Pixels], list[Any]] | None, samples: list[Sample]) -> Output:
     """What a runtime makes of each image."""
-    seen = Seen([], torch.zeros(len(samples)), [])
+    output = Output([], torch.zeros(len(samples)), [])
     for i, sample in enumerate(samples):
         pixels = read_pixels(sample.image_path)[None]
         found = runtime.run(pixels)
-        seen.maps.append(torch.tensor(found.anomaly_map[0]))
-        seen.scores[i] = float(found.anomaly_score[0])
+        output.maps.append(torch.tensor(found.anomaly_map[0]))
+        output.scores[i] = float(found.anomaly_score[0])
         if codes is not None:
-            seen.indices.append([np.asarray(index) for index in codes(pixels)])
-    return seen
+            output.indices.append([np.asarray(index) for index in codes(pixels)])
+    return output
 
 
-def measure(seen: Seen, samples: list[Sample]) -> dict[str, float]:
+def measure(output: Output, samples: list[Sample]) -> dict[str, float]:
     """The four metrics, at the resolution of the image files."""
     masks = [
         read_mask(s.mask_path).bool() if s.mask_path else torch.zeros(m.shape, dtype=torch.bool)
-        for s, m in zip(samples, seen.maps, strict=True)
+        for s, m in zip(samples, output.maps, strict=True)
     ]
     label = torch.tensor([sample.label for sample in samples])
-    found = metric.image_metrics(seen.scores, label) | metric.pixel_metrics(seen.maps, masks)
+    found = metric.image_metrics(output.scores, label) | metric.pixel_metrics(output.maps, masks)
     return {name: float(found[key]) for name, key in METRICS.items()}
 
 
-def compare(seen: Seen, truth: Seen, samples: list[Sample]) -> list[str]:
+def compare(output: Output, truth: Output, samples: list[Sample]) -> list[str]:
     """The cells of a row."""
-    relative = ((seen.scores - truth.scores) / truth.scores).abs()
-    highest = max(float((a - b).abs().max()) for a, b in zip(seen.maps, truth.maps, strict=True))
-    own, expected = measure(seen, samples), measure(truth, samples)
+    relative = ((output.scores - truth.scores) / truth.scores).abs()
+    highest = max(float((a - b).abs().max()) for a, b in zip(output.maps, truth.maps, strict=True))
+    own, expected = measure(output, samples), measure(truth, samples)
     cells = [f"{100 * float((relative <= 1e-4).double().mean()):.1f}", f"{float(relative.max()):.1g}", f"{highest:.1g}"]
     cells += [f"{100 * (own[name] - expected[name]):+.3f}" for name in METRICS]
     if not truth.indices:
         return [*cells, "", ""]
     flipped = [
         sum(int((a != b).sum()) for a, b in zip(*pair, strict=True))
-        for pair in zip(seen.indices, truth.indices, strict=True)
+        for pair in zip(output.indices, truth.indices, strict=True)
     ]
     cells_of_all = sum(index.size for image in truth.indices for index in image)
     return [*cells, f"{sum(count > 0 for count in flipped)}", f"{sum(flipped)} of {cells_of_all}"]
 
 
-def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) -> Callable[[Pixels], list[Any]]:
+def code_reader(module: Codes, form: str, folder: Path, int8: Path | None) -> Callable[[Pixels], list[Any]]:
     """Exports the codes as the model itself is exported, and returns what reads them."""
     if form == "torch":  # a .pt2 runs the checkpoint's own operators
         return lambda pixels: list(module(torch.tensor(pixels)))
@@ -116,10 +118,10 @@ def code_reader(module: Codes, form: str, folder: Path, calibrate: Path | None) 
         import onnxruntime
 
         write_onnx(module, path, {"input": {"type": "uint8"}}, names)
-        if calibrate is not None:
-            from squad_lit.deploy.int8 import calibration_images, quantize
+        if int8 is not None:
+            from squad_lit.deploy.int8 import choose_images, quantize
 
-            quantize(path, calibration_images(calibrate), {"intensity_range": None, "tile": None})
+            quantize(path, choose_images(int8), {"intensity_range": None, "tile": None})
     session = onnxruntime.InferenceSession(path)
     return lambda pixels: session.run(names, {"image": pixels})
 
@@ -136,19 +138,19 @@ def main() -> None:
     forms = {"torch": "torch", "onnx": "onnx", "openvino": "openvino"} | ({"int8": "onnx"} if options.int8 else {})
     for path in options.checkpoint:
         detector = checkpoint.load(path)
-        category = detector.categories[0]
+        category = detector.state.categories[0]
         train, samples = scan_mvtec_layout(DATA / DATASETS[category], category)
         coded = isinstance(detector, Squad) and any(detector.generator.codebook_sizes.values())
         codes = Codes(detector).eval().requires_grad_(False)
-        truth = see(open_runtime(path), code_reader(codes, "torch", path.parent, None) if coded else None, samples)
+        truth = run(open_runtime(path), code_reader(codes, "torch", path.parent, None) if coded else None, samples)
         for name, form in forms.items():
-            calibrate = train[0].image_path.parent if name == "int8" else None
+            int8 = train[0].image_path.parent if name == "int8" else None
             with tempfile.TemporaryDirectory() as place:
                 file = Path(place) / f"model{SUFFIXES[form]}"
-                export(path, file, form, calibrate=calibrate)
-                reader = code_reader(codes, form, Path(place), calibrate) if coded else None
-                seen = see(open_runtime(file), reader, samples)
-            print(f"| {category} | {name} | " + " | ".join(compare(seen, truth, samples)) + " |", flush=True)
+                export(path, file, form, int8=int8)
+                reader = code_reader(codes, form, Path(place), int8) if coded else None
+                output = run(open_runtime(file), reader, samples)
+            print(f"| {category} | {name} | " + " | ".join(compare(output, truth, samples)) + " |", flush=True)
 
 
 if __name__ == "__main__":

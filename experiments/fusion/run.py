@@ -28,7 +28,7 @@ from torch import Tensor
 from squad_lit.metric import auroc, average_precision, image_metrics, pixel_metrics
 from squad_lit.network.anomaly import enlarge, top_mean
 from squad_lit.report.figures import COLUMNS as METRICS
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 
@@ -52,7 +52,7 @@ class Maps(NamedTuple):
 def load(run: Path) -> tuple[Any, Any, Detector]:
     """Configuration, data and model of a training."""
     config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
+    data = make(config, "dataset")
     data.setup()
     return config, data, checkpoint.load(run / "last.ckpt")
 
@@ -72,7 +72,7 @@ def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
         images = [torch.from_numpy(image).permute(2, 0, 1) for image, _ in made]
         masks = [torch.from_numpy(mask) > 0 for _, mask in made]
         labels = [1] * len(made)
-    parts = [module.look(torch.stack(images[i : i + 8])).maps for i in range(0, len(images), 8)]
+    parts = [module.forward_tile(torch.stack(images[i : i + 8])).maps for i in range(0, len(images), 8)]
     raw = {name: torch.cat([part[name] for part in parts]) for name in module.anomaly.names}
     return Maps(raw, torch.stack(masks), torch.tensor(labels))
 

@@ -76,7 +76,7 @@ def backbone(path: Path) -> dict[str, float]:
 
     keep_freed_memory()  # as predict does
     detector = checkpoint.load(path)
-    image = torch.rand(1, 3, *detector.image_size)
+    image = torch.rand(1, 3, *detector.state.image_size)
     with torch.inference_mode():
         alone, whole = _milliseconds(lambda: detector.backbone(image)), _milliseconds(lambda: detector.predict(image))
     return {"backbone, ms": alone, "whole, ms": whole, "backbone / whole": alone / whole}
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--images", type=Path, help="a folder")
-    parser.add_argument("--int8", type=Path, metavar="DIR", help="normal images that calibrate a quantised file")
+    parser.add_argument("--int8", type=Path, metavar="DIR", help="normal images that give the ranges of an 8-bit file")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", choices=("measure", "backbone"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -163,7 +163,7 @@ def main() -> None:
             export(options.checkpoint, files[name], form)
         if options.int8:
             files["onnxruntime, int8"] = Path(place) / "int8.onnx"
-            export(options.checkpoint, files["onnxruntime, int8"], "onnx", calibrate=options.int8)
+            export(options.checkpoint, files["onnxruntime, int8"], "onnx", int8=options.int8)
         table = {
             name: _child(
                 ["--child", "measure", "--checkpoint", str(path), "--images", str(options.images)], options.threads

@@ -1,4 +1,4 @@
-"""Seconds an image of two of anomalib's models, as the yardstick of ``benchmark.py``: same cores, same image size.
+"""Seconds an image of two of anomalib's models, as the baseline of ``benchmark.py``: same cores, same image size.
 
     pip install --no-deps --target /tmp/anomalib anomalib==2.7.0
     python -m experiments.inference.peers /tmp/anomalib [--threads 2]

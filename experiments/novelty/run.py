@@ -3,10 +3,10 @@
     python experiments/novelty/run.py RUN [RUN ...]
 
 Each RUN is the folder of a training with FSQ on one category; the data are those of its config.yaml. Counts are of the
-training images, maps are smoothed and calibrated on the validation images like all others, and nothing is fitted to the
-test set. The maps are negative log probabilities of a code: alone (``code``); given each of its four neighbours, backed
-off to the former where the pair is rare (``pairs``); given all four, each reduced to the signs of its scalars, with the
-same back-off (``context``); and by a small network that sees the 7x7 codes around it but not the code itself
+training images, maps are smoothed and standardised on the validation images like all others, and nothing is fitted to
+the test set. The maps are negative log probabilities of a code: alone (``code``); given each of its four neighbours,
+backed off to the former where the pair is rare (``pairs``); given all four, each reduced to the signs of its scalars,
+with the same back-off (``context``); and by a small network that sees the 7x7 codes around it but not the code itself
 (``prior``).
 """
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from squad_lit.metric import image_metrics, pixel_metrics
 from squad_lit.network.anomaly import top_mean
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 
@@ -40,12 +40,12 @@ def collect(module: Detector, dataset: Any) -> dict[str, Any]:
     maps, masks, labels = [], [], []
     for start in range(0, len(dataset), 8):
         items = [dataset[i] for i in range(start, min(start + 8, len(dataset)))]
-        seen = module.look(torch.stack([item["image"] for item in items]))
-        assert seen.recon is not None
-        for group, indices in seen.recon.indices.items():
+        output = module.forward_tile(torch.stack([item["image"] for item in items]))
+        assert output.recon is not None
+        for group, indices in output.recon.indices.items():
             assert indices is not None
             codes[group].append(indices)
-        maps.append(module.anomaly(seen.maps)[0])
+        maps.append(module.anomaly(output.maps)[0])
         masks.append(torch.stack([item["mask"][0] for item in items]))
         labels += [item["label"] for item in items]
     joined = {group: torch.cat(parts) for group, parts in codes.items()}
@@ -157,7 +157,7 @@ def line(name: str, anomaly_map: Tensor, test: dict[str, Any], top: float) -> st
 def main(run: Path) -> None:
     """The table of a run."""
     config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
+    data = make(config, "dataset")
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     train, val, test = (collect(module, part) for part in (data.train_set, data.val_set, data.test_set))

@@ -25,8 +25,8 @@ IMPORTS = {
     "with hydra.initialize_config_dir(str(t.CONF), version_base='1.3'): hydra.compose('train')",
     "torch": "import torch",
     "lightning (with torch, torchmetrics, torchvision)": "import lightning",
-    "all of a training (with lightning, timm)": "import squad_lit.training.squad, squad_lit.training.callback\n"
-    "import squad_lit.training.evaluation",
+    "all of a training (with lightning, timm)": "import squad_lit.training.squad\n"
+    "import squad_lit.training.callback, squad_lit.training.evaluation",
 }
 
 

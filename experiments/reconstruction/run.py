@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 
 HERE = Path(__file__).parent
@@ -40,14 +40,14 @@ def pictures(root: Path, category: str) -> NDArray[np.uint8]:
     for arm in ARMS:
         folder = root / folder_of(category, arm)
         config = OmegaConf.load(folder / "config.yaml")
-        data: Any = instantiate(config.dataset)
+        data: Any = make(config, "dataset")
         data.setup()
         kinds = [item["defect"] for item in (data.test_set[i] for i in range(len(data.test_set)))]
         chosen = [kinds.index(kind) for kind in sorted(set(kinds), key=lambda kind: kind != "good")[:3]]
         images = torch.stack([data.test_set[i]["image"] for i in chosen])
         model = checkpoint.load(folder / "last.ckpt")
         with torch.inference_mode():
-            recon = model.image_recon(model.see(images))
+            recon = model.image_recon(model(images))
         assert recon is not None
         columns += [] if columns else [to_pixels(images)]
         columns.append(to_pixels(recon))

@@ -1,8 +1,9 @@
 """New thresholds without training: ``python -m squad_lit.calibrate --checkpoint FILE --output FILE GOOD...``.
 
-The scores of normal images that the model has not seen replace those that its training held out, or join them. With the
-scores of a few known defects the threshold is the one that tells the two best. The weights stay as they are. Exit
-status: 0 all is well, 2 some images were skipped, 1 it failed.
+The scores of new normal images replace those of the images that the training held out, or are added to them. With a few
+known defects the threshold becomes the one that separates the two best. The weights stay as they are.
+
+Exit status: 0 all is well, 2 some images were skipped, 1 it failed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
     before, after, skipped = rethreshold(
-        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi
+        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi, trust=options.trust
     )
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
@@ -42,11 +43,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint with the new thresholds")
     parser.add_argument("--defective", type=Path, nargs="+", metavar="IMAGE_OR_DIR", help="known defects, if any")
-    parser.add_argument("--add", action="store_true", help="keep the normal images and defects that it knows already")
-    roi = "image of the region of interest; give predict the same"
+    parser.add_argument("--add", action="store_true", help="keep the scores that the checkpoint has, and add these")
+    roi = "picture of the region of interest; give predict the same one"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
-    good = "good parts that it was not trained on; folders are read recursively"
+    good = "good parts that the model was not trained on; folders are searched at any depth"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     return parser.parse_args(arguments)
 
 

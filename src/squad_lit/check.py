@@ -15,8 +15,10 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from squad_lit.report.suspects import rank
-from squad_lit.run.command import check_options, check_overrides, exit_with_sentence, instantiate
+from squad_lit.run.command import exit_with_sentence
 from squad_lit.run.config import CONF
+from squad_lit.run.option import check as check_options
+from squad_lit.run.option import check_effect, make
 
 
 def check(config: DictConfig) -> bool:
@@ -27,7 +29,7 @@ def check(config: DictConfig) -> bool:
     """
     from squad_lit.dataset.inspection import inspect
 
-    data = instantiate(config.dataset, strict=False)
+    data = make(config, "dataset", strict=False)
     data.prepare_data()
     rows, problems = inspect(data, show=True)
     for row in rows:
@@ -43,7 +45,7 @@ def check(config: DictConfig) -> bool:
 def main(config: DictConfig) -> None:
     """Entry point of ``python -m squad_lit.check``."""
     with exit_with_sentence():
-        check_overrides(config, list(HydraConfig.get().overrides.task))
+        check_effect(config, list(HydraConfig.get().overrides.task))
         check_options(config)
         if config.checkpoint:
             rank(config, Path(HydraConfig.get().runtime.output_dir))

@@ -1,8 +1,8 @@
 """Maps, scores and labels of new images: ``python -m squad_lit.predict --checkpoint FILE --output DIR IMAGE_OR_DIR``.
 
-For each image: ``map/NAME.tiff`` (float32, calibrated, at the image's own resolution), ``mask/NAME.png``,
-``overlay/NAME.png``, and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were skipped, 1 it
-failed, or all were skipped.
+Each image gives ``map/NAME.tiff`` (float32, in deviations from normal, at the resolution of the image),
+``mask/NAME.png``, ``overlay/NAME.png`` and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were
+skipped, 1 it failed or all were skipped.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     images = find_images(_places(options.inputs, options.from_file))
-    # With the output inside of the input a rerun would look at overlays.
+    # The output may lie inside of the input; a rerun must not take its overlays for images.
     made = [options.output.absolute() / kind for kind in ENDINGS]
     images = [path for path in images if not any(path.absolute().is_relative_to(folder) for folder in made)]
     if not images:
-        raise ValueError("there is no image to predict: the list is empty, or names only what predict has written")
+        raise ValueError("there is no image to predict: the list is empty, or has only files that predict wrote")
     predictions = Predictions(options.output)
-    # Not before the paths are known to be right: this may import torch.
+    # After the checks of the paths: this may import torch.
     predictor = squad_lit.load(
-        options.checkpoint, runtime=options.runtime, false_alarm_rate=options.false_alarm_rate, roi=options.roi
+        options.checkpoint,
+        runtime=options.runtime,
+        false_alarm_rate=options.false_alarm_rate,
+        roi=options.roi,
+        trust=options.trust,
     )
     print(f"threshold {predictor.threshold}")
     skipped = predict(predictor, images, predictions, model=_digest(options.checkpoint))
@@ -51,16 +55,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def predict(predictor: Predictor, images: Sequence[Path], predictions: Predictions, *, model: str) -> dict[Path, str]:
-    """Predict the images that have no row and files of the same model, threshold and region of interest yet.
+    """Predict the images that lack a row and files by the same model, threshold and region of interest.
 
     Args:
         predictor: The model.
-        images: Files.
-        predictions: Where the results go.
-        model: Tells this model from others.
+        images: The files.
+        predictions: The output folder.
+        model: Identifies the model, such as a digest of its file.
 
     Returns:
-        The files that could not be read, and why.
+        Why a file could not be read, by file.
     """
     folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
     of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
@@ -84,21 +88,25 @@ def predict(predictor: Predictor, images: Sequence[Path], predictions: Predictio
     finally:
         predictions.close()
     rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
-    print(f"{made} images, {rate:.1f} a second; {before} were there, {len(skipped)} skipped: {predictions.root}")
+    print(f"{predictions.root}: {made} images ({rate:.1f} per second), {before} done before, {len(skipped)} skipped")
     return skipped
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m squad_lit.predict", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or what was exported")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or an exported file")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = "of normal images (default: by known defects or, without them, that of the training or export)"
-    parser.add_argument("--false-alarm-rate", type=float, help=rate)
-    roi = "image of the region of interest, scaled to each image: what is 0 in it is not judged"
+    rate = "share of normal images labelled anomalous (default: from known defects, or the rate of training or export)"
+    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
+    roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
-    parser.add_argument("--from-file", help="a file with an image or folder a line; - reads standard input")
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help="folders are read recursively")
+    listed = "list of images and folders, one per line; - is standard input"
+    parser.add_argument("--from-file", metavar="FILE", help=listed)
+    inputs = "folders are searched at any depth"
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
@@ -106,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _progress(images: Sequence[Path]) -> Iterable[Path]:
-    """With a bar, where tqdm is installed: an exported model runs without it."""
+    """Show a progress bar if tqdm is installed; an exported model runs without it."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -115,18 +123,18 @@ def _progress(images: Sequence[Path]) -> Iterable[Path]:
 
 
 def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
-    """The images and folders asked for."""
+    """The images and folders that the command line names."""
     if not from_file:
         return list(inputs)
     if from_file == "-":
         lines: Iterable[str] = sys.stdin
-    else:  # utf-8-sig: editors on Windows begin a text with a mark
+    else:  # utf-8-sig: editors on Windows put a mark before a text
         lines = Path(from_file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
 def _digest(path: Path) -> str:
-    """Tells the files of models apart."""
+    """Identifies the file of a model by its content."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256")
     if (weights := path.with_suffix(".bin")).is_file() and path.suffix == ".xml":
@@ -135,7 +143,7 @@ def _digest(path: Path) -> str:
 
 
 def _stamp(path: Path) -> str:
-    """Tells an image file from another one that takes its place."""
+    """Identifies an image file; another one in its place differs."""
     try:
         about = path.stat()
     except OSError as error:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.errors import HydraException
-
-from squad_lit.run.command import exit_with_sentence
-from squad_lit.run.launcher import find_gpus
-from squad_lit.run.search import search
+from squad_lit.system.console import exit_status
+from squad_lit.system.package import require
 
 
 def _count(text: str) -> int:
@@ -41,28 +40,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Entry point of ``python -m squad_lit.search``."""
-    given = _parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m squad_lit.search``; returns the exit status."""
+    given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with exit_with_sentence():
-        try:
-            import optuna  # noqa: F401
-        except ImportError:
-            raise ImportError("a search needs Optuna: pip install 'squad_lit[sweep]'") from None
-        gpus = find_gpus() if given.jobs is None else []
-        jobs = given.jobs or len(gpus)
-        try:
-            study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
-        except HydraException as error:  # an override that it does not understand
-            raise ValueError(str(error)) from error
-        done = [trial for trial in study.trials if trial.value is not None]
-        if not done:
-            raise ValueError(f"none of the {len(study.trials)} trials has an objective; see {given.output}")
-        best = study.best_trial
-        print(f"best of {len(done)}: trial {best.number}, {best.value:.4f}, {given.output / str(best.number)}")
-        print(" ".join(f"{key}={value}" for key, value in best.params.items()))
+    return exit_status(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+    require("optuna")
+    from hydra.errors import HydraException
+
+    from squad_lit.run.launcher import find_gpus
+    from squad_lit.run.search import search
+
+    gpus = find_gpus() if given.jobs is None else []
+    jobs = given.jobs or len(gpus)
+    try:
+        study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
+    except HydraException as error:  # an override that it does not understand
+        raise ValueError(str(error)) from error
+    done = [trial for trial in study.trials if trial.value is not None]
+    if not done:
+        raise ValueError(f"none of the {len(study.trials)} trials has an objective; see {given.output}")
+    best = study.best_trial
+    print(f"best of {len(done)}: trial {best.number}, {best.value:.4f}, {given.output / str(best.number)}")
+    print(" ".join(f"{key}={value}" for key, value in best.params.items()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

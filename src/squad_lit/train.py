@@ -16,10 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from squad_lit.report.figures import table
-from squad_lit.run.command import check_overrides, exit_with_sentence
+from squad_lit.run.command import exit_with_sentence
 from squad_lit.run.config import CONF, arrange
 from squad_lit.run.fit import run
 from squad_lit.run.launcher import run_here
+from squad_lit.run.option import check_effect
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
@@ -28,9 +29,9 @@ def main(config: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_here(config)
     with exit_with_sentence():
-        check_overrides(config, list(HydraConfig.get().overrides.task))
+        check_effect(config, list(HydraConfig.get().overrides.task))
         folder = Path(HydraConfig.get().runtime.output_dir)
-        figures = run(config, folder)
+        figures = run(config, folder).figures
         if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first
             print(table(figures))
             print(f"\nrun folder: {folder}")

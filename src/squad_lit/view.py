@@ -1,8 +1,8 @@
 """A page to look through the images of a test or a prediction: ``python -m squad_lit.view RUN``.
 
-``RUN`` is a run's folder, whose checkpoint looks at the test images once more, because a run keeps pictures of a few
-only; or an output folder of ``squad_lit.predict``, whose overlays are taken as they are. Exit status: 0 all is well, 2
-some images have no pictures, 1 it failed.
+``RUN`` is the folder of a run or an output folder of ``squad_lit.predict``. A run keeps pictures of few images, so its
+checkpoint judges the test images again; the overlays of a prediction are taken as they are. Exit status: 0 all is well,
+2 some images have no pictures, 1 it failed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.report.gallery import LIMIT, gather, readable, write
+from squad_lit.report.gallery import LIMIT, gather, write
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_place
 
@@ -20,19 +20,19 @@ from squad_lit.system.file import make_place
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.view``; returns the exit status."""
     options = _parse(arguments)
-    return exit_status(lambda: _run(options), interrupted="interrupted; nothing was written", shown=readable)
+    return exit_status(lambda: _run(options), interrupted="interrupted; nothing was written")
 
 
 def _run(options: argparse.Namespace) -> int:
     output: Path = options.output or options.run / "view.html"
-    if options.run.is_dir():  # if not, it is about that that the user wants to hear
+    if options.run.is_dir():  # if not, gather says so
         make_place(output)
-    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit)
+    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit, options.trust)
     size = write(gallery, output)
     for reason in gallery.failed:
-        print(f"no picture: {readable(reason)}", file=sys.stderr)
+        print(f"no picture: {reason}", file=sys.stderr)
     pictured = sum(bool(row.pictures) for row in gallery.rows)
-    print(f"{len(gallery.rows)} images, {pictured} with pictures; {readable(str(output))} ({size / 2**20:.1f} MB)")
+    print(f"{len(gallery.rows)} images, {pictured} with pictures; {output} ({size / 2**20:.1f} MB)")
     return 2 if gallery.failed else 0
 
 
@@ -42,11 +42,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or an output folder of predict")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: view.html in the folder")
-    rate = "of normal images, for the threshold at the start (default: as predict)"
+    rate = "share of normal images above the threshold at the start (default: as predict)"
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: last.ckpt in the folder of the run")
-    limit = f"images with pictures, default {LIMIT}; the others are counted all the same"
+    limit = f"how many images get pictures, default {LIMIT}; the others are only counted"
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=limit)
+    trust = "package whose classes the checkpoint may name; may be repeated"
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.limit < 1:
         parser.error(f"--limit: expected a whole number of at least 1, got {options.limit}")

@@ -1,7 +1,7 @@
-"""Saves a W&B workspace that shows runs of ``logger=wandb``: ``python -m squad_lit.workspace --entity NAME``.
+"""Saves a W&B workspace for the runs of ``logger=wandb``: ``python -m squad_lit.workspace --entity NAME``.
 
-Needs ``pip install wandb-workspaces``, a key (``wandb login``) and runs that were uploaded (``wandb sync``). W&B
-cannot save a workspace offline.
+It needs the extra ``workspace``, a key (``wandb login``) and uploaded runs (``wandb sync``). W&B saves no workspace
+offline.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from squad_lit.system.console import exit_status
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-# Panels of lines in each section: a regular expression each, because the groups of features are named by the model.
+# Line plots in each section, by regular expressions: the model names its groups of features.
 LINES = {
     "losses": ("loss", "feature_.*", "image", "focal", "dice", "adversarial"),
     "codes": ("copy_ratio_.*", "codebook_usage_.*", "perplexity_.*", "feature_error_.*"),
@@ -30,7 +32,7 @@ def build(entity: str, project: str) -> Workspace:
 
     Args:
         entity: User or team.
-        project: Name of the project, ``logger.wandb.project``.
+        project: Name of the project, as in ``logger.wandb.project``.
     """
     from wandb_workspaces.reports.v2 import BarPlot, LinePlot, MediaBrowser, WeavePanelSummaryTable
     from wandb_workspaces.workspaces import Section, Workspace, WorkspaceSettings
@@ -58,24 +60,29 @@ def build(entity: str, project: str) -> Workspace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.workspace``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.workspace", description="Saves a W&B workspace with the sections of logger=wandb."
-    )
-    parser.add_argument("--entity", required=True, metavar="NAME", help="user or team")
-    parser.add_argument(
-        "--project", default="squad_lit", metavar="NAME", help="default: squad_lit, as logger=wandb has"
-    )
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
+    return exit_status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         workspace = build(options.entity, options.project).save()
-    except ImportError as error:
-        print(f"error: {error}; pip install wandb-workspaces", file=sys.stderr)
-        return 1
-    except Exception as error:  # of W&B's, which are of many kinds: no key, no connection, no such project
-        print(f"error: W&B did not save the workspace: {error}", file=sys.stderr)
-        return 1
+    except ImportError:
+        raise
+    except Exception as error:  # W&B has a type for each failure: no key, no connection, no such project
+        raise OSError(f"W&B did not save the workspace: {error}") from error
     print(workspace.url)
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m squad_lit.workspace", description="Saves a W&B workspace for the runs of logger=wandb."
+    )
+    parser.add_argument("--entity", required=True, metavar="NAME", help="user or team")
+    project = "default: squad_lit, as in logger=wandb"
+    parser.add_argument("--project", default="squad_lit", metavar="NAME", help=project)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_processes_that_write_the_same_at_once_leave_whole_files(tmp_path: Path,
 
 
 def test_a_folder_that_cannot_be_made_says_what_to_do(source: Path) -> None:
-    with pytest.raises(OSError, match=r"dataset\.cache_folder=PATH, or dataset\.cache=off"):
+    with pytest.raises(OSError, match=r"dataset\.cache_folder=PATH, or set dataset\.cache=off"):
         DiskCache(source / "cache")
 
 

@@ -137,7 +137,7 @@ def test_missing_root_names_place_tree_source_and_licence(tmp_path):
 
 def test_unknown_category():
     with pytest.raises(
-        ValueError, match=r"dataset.category: unknown 'bottel' for mvtec; did you mean 'bottle'\? known: bottle, c"
+        ValueError, match=r"category: unknown 'bottel' for mvtec; did you mean 'bottle'\? known: bottle, c"
     ):
         MVTec(root="nowhere", category="bottel", **SETTINGS)
 

@@ -180,7 +180,7 @@ def test_normal_images_vary_and_have_no_damage(category):
 def test_construction_writes_nothing(tmp_path):
     Synthetic(root=tmp_path / "new", recipe=SMALL, category="all", **SETTINGS)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match=r"dataset.category: unknown 'gaer' for synthetic; did you mean 'gear'\?"):
+    with pytest.raises(ValueError, match=r"category: unknown 'gaer' for synthetic; did you mean 'gear'\?"):
         Synthetic(root=tmp_path, recipe=SMALL, category="gaer", **SETTINGS)
 
 

@@ -138,7 +138,7 @@ def test_missing_image_and_mask_are_named(root):
         ("object,split,label", "object,split,kind", r"line 2: no column label"),
         ("candle,test,normal,", "candle,val,normal,", r"line 4: split 'val' with label 'normal'"),
         (",candle/Data/Masks/Anomaly/000.png", "", r"line 5: no column mask"),
-        ("candle/Data/Masks/Anomaly/000.png", "", r"line 5: an anomalous image without the name of a mask"),
+        ("candle/Data/Masks/Anomaly/000.png", "", r"line 5: an anomalous image without a mask"),
         ("object,split,label,image,mask", "object;split", r"line 2: no column object.*separated by commas"),
     ],
 )
@@ -150,7 +150,7 @@ def test_damaged_split_file_names_the_line(root, old, new, message):
 
 def test_a_split_file_of_another_encoding_is_named(root):
     (root / "split_csv/1cls.csv").write_bytes(SPLIT.encode() + b"candle,test,normal,\xf6.JPG,\n")
-    with pytest.raises(ValueError, match=r"1cls\.csv is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"1cls\.csv is not UTF-8 text"):
         visa(root)
 
 

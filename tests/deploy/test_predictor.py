@@ -21,10 +21,11 @@ class Brightness:
     def __init__(self, size: tuple[int, int], tile: dict[str, Any] | None = None, top: float = 0.1) -> None:
         normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": [], "roi": ""}
         self.metadata = {"image_size": size, "tile": tile, "top": top, "false_alarm_rate": None, **normal}
-        self.most = 0
+        self.metadata["intensity_range"] = None
+        self.batches: list[int] = []
 
     def run(self, image: np.ndarray) -> Output:
-        self.most = max(self.most, len(image))
+        self.batches.append(len(image))
         scale = 255 if image.dtype == np.uint8 else 1
         found = image.mean(-1, dtype=np.float32) / np.float32(scale)
         count = round(self.metadata["top"] * found[0].size)
@@ -42,7 +43,7 @@ def test_of_a_local_map_tiles_leave_no_trace(image: np.ndarray, overlap: float) 
     expected, found = Predictor(whole).predict(image), Predictor(tiled).predict(image)
     np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-6)
     assert found.anomaly_score == pytest.approx(expected.anomaly_score, abs=1e-6)
-    assert 1 < tiled.most <= 8
+    assert 1 < max(tiled.batches) <= 8
     assert (found.label, found.regions) == (expected.label, expected.regions)
 
 
@@ -150,3 +151,42 @@ def test_the_memory_is_bounded() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50 * 1500 * 2000
+
+
+@pytest.mark.parametrize("roi", [None, np.eye(20, 30)])
+@pytest.mark.parametrize("tile", [None, {"side": SIDE, "overlap": 0.25}])
+def test_several_images_give_what_each_gives(tmp_path: Path, tile: Any, roi: np.ndarray | None) -> None:
+    rng = np.random.default_rng(0)
+    images: list[Any] = [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(10)]
+    images += [rng.random((40, 50, 3), np.float32), rng.integers(0, 256, (50, 40), np.uint8)]
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    images += [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(images[1])]
+    runtime = Brightness((40, 50), tile)
+    predictor = Predictor(runtime, roi=roi)
+    expected = [predictor.predict(image) for image in images]
+    runtime.batches.clear()
+    for several in (images, tuple(images), iter(images)):
+        found = predictor.predict(several)
+        for one, other in zip(found, expected, strict=True):
+            assert one[1:3] == other[1:3]
+            assert one.regions == other.regions
+            assert np.array_equal(one.anomaly_map, other.anomaly_map, equal_nan=True)
+            assert np.array_equal(one.mask, other.mask)
+    if tile is None:
+        assert runtime.batches == 3 * [8, 2, 1, 1, 3]
+    assert predictor.predict([]) == []
+
+
+def test_large_images_do_not_go_through_the_model_together() -> None:
+    runtime = Brightness((1500, 1000))
+    Predictor(runtime).predict([np.zeros((1500, 1000), np.uint8)] * 2)
+    assert runtime.batches == [1, 1]
+
+
+@pytest.mark.parametrize("image", [b"png", None, {"image": 1}, {1, 2}, 3.5])
+def test_a_kind_that_is_no_image_is_named(image: Any) -> None:
+    predictor = Predictor(Brightness((4, 4)))
+    with pytest.raises(TypeError, match=f"^image: expected a file name, .* got {type(image).__name__}"):
+        predictor.predict(image)
+    with pytest.raises(TypeError, match=rf"^images\[1\]: expected a file name, .* got {type(image).__name__}"):
+        predictor.predict([np.zeros((4, 4)), image])

@@ -5,16 +5,7 @@ import pytest
 from skimage.color import rgb2lab
 from skimage.segmentation import find_boundaries
 
-from squad_lit.image.picture import colour_map, curve_figure, histogram, outline, panel, stack, to_picture
-
-
-def test_histogram_marks_the_highest_values():
-    picture = histogram([0.0] * 50 + [10.0], 1, "score", width=400, height=200)
-    assert picture.shape == (200, 400, 3)
-    red = (picture[..., 0] > 180) & (picture[..., 1] < 80)
-    grey = (np.ptp(picture.astype(int), axis=2) == 0) & (picture[..., 0] > 100) & (picture[..., 0] < 200)
-    assert np.flatnonzero(red.sum(0) > 50).min() > 300  # the line stands at the right end
-    assert grey[:, :200].sum(0).max() > 1.5 * grey[:, 200:].sum(0).max() > 30  # 50 values at the left, one at the right
+from squad_lit.image.picture import colour_map, outline, panel, stack, to_picture
 
 
 def test_colour_map_is_dark_at_the_low_and_bright_at_the_high_end():
@@ -100,13 +91,3 @@ def test_stack_fills_up_the_narrow_ones():
     assert np.array_equal(drawn[:3, :4], narrow)
     assert np.array_equal(drawn[5:7], wide)
     assert drawn.sum() == narrow.sum() + wide.sum()
-
-
-def test_curve_figure_draws_a_line_for_each_label_with_its_curve():
-    line = ([0.0, 0.5, 1.0], [0.0, 1.0, 1.0])
-    lines = {"a": {"image_roc": line, "pixel_pro": line}, "b": {"image_roc": line}}
-    figure = curve_figure(lines, {"a": "red", "b": "blue"})
-    first, second = figure.axes
-    assert [(drawn.get_label(), drawn.get_color()) for drawn in first.lines] == [("a", "red"), ("b", "blue")]
-    assert first.lines[0].get_xydata().tolist() == [[0, 0], [0.5, 1], [1, 1]]
-    assert (second.get_xlabel(), second.get_ylabel(), len(second.lines)) == ("false positive rate", "region overlap", 1)

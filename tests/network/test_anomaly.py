@@ -109,7 +109,7 @@ def test_the_least_smoothing_is_none():
     assert all(torch.equal(none[name], least[name]) for name in raw)
 
 
-# Calibration and fusion
+# Standardisation and fusion
 
 
 def draw_maps() -> dict[str, Tensor]:
@@ -120,12 +120,12 @@ def draw_maps() -> dict[str, Tensor]:
     }
 
 
-def test_z_scores_of_the_maps_that_calibrated_have_mean_0_and_deviation_1():
+def test_z_scores_of_the_maps_that_standardised_have_mean_0_and_deviation_1():
     anomaly, maps = make(), draw_maps()
     mean, std = (torch.stack([f(maps[name]) for name in anomaly.names]) for f in (torch.mean, torch.std))
-    assert not anomaly.calibrated
-    anomaly.calibrate(mean, std)
-    assert anomaly.calibrated
+    assert not anomaly.standardised
+    anomaly.standardise(mean, std)
+    assert anomaly.standardised
     for z in anomaly.z_scores(maps).values():
         assert z.mean().item() == pytest.approx(0, abs=1e-12)
         assert z.std().item() == pytest.approx(1)
@@ -135,7 +135,7 @@ def test_z_scores_of_the_maps_that_calibrated_have_mean_0_and_deviation_1():
 def test_fused_map_and_score_by_hand(weight):
     anomaly, maps = make(weight={"residual": 1 - weight, "discriminator": weight}, top=0.2), draw_maps()
     numbers = {"residual_low": (0.4, 0.2), "residual_high": (5.0, 3.0), "discriminator": (-2.0, 2.0)}
-    anomaly.calibrate(
+    anomaly.standardise(
         *(torch.tensor([numbers[name][i] for name in anomaly.names], dtype=torch.float64) for i in (0, 1))
     )
     z = {name: (maps[name].numpy() - mean) / std for name, (mean, std) in numbers.items()}
@@ -167,37 +167,36 @@ def test_what_only_one_group_sees_counts_for_less(agreement, of_two):
 
 def test_a_map_that_is_constant_on_normal_images_is_only_shifted():
     anomaly = make(("residual_g", "discriminator"))
-    anomaly.calibrate(torch.tensor([2.0, 5.0]), torch.tensor([0.0, 2.0]))
+    anomaly.standardise(torch.tensor([2.0, 5.0]), torch.tensor([0.0, 2.0]))
     z = anomaly.z_scores({"residual_g": torch.tensor([[[2.0, 3.5]]]), "discriminator": torch.tensor([[[5.0, 9.0]]])})
     torch.testing.assert_close(z["residual_g"], torch.tensor([[[0.0, 1.5]]]))
     torch.testing.assert_close(z["discriminator"], torch.tensor([[[0.0, 2.0]]]))
 
 
-def test_calibration_is_part_of_the_state():
+def test_standardisation_is_part_of_the_state():
     first, second = make(), make()
-    first.calibrate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0]))
+    first.standardise(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0]))
     second.load_state_dict(first.state_dict())
-    assert second.calibrated
+    assert second.standardised
     torch.testing.assert_close(second(draw_maps())[0], first(draw_maps())[0])
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"sigma": -1.0}, "anomaly.sigma: expected a deviation of at least 0 px, got -1.0"),
-        ({"sigma": math.nan}, "anomaly.sigma: expected a deviation of at least 0 px, got nan"),
-        ({"top": 0.0}, "anomaly.top"),
-        ({"agreement": -0.1}, r"anomaly.agreement: expected a share in \[0, 1\], got -0.1"),
-        ({"agreement": 1.5}, "anomaly.agreement"),
-        ({"top": 1.5}, "anomaly.top"),
-        ({"weight": {"residual": -0.1, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
-        ({"weight": {"residual": math.nan, "discriminator": 1}}, "anomaly.weight: expected weights of at least 0"),
+        ({"sigma": -1.0}, "^sigma: expected at least 0, got -1.0"),
+        ({"sigma": math.nan}, "^sigma: expected a finite number, got nan"),
+        ({"top": 0.0}, "^top: expected more than 0, got 0.0"),
+        ({"agreement": -0.1}, "^agreement: expected at least 0, got -0.1"),
+        ({"agreement": 1.5}, "^agreement: expected at most 1, got 1.5"),
+        ({"top": 1.5}, "^top: expected at most 1, got 1.5"),
+        ({"weight": {"residual": -0.1, "discriminator": 1}}, r"^weight\.residual: expected at least 0, got -0.1"),
+        ({"weight": {"residual": math.nan, "discriminator": 1}}, r"^weight\.residual: expected a finite number"),
         (
             {"weight": {"residual": 1, "discriminator": 1, "novelty": 1}},
             r"got one for \['novelty'\]",
         ),
-        ({"flips": ["vertical", "vertical"]}, "anomaly.flips: expected each once"),
-        ({"weight": {"residual": 1}}, "anomaly.weight: expected a weight for discriminator"),
+        ({"weight": {"residual": 1}}, "^weight: expected a weight for discriminator"),
         ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
         ({"weight": {"residual": 1e308, "discriminator": 1e308}}, "total weight of inf"),
     ],

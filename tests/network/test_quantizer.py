@@ -150,69 +150,13 @@ def test_fsq_passes_the_gradient_of_the_bound_straight_through():
     [[2], [8, 2, 5], [0], [-3], [1], [True, 8], [8.0, 5.0], [], (), "", "8,5", "85", ["8", "5"], None, [None], 8.5],
 )
 def test_fsq_refuses_levels_in_words(levels):
-    with pytest.raises(ValueError, match=r"fsq\.levels: expected whole numbers of at least 3"):
+    with pytest.raises(ValueError, match=r"^levels(\[\d\])?: expected (a list|a whole number|at least (3|1 values))"):
         FSQ(levels)
 
 
 def test_fsq_refuses_a_codebook_that_an_index_cannot_hold():
     with pytest.raises(ValueError, match="4294967296 codes"):
         FSQ([65536, 65536])
-
-
-@pytest.mark.parametrize("jitter", [-0.1, 1.0, math.nan])
-def test_fsq_refuses_a_jitter_that_is_no_probability(jitter):
-    with pytest.raises(ValueError, match=r"fsq\.jitter"):
-        FSQ([8, 5], jitter=jitter)
-
-
-# FSQ: moves
-
-
-def test_fsq_jitter_moves_by_one_level_as_often_as_asked():
-    torch.manual_seed(0)
-    fsq = FSQ([8, 5], jitter=0.3)
-    out = fsq(torch.zeros(1, 2, 100, 100))
-    step = out.codes * torch.tensor([4.0, 2.0]).view(1, 2, 1, 1)
-    share = {k: float((step.round() == k).double().mean()) for k in (-1, 0, 1)}
-    assert sum(share.values()) == pytest.approx(1)
-    # Four standard errors of a share of 20,000 draws.
-    assert share[-1] == pytest.approx(0.15, abs=0.011)
-    assert share[1] == pytest.approx(0.15, abs=0.011)
-    torch.testing.assert_close(fsq.decode(out.indices), out.codes)
-
-
-def test_fsq_jitter_stays_on_the_grid_at_its_ends():
-    torch.manual_seed(0)
-    fsq = FSQ([4, 3], jitter=0.9)
-    codes = fsq(torch.cat([torch.full((1, 2, 50, 1), 50.0), torch.full((1, 2, 50, 1), -50.0)])).codes
-    assert set(codes[0, 0].flatten().tolist()) == {0.0, 0.5}
-    assert set(codes[1, 0].flatten().tolist()) == {-1.0, -0.5}
-    assert set(codes[0, 1].flatten().tolist()) == {0.0, 1.0}
-    assert set(codes[1, 1].flatten().tolist()) == {-1.0, 0.0}
-
-
-def test_fsq_does_not_jitter_in_evaluation():
-    z = torch.randn(1, 2, 50, 50, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(FSQ([8, 5], jitter=0.9).eval()(z).indices, FSQ([8, 5])(z).indices)
-
-
-@pytest.mark.parametrize("levels", [[8, 6, 5], [3, 4, 7]])
-def test_fsq_move_goes_as_far_as_the_grid_reaches(levels):
-    rng = np.random.default_rng(0)
-    digits = np.stack([rng.integers(0, level, (40, 40)) for level in levels])
-    change = rng.integers(-9, 10, digits.shape)
-    most = np.array(levels)[:, None, None] - 1
-    half = np.array(levels)[:, None, None] // 2
-    expected = (np.clip(digits + change, 0, most) - half) / half
-    codes = torch.from_numpy((digits - half) / half).float()[None].requires_grad_()
-    moved = FSQ(levels).move(codes, torch.from_numpy(change).float()[None])
-    torch.testing.assert_close(moved, torch.from_numpy(expected).float()[None])
-    assert not moved.requires_grad
-
-
-def test_fsq_move_by_nothing_changes_nothing():
-    _, codes = whole_codebook([8, 5, 5, 5])
-    torch.testing.assert_close(FSQ([8, 5, 5, 5]).move(codes, torch.zeros_like(codes)), codes)
 
 
 # VQ
@@ -283,14 +227,14 @@ def test_vq_gradient_is_straight_through_plus_commitment(vq):
     [
         ({"codebook_size": 0}, "codebook_size: expected at least 1, got 0"),
         ({"dim": 0}, "dim: expected at least 1, got 0"),
-        ({"decay": 1.0}, r"decay: expected a share in \[0, 1\), got 1.0"),
-        ({"decay": -1}, r"decay: expected a share in \[0, 1\), got -1"),
+        ({"decay": 1.0}, r"decay: expected less than 1, got 1.0"),
+        ({"decay": -1}, r"decay: expected at least 0, got -1"),
         ({"commitment_weight": -3}, "commitment_weight: expected at least 0, got -3"),
-        ({"dead_code_threshold": math.nan}, "dead_code_threshold: expected at least 0, got nan"),
+        ({"dead_code_threshold": math.nan}, "dead_code_threshold: expected a finite number, got nan"),
     ],
 )
 def test_vq_refuses_in_words(wrong, words):
-    with pytest.raises(ValueError, match=rf"model\.vq\.{words}"):
+    with pytest.raises(ValueError, match=f"^{words}"):
         VQ(
             **(
                 {"codebook_size": 4, "dim": 2, "decay": 0.9, "commitment_weight": 0.25, "dead_code_threshold": 0.1}
@@ -344,7 +288,7 @@ def test_no_quantizer_is_tanh_without_a_code():
 
 
 def test_no_quantizer_refuses_no_scalar():
-    with pytest.raises(ValueError, match=r"model\.none\.dim: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^dim: expected at least 1, got 0"):
         NoQuantizer(dim=0)
 
 
@@ -386,7 +330,7 @@ def test_ifsq_makes_a_normal_scalar_nearly_uniform():
 
 
 def test_fsq_refuses_an_unknown_bound():
-    with pytest.raises(ValueError, match=r"model\.fsq\.bound: expected tanh or ifsq, got sigmoid"):
+    with pytest.raises(ValueError, match=r"^bound: expected tanh or ifsq, got 'sigmoid'"):
         FSQ([5], bound="sigmoid")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -15,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record
 
 from squad_lit.metric.curve import Curve
-from squad_lit.report.logger import Board, ResumableCSVLogger, TensorBoard, Wandb, run_name
+from squad_lit.report.logger import PictureLogger, ResumableCSVLogger, TensorBoard, Wandb, run_name
 from squad_lit.report.panel import Panel, choose, name_all
-from squad_lit.run.config import CONF
+from squad_lit.run import config as configuration
 
 CURVES = {
     "bottle": {"image_roc": Curve(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.75, 1.0]))},
@@ -62,7 +61,7 @@ def test_wandb_shows_everything_offline(
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
     logger = Wandb(save_dir=str(tmp_path), project="p", group="mvtec", offline=True)
-    assert isinstance(logger, Board)
+    assert isinstance(logger, PictureLogger)
     show(logger, panels)
     logger.experiment.finish(exit_code=3)
 
@@ -116,15 +115,14 @@ def test_wandb_shows_everything_offline(
     ],
 )
 def test_a_run_is_named_by_category_and_quantiser(overrides: list[str], name: str) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", overrides)
+    config = configuration.compose(overrides)
     plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("dataset", "model")}
     assert run_name(plain) == name
 
 
 def test_tensorboard_shows_everything(tmp_path: Path, panels: list[Panel]) -> None:
     logger = TensorBoard(save_dir=str(tmp_path), name="", version="tensorboard")
-    assert isinstance(logger, Board)
+    assert isinstance(logger, PictureLogger)
     show(logger, panels)
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

@@ -24,7 +24,12 @@ pytestmark = pytest.mark.usefixtures("fake_training")
 
 def make(**more: object) -> DictConfig:
     return OmegaConf.create(
-        {"seed": 0, "threads": None, "logger": {"csv": {"save_dir": "${hydra:runtime.output_dir}"}}}
+        {
+            "seed": 0,
+            "threads": None,
+            "output": "${hydra:runtime.output_dir}",
+            "logger": {"csv": {"save_dir": "${output}"}},
+        }
         | {
             "dataset": {"_target_": "squad_lit.dataset.mvtec.MVTec", "root": "a", "batch_size": 4},
             "model": {"steps": 3},

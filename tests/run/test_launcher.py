@@ -10,20 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-import hydra
 import psutil
 import pytest
 import torch
-from omegaconf import DictConfig
 
-from squad_lit.run.config import CONF
+from squad_lit.run.config import compose
 from squad_lit.run.job import config_hash, hold
 from squad_lit.run.objective import check_objective, is_cost, objective
-
-
-def compose(*overrides: str, **options: bool) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", [*overrides], **options)
 
 
 def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -141,7 +134,7 @@ def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: 
     """On this machine, by submitit's local executor; what is finished takes no time."""
     for job, seed in enumerate((1, 5)):
         (tmp_path / str(job)).mkdir()
-        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
+        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose([f"seed={seed}"]))}}
         (tmp_path / str(job) / "metrics.json").write_text(json.dumps(found))
     done = train("-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1
@@ -154,13 +147,13 @@ def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: 
 def test_launchers_compose() -> None:
     options = {"processes": {"jobs": 1, "jobs_per_gpu": None}, "gpus": {"jobs": None, "jobs_per_gpu": 1}}
     for given, name in (([], "processes"), (["hydra/launcher=gpus"], "gpus")):
-        launcher = compose(*given, return_hydra_config=True).hydra.launcher
+        launcher = compose(given, with_hydra=True).hydra.launcher
         target = "hydra_plugins.squad_lit_launcher.ProcessLauncher"
         assert launcher == {"_target_": target} | options[name]
-    launcher = compose("hydra/launcher=slurm", "hydra.launcher.partition=a100", return_hydra_config=True).hydra.launcher
+    launcher = compose(["hydra/launcher=slurm", "hydra.launcher.partition=a100"], with_hydra=True).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.partition == "a100"
-    target = compose("hydra/launcher=submitit_local", return_hydra_config=True).hydra.launcher._target_
+    target = compose(["hydra/launcher=submitit_local"], with_hydra=True).hydra.launcher._target_
     assert target.endswith("LocalLauncher")
 
 
@@ -194,13 +187,13 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(tmp_path: Pat
 
 
 def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:
-    configs = [compose(return_hydra_config=True).hydra for _ in range(2)]
+    configs = [compose(with_hydra=True).hydra for _ in range(2)]
     assert configs[0].sweep.dir != configs[1].sweep.dir
     assert configs[0].sweep.dir == configs[0].sweep.dir
 
 
 def test_what_a_search_may_compare_runs_by() -> None:
-    default, other = compose(), compose("quantizer=none", "+model.groups={all:[4,8,16],low:null,high:null}")
+    default, other = compose(), compose(["quantizer=none", "+model.groups={all:[4,8,16],low:null,high:null}"])
     for name in ("synthetic_ap", "copy_ratio/low", "perplexity/high", "seconds/train"):
         check_objective(name, [default])
     check_objective("copy_ratio/all", [default, other])
@@ -211,7 +204,7 @@ def test_what_a_search_may_compare_runs_by() -> None:
     for name in ("copy_ratio", "copy_ratio/all", "image_aurocXX", "pixel_aupro_0.1", "seconds", "synthetic_ap/low"):
         with pytest.raises(ValueError, match="no figure"):
             check_objective(name, [default])
-    for name, config in (("perplexity/all", other), ("copy_ratio/low", compose("model=memory"))):
+    for name, config in (("perplexity/all", other), ("copy_ratio/low", compose(["model=memory"]))):
         with pytest.raises(ValueError, match="no figure"):
             check_objective(name, [config])
     assert objective({"a": 1}, "a") == 1.0

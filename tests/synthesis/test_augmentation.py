@@ -136,13 +136,13 @@ def test_view_is_an_image():
     [
         (
             {"flip": ["horizontal", "diagonal"]},
-            r"augmentation.flip: expected any of \[horizontal, vertical\], got \['diagonal'\]",
+            r"^flip\[1\]: expected horizontal or vertical, got 'diagonal'",
         ),
-        ({"rotation": 181}, r"augmentation.rotation: expected a number in \[0, 180\], got 181"),
-        ({"rotation": -1}, "augmentation.rotation"),
-        ({"shift": 0.6}, "augmentation.shift"),
-        ({"zoom": 0.6}, "augmentation.zoom"),
-        ({"brightness": float("nan")}, "augmentation.brightness"),
+        ({"rotation": 181}, "^rotation: expected at most 180, got 181"),
+        ({"rotation": -1}, "^rotation: expected at least 0, got -1"),
+        ({"shift": 0.6}, "^shift: expected at most 0.5, got 0.6"),
+        ({"zoom": 0.6}, "^zoom: expected at most 0.5, got 0.6"),
+        ({"brightness": float("nan")}, "^brightness: expected a finite number, got nan"),
     ],
 )
 def test_augmentation_refuses_in_words(wrong, words):

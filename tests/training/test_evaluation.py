@@ -226,12 +226,12 @@ def test_interval_of_what_is_undefined_is_nan():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": "full"}, "metric.resolution: expected one of map, original, got full"),
-        ({"bootstrap": -1}, "metric.bootstrap: expected a number of resamples"),
-        ({"bootstrap": 0.5}, "metric.bootstrap: expected a number of resamples"),
-        ({"fpr_limit": []}, "metric.fpr_limit must be in"),
-        ({"fpr_limit": [0.3, 2]}, "metric.fpr_limit must be in"),
-        ({"fpr_limit": "0.3"}, "metric.fpr_limit must be in"),
+        ({"resolution": "full"}, "^resolution: expected map or original, got 'full'"),
+        ({"bootstrap": -1}, "^bootstrap: expected at least 0, got -1"),
+        ({"bootstrap": 0.5}, "^bootstrap: expected a whole number, got 0.5"),
+        ({"fpr_limit": []}, "^fpr_limit must be in"),
+        ({"fpr_limit": [0.3, 2]}, "^fpr_limit must be in"),
+        ({"fpr_limit": "0.3"}, "^fpr_limit: expected a number or a list, got '0.3'"),
     ],
 )
 def test_options_refused(options, message):
@@ -288,7 +288,7 @@ def test_defined_metrics_warn_of_nothing():
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1])
 def test_limit_is_refused_in_words(limit):
-    with pytest.raises(ValueError, match=r"metric.fpr_limit must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"^fpr_limit must be in \(0, 1\]"):
         Evaluation(fpr_limit=limit)
 
 

@@ -20,7 +20,7 @@ GROUPS = {"low": [4, 8], "high": [16]}
 def make(**changed: Any) -> Memory:
     torch.manual_seed(0)
     kept = {"patches": 50, "selection": "random"}
-    setting: dict[str, Any] = {"seed": 0, "synthesis": None} | {k: v for k, v in changed.items() if k not in kept}
+    setting: dict[str, Any] = {"seed": 0, "synthesis": object()} | {k: v for k, v in changed.items() if k not in kept}
 
     def backbone(groups: Any) -> Backbone:
         return Backbone("tf_efficientnet_lite0", groups, weights=None)
@@ -55,7 +55,7 @@ def patches(model: Memory, images: torch.Tensor) -> np.ndarray:
 
 def test_the_map_is_the_distance_to_the_nearest_remembered_patch(images):
     model = fill(make(), images)
-    assert model.step == model.steps == 1
+    assert model.state.step == model.steps == 1
     assert model.local_batch == 5
     assert model.memory.rows.shape == (50, sum(model.backbone.channels.values()))
     other = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
@@ -64,7 +64,7 @@ def test_the_map_is_the_distance_to_the_nearest_remembered_patch(images):
     expected = F.interpolate(
         torch.from_numpy(distance).float().view(2, 1, 8, 12), size=(64, 96), mode="bilinear", align_corners=False
     )
-    torch.testing.assert_close(model.look(other).maps["memory"], expected[:, 0], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(model.forward_tile(other).maps["memory"], expected[:, 0], atol=2e-3, rtol=1e-3)
 
 
 def test_remembered_patches_are_different_ones_of_the_training_images(images):
@@ -80,22 +80,22 @@ def test_remembered_patches_are_different_ones_of_the_training_images(images):
 def test_what_is_remembered_whole_has_distance_zero(images):
     model = fill(make(patches=5 * 8 * 12), images)
     assert len(model.memory.rows) == 5 * 8 * 12
-    assert model.look(images).maps["memory"].max() < 0.05  # cdist by matrix products is exact to about 1e-2
+    assert model.forward_tile(images).maps["memory"].max() < 0.05  # cdist by matrix products is exact to about 1e-2
 
 
 def test_tiles_are_remembered_all_and_looked_at_alike(images):
     model = fill(make(patches=10**6, tile=32, tile_overlap=0.25), images)
     assert len(model.memory.rows) == 5 * len(model.grid((64, 96))) * 4 * 4  # cells of 8 px
-    assert model.see(images).maps["memory"].shape == (5, 64, 96)
-    assert model.see(images).maps["memory"].max() < 0.05
-    assert model.look(images).maps["memory"].max() > 0.1  # as a whole the borders look different
+    assert model(images).maps["memory"].shape == (5, 64, 96)
+    assert model(images).maps["memory"].max() < 0.05
+    assert model.forward_tile(images).maps["memory"].max() > 0.1  # as a whole the borders look different
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"patches": 0}, "model.memory.patches: expected a whole number"),
-        ({"selection": "best"}, "expected random or coreset"),
+        ({"patches": 0}, "^patches: expected at least 1, got 0"),
+        ({"selection": "best"}, "^selection: expected random or coreset, got 'best'"),
     ],
 )
 def test_memory_refuses_in_words(wrong, words):

@@ -86,32 +86,18 @@ def test_mask_terms_are_the_weighted_losses_with_their_gamma():
     torch.testing.assert_close((log["focal"], log["dice"]), (focal.detach(), dice.detach()))
 
 
-def test_code_level_moves_replace_clean_views_and_leave_the_target():
-    module = make("synthesis.code.fraction=0.5", "synthesis.code.start=0.5", "model.steps=10")
-    before, batch = draw(module), draw(module)
-    module._add_code_level(batch, 4, clean=2)  # before the start
-    torch.testing.assert_close(batch, before, rtol=0, atol=0)
-    module._add_code_level(batch, 5, clean=2)
-    for group, features in batch["features"].items():
-        assert not torch.equal(features[0], before["features"][group][0])
-        assert torch.equal(features[1:], before["features"][group][1:])
-        assert torch.equal(batch["target"][group], before["target"][group])
-    assert 0 < batch["mask"][0].mean() < 0.2
-    assert torch.equal(batch["mask"][1:], before["mask"][1:])
-
-
 def test_maps_are_float32_where_the_model_computes_in_half_precision():
     module = make().eval()
     image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        half = module.look(image)
+        half = module.forward_tile(image)
         raw = module.segmentation(half.features, half.recon.feature_recon)
     assert raw.dtype == torch.bfloat16
     with torch.inference_mode():
         torch.testing.assert_close(
             half.maps["discriminator"], module.anomaly.prepare({"": raw.float()}, (SIDE, SIDE))[""], rtol=0, atol=0
         )
-        exact = module.look(image)
+        exact = module.forward_tile(image)
     for name, found in half.maps.items():
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, exact.maps[name], rtol=0.1, atol=0.1)

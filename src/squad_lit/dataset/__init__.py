@@ -1,4 +1,4 @@
-"""Benchmarks: one short file each beside ``core``, which holds what they share."""
+"""Data sets. Each benchmark has one short file; ``core`` holds what they share."""
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import read_image, read_mask, resize, resize_mask

@@ -1,4 +1,4 @@
-"""BTAD: three products, with folders and extensions of its own."""
+"""BTAD: three products, with its own folder names and file extensions."""
 
 from typing import ClassVar
 
@@ -10,8 +10,8 @@ from squad_lit.dataset.sample import NORMAL, Sample
 class BTAD(AnomalyDataModule):
     """BTAD: 3 categories, 1,799 normal training images, 451 normal and 290 anomalous test images.
 
-    The extension differs by category and between image and mask, and file names repeat between the folders: an image
-    of ``test/ko`` belongs to the mask of the same stem in ``ground_truth/ko``.
+    The file extension differs between categories and between image and mask, and stems repeat across folders. An image
+    in ``test/ko`` therefore takes the mask with the same stem in ``ground_truth/ko``.
 
     Reference:
         Mishra et al., "VT-ADL: A Vision Transformer Network for Image Anomaly Detection and Localization", ISIE 2021.
@@ -28,12 +28,12 @@ Get BTAD (BTech_Dataset_transformed) by the link in https://github.com/pankajmis
 Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
 
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
-        """The samples of a category; the only kind of defect is ``ko``."""
+        """The samples of a category. The only kind of defect is ``ko``."""
         folder = self.root / category
         train = [Sample(path, category, NORMAL, 0) for path in list_images(folder / "train" / "ok")]
         test = [Sample(path, category, NORMAL, 0) for path in list_images(folder / "test" / "ok")]
         images, masks = list_images(folder / "test" / "ko"), folder / "ground_truth" / "ko"
         found = pair_masks(images, masks)
-        # Where there is none, the place where one is expected: the error names it.
+        # An image without a mask gets the path where one is expected, so that the error can name it.
         test += [Sample(p, category, "ko", 1, found.get(p, masks / f"{p.stem}.png")) for p in images]
         return train, test

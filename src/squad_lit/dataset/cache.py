@@ -1,4 +1,4 @@
-"""Decoded, resized images, kept so that a file is decoded once: at 1,000 pixels that is most of the reading time."""
+"""Caches of decoded, resized images. Decoding an image of 1,000 pixels takes most of the time of reading it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Part of the key: raise it when reading or resizing changes, so that no run meets the numbers of an older one.
+# Part of the key. Raise it when reading or resizing changes, so that no run gets the pixels of an older version.
 _VERSION = 1
 
 
 class Cache(Protocol):
-    """Where a dataset looks before it decodes."""
+    """What a dataset asks before it decodes a file."""
 
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
-        """What was put for these files and options, or None; not to be written to."""
+        """The tensor that was put for these files and options, or None. The caller must not write to it."""
 
     def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
-        """Keep a float32 tensor."""
+        """Keep a float32 tensor for these files and options."""
 
 
 class MemoryCache:
-    """Keeps tensors in the process; files that change meanwhile are not noticed.
+    """Keeps tensors in the memory of the process. It does not notice a file that changes meanwhile.
 
-    A worker process has its own, which loses nothing: the training images are read in the main process, by threads, and
-    a loader gives each worker the same validation images every time.
+    Each worker process has a cache of its own. This costs no second decoding, because threads of the main process read
+    the training images, and a loader gives each worker the same validation images in every epoch.
     """
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class MemoryCache:
 
 
 class DiskCache:
-    """Keeps one ``.npy`` file a tensor, mapped into memory when read, for all workers and runs together.
+    """Keeps one ``.npy`` file per tensor, memory-mapped on reading and shared by all workers and runs.
 
-    A file's name is a hash of the paths, sizes and modification times of its sources and of the options: a changed
-    image is read anew. Files appear whole or not at all, and two processes that write the same one write the same. When
-    the disk is full or not accessible, a warning says so once, and what is not there is decoded each time.
+    The file name is a hash of the options and of the paths, sizes and modification times of the source files, so a
+    changed image is decoded again. Files are written whole or not at all. If the disk is full or not accessible, one
+    warning says so, and images that are not in the cache are decoded each time.
 
     Args:
-        folder: Made if need be. It may be deleted at any time.
+        folder: Created if it does not exist. It may be deleted at any time.
 
     Raises:
         OSError: The folder cannot be made.
@@ -69,7 +69,7 @@ class DiskCache:
         except OSError as error:
             raise OSError(
                 f"cannot make the cache folder {folder}: {error}. Choose another with dataset.cache_folder=PATH, or "
-                f"dataset.cache=off"
+                f"set dataset.cache=off"
             ) from error
         self.folder = folder
         self._is_unusable = False
@@ -77,9 +77,9 @@ class DiskCache:
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
         """See :class:`Cache`."""
         try:
-            # Copy on write: torch wants a writable array. Not np.load, which would take some damaged files for others.
+            # Copy-on-write, because torch wants a writable array. np.load would take some damaged files for archives.
             array = np.lib.format.open_memmap(self._file(paths, options), mode="c")
-        except (FileNotFoundError, ValueError, EOFError):  # not there, or damaged by hand: read anew
+        except (FileNotFoundError, ValueError, EOFError):  # missing or damaged: decode again
             return None
         except OSError as error:
             self._warn("read from", error)
@@ -95,7 +95,7 @@ class DiskCache:
                 try:
                     np.save(part, value.numpy())
                     part.close()
-                    os.chmod(part.name, 0o666 & ~_umask())  # a temporary file is its maker's alone, a cache is shared
+                    os.chmod(part.name, 0o666 & ~_umask())  # other users may read a cache
                     os.replace(part.name, self._file(paths, options))
                 except BaseException:
                     Path(part.name).unlink(missing_ok=True)
@@ -106,8 +106,8 @@ class DiskCache:
     def _warn(self, what: str, error: OSError) -> None:
         if not self._is_unusable:
             log.warning(
-                "cannot %s the cache folder %s: %s. Images that are not in it are decoded each time; make room or give "
-                "access, or choose another with dataset.cache_folder=PATH, or dataset.cache=off",
+                "cannot %s the cache folder %s: %s. Images that it lacks are decoded each time. Free some space or "
+                "grant access, choose another folder with dataset.cache_folder=PATH, or set dataset.cache=off",
                 what,
                 self.folder,
                 error,
@@ -123,14 +123,14 @@ class DiskCache:
 
 
 def _umask() -> int:
-    """The process's mask of permissions, which can only be read by setting it."""
+    """The umask of the process, which the system only tells when it is set."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free for us, or None where the system does not say."""
+    """Free memory of the machine in bytes, or None where the system does not tell."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -1,66 +1,68 @@
-"""A user's own images: a folder of good parts and, if there are any, folders of bad ones and masks."""
+"""A user's own images: a folder of good parts and, optionally, folders of defective parts and masks."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
-from squad_lit.dataset.core import AnomalyDataModule, check_paths
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_folders, list_images, pair_masks
 from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
+from squad_lit.system.option import checked
 
-# Folders that are taken for the masks unless mask_dir names another.
+# Names of mask folders in the root, used unless mask_dir names another folder.
 MASK_FOLDERS = ("ground_truth", "masks")
 
 
 class Folder(AnomalyDataModule):
     """Images in folders, in one of three layouts.
 
-    1. ``root/good`` and any other folders, each a kind of defect, such as ``root/scratch``.
-    2. MVTec AD's: ``root/train/good``, ``root/test/{good,<defect>}``, ``root/ground_truth/<defect>``.
-    3. Folders named one by one with the ``_dir`` options, relative to the root or absolute.
+    1. ``root/good``, and one folder per kind of defect, such as ``root/scratch``.
+    2. The layout of MVTec AD: ``root/train/good``, ``root/test/{good,<defect>}``, ``root/ground_truth/<defect>``.
+    3. Folders that the ``_dir`` options name, relative to the root or absolute.
 
-    Masks are optional: without them the pixel metrics are undefined and nothing else changes. A mask belongs to the
-    image of its stem (``a.jpg``: ``a.png``, ``a_mask.png`` or ``a_GT.png``), in ``mask_dir`` or, where it has a folder
-    of the kind's name, in that. Anomalous images are optional too: training and prediction do not need them.
+    Anomalous images are optional, because neither training nor prediction needs them. Masks are optional too; without
+    them the pixel metrics are undefined. A mask has the stem of its image and may add ``_mask``, ``_gt`` or ``_GT``. It
+    lies in ``mask_dir``, or in a folder there that is named after the kind of defect.
 
     Args:
-        root: The folder; its name is the category's. Where it does not exist and ``train_dir`` is absolute, the folder
-            that holds that one.
+        root: The folder, whose name becomes the category. If it does not exist and ``train_dir`` is absolute, the
+            parent of ``train_dir`` is the root.
         train_dir: Folder of normal images to train on.
-        normal_test_dir: Folder of normal test images; ``None``: ``test_fraction`` of the normal images.
-        anomalous_test_dir: Folder of anomalous test images, or of a folder for each kind (``good`` left out); ``None``
-            with ``train_dir`` given: none.
-        mask_dir: Folder of masks; ``None``: ``ground_truth`` or ``masks`` in the root if there is one.
-        test_fraction: Share of the normal images that becomes normal test images, in [0, 1), if there is no folder of
-            them. The draw depends on the names alone, not on the run's seed: all runs have the same test set.
+        normal_test_dir: Folder of normal test images; ``None`` holds out ``test_fraction`` of the normal images.
+        anomalous_test_dir: Folder of anomalous test images, or of one folder per kind of defect (a folder ``good`` is
+            skipped). ``None`` means no anomalous images if ``train_dir`` is given.
+        mask_dir: Folder of masks; ``None`` takes ``ground_truth`` or ``masks`` in the root if one exists.
+        test_fraction: Share of the normal images, in [0, 1), that is held out for the test if there is no folder of
+            normal test images. The draw depends on the files alone, so runs with different seeds share a test set.
         options: The other arguments of :class:`AnomalyDataModule`.
 
     Raises:
         FileNotFoundError: A folder is missing, or there is no normal image.
-        ValueError: Several masks for an image, or several images for a mask; ``test_fraction`` out of range; a kind of
-            defect whose name means normal parts.
+        ValueError: An image has several masks or a mask several images; ``test_fraction`` is out of range; or the name
+            of a kind of defect means normal parts.
     """
 
     name = "folder"
     HELP = """\
-Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* and ROOT/masks/<kind of defect>/*;
+Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and ROOT/masks/<kind of defect>/*;
           or the layout of MVTec AD; or folders named with dataset.train_dir, normal_test_dir, anomalous_test_dir
           and mask_dir"""
     TEST_OPTIONAL: ClassVar = True
 
+    @checked
     def __init__(
         self,
         *,
         root: str | Path,
-        category: str | Sequence[str],
+        category: Any,
         train_dir: str | None,
         normal_test_dir: str | None,
         anomalous_test_dir: str | None,
         mask_dir: str | None,
-        test_fraction: float,
+        test_fraction: Annotated[float, Field(ge=0, lt=1)],
         **options: Any,
     ) -> None:
         given = {
@@ -69,44 +71,41 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
             "anomalous_test_dir": anomalous_test_dir,
             "mask_dir": mask_dir,
         }
-        check_paths(root=root, **{key: value for key, value in given.items() if value is not None})
         place = Path(os.path.abspath(Path(root).expanduser()))
         if train_dir is not None and Path(train_dir).is_absolute() and not place.is_dir():
             place = Path(train_dir).parent
         self.CATEGORIES = (place.name,)
-        if type(test_fraction) not in (int, float) or not 0 <= test_fraction < 1:
-            raise ValueError(f"dataset.test_fraction must be in [0, 1); got {test_fraction!r}")
         if train_dir is None and (normal_test_dir or anomalous_test_dir):
             raise ValueError(
-                "normal_test_dir and anomalous_test_dir need train_dir: name the folder to train on as well"
+                "normal_test_dir and anomalous_test_dir need train_dir: name the folder of training images as well"
             )
         self.test_fraction = test_fraction
         self._places: dict[str, Path | None] = {
-            # Without "..", so that one folder is one path however it was written.
+            # Without "..", so that a folder has one path however it was written.
             key: None if value is None else Path(os.path.normpath(place / value))
             for key, value in given.items()
         }
         for key, folder in self._places.items():
             if folder is not None and not folder.is_dir():
-                raise FileNotFoundError(f"dataset.{key}: no folder {folder}")
+                raise FileNotFoundError(f"{key}: no folder {folder}")
         super().__init__(root=place, category=category, **options)
 
     def folder_of(self, category: str) -> Path:
-        """The root: its name is the category."""
+        """The root, whose name is the category."""
         return self.root
 
     def places(self, category: str) -> list[Path]:
-        """The root, or the folders that were named."""
+        """The root, or the folders that the options name."""
         named = [folder for folder in self._places.values() if folder is not None]
         return named if self._places["train_dir"] is not None else [self.root, *named]
 
     def mask_folders(self, category: str) -> list[Path]:
-        """The folder of masks, if there is one."""
+        """The folder of masks, if it exists."""
         folder = self._mask_dir()
         return [] if folder is None else [folder]
 
     def companions(self, category: str) -> list[Sample]:
-        """Good images that have a mask, which has to be black."""
+        """Good images that have a mask, which must be black."""
         folder = self._mask_dir()
         if folder is None:
             return []
@@ -136,7 +135,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         return train, test
 
     def _layout(self) -> tuple[Path, Path | None, dict[str, Path]]:
-        """Folder to train on, folder of normal test images, and the folder of each kind of defect."""
+        """Folder of training images, folder of normal test images, and folder of each kind of defect."""
         places = self._places
         if places["train_dir"] is not None:
             bad = places["anomalous_test_dir"]
@@ -151,18 +150,18 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
         return ({"anomaly": folder} if list_images(folder) else {}) | kinds
 
     def _folders_of_kinds(self, folder: Path) -> list[Path]:
-        """The folders in a folder, without those that are known to hold something else than a kind of defect."""
+        """The sub-folders that may hold a kind of defect."""
         other = [*self._places.values(), *(self.root / name for name in MASK_FOLDERS)]
         return [f for f in list_folders(folder) if f.name != NORMAL and f not in other]
 
     @staticmethod
     def _near(folder: Path) -> str:
-        """What a user may have meant by a folder that holds no image."""
+        """A hint at the folder that a user may have meant instead of one without images."""
         alike = [f for f in list_folders(folder.parent) if f.name.lower() == folder.name.lower() and f != folder]
         inside = [f for f in list_folders(folder) if list_images(f)]
         hint = f"; its sub-folders {', '.join(f.name for f in inside)} are not read" if inside else ""
         if list_images(folder.parent):
-            return f"; there are some in {folder.parent}: did you mean dataset.train_dir=. with that root?"
+            return f"; {folder.parent} has images: did you mean dataset.train_dir=. with that root?"
         return hint + "".join(f"; did you mean dataset.train_dir={f}?" for f in alike)
 
     def _mask_dir(self) -> Path | None:
@@ -184,7 +183,7 @@ Expected: ROOT/good/* (normal parts); if there are any, ROOT/<kind of defect>/* 
 
     def _hold_out(self, normal: list[Path]) -> tuple[list[Path], list[Path]]:
         count = round(self.test_fraction * len(normal))
-        if self.test_fraction > 0:  # of very few, two remain: one to train on, one to calibrate the maps
+        if self.test_fraction > 0:  # keep two images: one to train on, one to standardise the maps
             count = max(0, min(max(count, 1), len(normal) - 2))
         chosen = set(np.random.default_rng(0).permutation(len(normal))[:count].tolist())
         return [p for i, p in enumerate(normal) if i not in chosen], [p for i, p in enumerate(normal) if i in chosen]

@@ -1,47 +1,47 @@
-"""Image files: which there are, how they are read, and the one resize of the project."""
+"""Image files: list them, pair them with masks, read them, and resize them in the one way of the project."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch import Tensor
 from torch.nn import functional
 
-from squad_lit.image.file import is_image, read_marked, read_pixels
+from squad_lit.image.file import is_image, open_header, read_marked, read_pixels
 
-# Where a PNG may say how it is to be turned.
+# Entries of a PNG that may hold an EXIF orientation.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
-# What may stand between the stem of an image and the extension of its mask.
+# What a mask's file name may add to the stem of its image.
 _MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name, hidden ones left out; empty if there is no such folder."""
+    """The image files directly in a folder, sorted by name, without hidden ones. A missing folder has none."""
     return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted by name, hidden ones left out; empty if there is no such folder."""
+    """The folders directly in a folder, sorted by name, without hidden ones. A missing folder has none."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """The mask of each image that has one in a folder, by stem: of ``a.jpg`` ``a.png``, ``a_mask.png`` or ``a_GT.png``.
+    """Find the masks of images by stem: ``a.jpg`` takes ``a.png``, ``a_mask.png``, ``a_gt.png`` or ``a_GT.png``.
 
     Args:
         images: Image files.
-        folder: Folder of mask files; it may lack some.
+        folder: Folder of mask files. Some images may have none.
 
     Returns:
-        Mask by image; images without a mask are not in it.
+        The mask of each image that has one.
 
     Raises:
-        ValueError: Several masks for an image, or several images for a mask; lists them.
+        ValueError: An image has several masks, or a mask fits several images. The message lists all of them.
     """
     masks: dict[str, list[Path]] = {}
     for path in list_images(folder):
@@ -66,17 +66,17 @@ def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width of an image file, turned as its EXIF orientation says; only the header is read.
+    """Height and width of an image file in pixels, after its EXIF orientation; reads the header only.
 
     Raises:
         OSError: The file cannot be read; the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             width, height = image.size
-            # Of a PNG without such a note Pillow would decode all pixels, to look for one behind them.
+            # In a PNG without these entries, Pillow would decode all pixels to look for one behind them.
             noted = image.format != "PNG" or not image.info.keys().isdisjoint(_ORIENTATION_NOTES)
-            lies = noted and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8: turned by a quarter
+            lies = noted and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 swap the sides
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
     return (width, height) if lies else (height, width)
@@ -87,25 +87,25 @@ def read_image(path: Path | str, intensity_range: Sequence[float] | None = None)
 
     Args:
         path: The file.
-        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits. ``None``: the range of the
-            type.
+        intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
+            file's type.
 
     Returns:
         ``(3, H, W)``, float32.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: Pixels without a range to scale by, or a range that cannot apply.
+        ValueError: The pixels have no range to scale by, or ``intensity_range`` does not apply to the file.
     """
     pixels = torch.from_numpy(read_pixels(path, intensity_range)).permute(2, 0, 1).contiguous()
     return pixels.float().div_(255.0) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_mask(path: Path | str) -> Tensor:
-    """A ground-truth mask as 0 and 1: any non-zero pixel is anomalous.
+    """A ground-truth mask as 0 and 1, in which every non-zero pixel of the file is anomalous.
 
-    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right. Of a palette
-    image the indices count, of a colour image any channel; alpha is ignored.
+    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right. In a palette
+    image the indices count, in a colour image all channels; alpha is ignored.
 
     Args:
         path: The mask file.
@@ -120,16 +120,16 @@ def read_mask(path: Path | str) -> Tensor:
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The resize of the project: bilinear, antialiased, in float; training, prediction and export all use this one.
+    """Resize bilinearly with antialiasing, in float. Training, prediction and export all use this function.
 
-    Without antialiasing a reduced texture aliases, and a hair-thin defect comes and goes with its position.
+    Without antialiasing, a shrunken texture aliases, and a hair-thin defect comes and goes with its position.
 
     Args:
         image: ``(C, H, W)`` or ``(N, C, H, W)``, float.
-        size: ``(height, width)`` of the result. An image of that size is returned as it is.
+        size: ``(height, width)`` of the result in pixels. An image of that size is returned unchanged.
 
     Returns:
-        The resized image, as many dimensions as before.
+        The resized image, with as many dimensions as ``image``.
 
     Example:
         >>> resize(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), (1, 1))
@@ -141,21 +141,21 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_batch(image: Tensor, size: Sequence[int]) -> Tensor:
-    """As :func:`resize`, of ``(N, C, H, W)``, computed also at equal size: an exported graph has one path for all."""
+    """As :func:`resize`, for ``(N, C, H, W)`` and without the shortcut, because an exported graph needs one path."""
     return functional.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask resized by nearest neighbour, pixel centres aligned with those of :func:`resize`.
+    """Resize a mask by nearest neighbour, with pixel centres aligned as in :func:`resize`.
 
     Args:
         mask: ``(H, W)``, uint8.
         size: ``(height, width)`` of the result.
 
     Returns:
-        ``(height, width)``, uint8, only values that the mask had.
+        ``(height, width)``, uint8, with no values that ``mask`` lacks.
     """
     if tuple(mask.shape) == tuple(size):
         return mask
-    # Not "nearest": that one reproduces an old OpenCV bug and is half a pixel off.
+    # Not "nearest", which reproduces an old OpenCV bug and is half a pixel off.
     return functional.interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]

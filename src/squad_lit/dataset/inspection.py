@@ -1,4 +1,4 @@
-"""Reads every file of a data set and says what is in it and what is wrong, before a training finds out."""
+"""Reads every file of a data set, and reports its contents and its faults before a training meets them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import image_size, read_image, read_mask
 from squad_lit.dataset.sample import NORMAL, Sample
-from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour
+from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour, open_header
 
-# More distinct values than any benchmark has kinds of defect in a picture: the mask was interpolated or is a JPEG.
+# No benchmark has more kinds of defect per image. A mask with more values was interpolated or is a JPEG.
 _MASK_VALUES = 16
-# Images of one folder that are named one by one where none belongs to the data set.
+# If a folder has more foreign images than this, they are reported together.
 _LISTED = 3
 
 
@@ -32,7 +31,7 @@ class Problem:
     Args:
         path: The file.
         text: What is wrong with it.
-        is_error: Whether a training or a metric cannot be trusted with it; else it is worth a look.
+        is_error: True if a training or a metric cannot be trusted with it; False for a warning.
     """
 
     path: Path
@@ -47,11 +46,11 @@ def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[s
     """Read all images and masks of a data module.
 
     Args:
-        data: Made with ``strict=False``, so that a missing mask is a problem of many and not an error at once.
-        show: Show a progress bar.
+        data: Made with ``strict=False``, so that a missing mask is listed and does not end the inspection.
+        show: Whether to show a progress bar.
 
     Returns:
-        A row for each category (``category``, ``train``, ``test good``, ``test <defect>``, ``masks``, ``sizes`` as
+        One row per category (``category``, ``train``, ``test good``, ``test <defect>``, ``masks``, ``sizes`` as
         height x width, ``modes``), and the problems found, errors first.
     """
     rows: list[dict[str, Any]] = []
@@ -79,7 +78,7 @@ def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[s
 
 @dataclass
 class _Facts:
-    """What one sample's files are."""
+    """What the files of one sample contain."""
 
     sample: Sample
     digest: str = ""
@@ -93,11 +92,11 @@ class _Facts:
         facts, problems = cls(sample), []
         try:
             if not sample.image_path.is_file():
-                raise FileNotFoundError("no such image, but the data set names it")
+                raise FileNotFoundError("no such image, although the data set names it")
             facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
             _, height, width = read_image(sample.image_path, intensity_range).shape
             facts.size = height, width
-            with Image.open(sample.image_path) as image:
+            with open_header(sample.image_path) as image:
                 facts.mode = image.mode
             if is_deep_colour(sample.image_path):
                 facts.mode += " of 16 bits (the upper 8 are read)"
@@ -118,14 +117,14 @@ def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> 
         return
     try:
         mask = read_mask(path)
-        with Image.open(path) as image:
+        with open_header(path) as image:
             values, form = len(np.unique(np.asarray(image))), image.format
     except OSError as error:
         yield Problem(path, str(error))
         return
     if size is not None and tuple(mask.shape) != size:
         here, there = (f"{height}x{width}" for height, width in (mask.shape, size))
-        yield Problem(path, f"{here} pixels (height x width), its image {sample.image_path} {there}")
+        yield Problem(path, f"{here} pixels (height x width), but its image {sample.image_path} has {there}")
     if sample.label and not mask.any():
         yield Problem(path, f"all black, but image {sample.image_path} is anomalous")
     if not sample.label and mask.any():
@@ -133,13 +132,13 @@ def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> 
     if form == "JPEG" or values > _MASK_VALUES:
         yield Problem(
             path,
-            f"{values} distinct values{', a JPEG' if form == 'JPEG' else ''}: interpolated or compressed, so that its "
-            f"regions are too large; any non-zero pixel counts as anomalous",
+            f"{values} distinct values{' in a JPEG' if form == 'JPEG' else ''}: the mask was interpolated or "
+            f"compressed, so its regions are too large, because any non-zero pixel counts as anomalous",
         )
 
 
 def _duplicates(train: Sequence[_Facts], test: Sequence[_Facts]) -> Iterable[Problem]:
-    """Test images that the model has been trained on."""
+    """Test images that are training images, too."""
     known = {fact.digest: fact.sample.image_path for fact in train if fact.digest}
     for fact in test:
         if fact.digest in known:
@@ -149,12 +148,12 @@ def _duplicates(train: Sequence[_Facts], test: Sequence[_Facts]) -> Iterable[Pro
 def _size(path: Path) -> tuple[int, int] | None:
     try:
         return image_size(path)
-    except OSError:  # a sample that is listed as such
+    except OSError:  # reported as the problem of a sample
         return None
 
 
 def _strays(data: AnomalyDataModule, category: str, samples: Sequence[Sample]) -> Iterable[Problem]:
-    """Files that belong to no sample."""
+    """Files that do not belong to any sample."""
     known = {sample.image_path for sample in samples} | {s.mask_path for s in samples if s.mask_path is not None}
     beside = {path.parent for path in known}
     masks = data.mask_folders(category)

@@ -1,4 +1,4 @@
-"""KSDD2 (KolektorSDD2): surfaces of one kind, images and masks side by side in one folder."""
+"""KSDD2 (KolektorSDD2): one kind of surface, with images and masks side by side in one folder."""
 
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +10,11 @@ from squad_lit.dataset.sample import NORMAL, Sample
 
 
 class KSDD2(AnomalyDataModule):
-    """KSDD2: 2,085 normal training images (without the 246 with defects), 894 normal and 110 anomalous test images.
+    """KSDD2: 2,085 normal training images (246 with defects are left out), 894 normal and 110 anomalous test images.
 
-    Every image ``10301.png`` has a mask ``10301_GT.png``, all black if it is normal: the mask at its full size is the
-    label (the smallest defect has 23 pixels). Files whose stem is not a number, such as the ``10301 (copy).png`` that
-    the archive ships, are no images.
+    Every image ``10301.png`` has a mask ``10301_GT.png``, which is black for a normal image. The mask is read at its
+    full size to get the label, because the smallest defect has 23 pixels. Files whose stem is not a number are
+    ignored, such as ``10301 (copy).png`` in the archive.
 
     Reference:
         Bozic et al., "Mixed supervision for surface-defect detection: From weakly to fully supervised learning",
@@ -31,11 +31,11 @@ Get KolektorSDD2 from https://www.vicos.si/resources/kolektorsdd2 and unpack it.
 Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
 
     def folder_of(self, category: str) -> Path:
-        """The root: there is one category only."""
+        """The root, because there is one category only."""
         return self.root
 
     def mask_folders(self, category: str) -> list[Path]:
-        """None: masks lie beside the images."""
+        """None, because masks lie beside the images."""
         return []
 
     def companions(self, category: str) -> list[Sample]:
@@ -48,12 +48,12 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
         ]
 
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
-        """Normal training samples and test samples; reads all masks, a few seconds."""
+        """Normal training samples and test samples. Reading all masks takes a few seconds."""
         return [sample for sample in self._splits["train"] if sample.label == 0], self._splits["test"]
 
     @cached_property
     def _splits(self) -> dict[str, list[Sample]]:
-        """All images with the labels that their masks give, read once."""
+        """All images with the labels that their masks give; read once."""
         (category,) = self.CATEGORIES
         return {split: self._split_samples(category, self.root / split) for split in ("train", "test")}
 
@@ -63,7 +63,7 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
             if not path.stem.isdecimal():
                 continue
             mask = self._mask_of(path)
-            if not mask.is_file():  # normal or not, nobody knows; the missing file is named as that of any sample
+            if not mask.is_file():  # the label is unknown; the missing mask is reported like any other
                 samples.append(Sample(path, category, NORMAL, 0, mask))
             elif self._has_defect(mask):
                 samples.append(Sample(path, category, "defect", 1, mask))
@@ -77,7 +77,7 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
         except OSError:
             if self.strict:
                 raise
-            return True  # so that the mask is read again, and listed, with all others
+            return True  # so that the inspection reads the mask again and reports it
 
     @staticmethod
     def _mask_of(path: Path) -> Path:

@@ -8,7 +8,7 @@ from squad_lit.dataset.sample import Sample
 
 
 class MPDD(AnomalyDataModule):
-    """MPDD: 6 categories of metal parts in varying pose, 888 normal training images, 176 + 282 test images.
+    """MPDD: 6 kinds of metal parts in varying pose; 888 normal training, 176 normal and 282 anomalous test images.
 
     Reference:
         Jezek et al., "Deep learning-based defect detection of metal parts: evaluating current methods in complex

@@ -1,4 +1,4 @@
-"""MVTec AD, and the folder layout that it gave to the field."""
+"""MVTec AD, and its folder layout, which other data sets share."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -11,19 +11,19 @@ from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
 def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sample]]:
     """The samples of a category in the layout of MVTec AD.
 
-    Images are ``<category>/train/good/*`` and ``<category>/test/<defect>/*``, masks are
+    Images are ``<category>/train/good/*`` and ``<category>/test/<defect>/*``; masks are
     ``<category>/ground_truth/<defect>/<stem>_mask.png``. The defect ``good`` is normal and has no masks. Files beside
-    these folders (``license.txt``) are not looked at.
+    these folders, such as ``license.txt``, are ignored.
 
     Args:
         root: Folder that holds the category.
-        category: Its name.
+        category: Name of the category.
 
     Returns:
         Normal training samples and test samples, sorted by defect and file name.
 
     Raises:
-        ValueError: A folder of defects whose name says that the parts are normal, such as ``Good``.
+        ValueError: The name of a folder of defects means normal parts, such as ``Good``.
     """
     folder = root / category
     train = [Sample(path, category, NORMAL, 0) for path in list_images(folder / "train" / NORMAL)]

@@ -1,4 +1,4 @@
-"""One image file of a benchmark, and the dataset items that are made of such."""
+"""A sample is an image file of a data set; an item is its pixels, mask and labels."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,21 @@ from squad_lit.dataset.cache import Cache
 from squad_lit.dataset.image import image_size, read_image, read_mask, resize, resize_mask
 
 NORMAL = "good"
-"""The ``defect`` of a normal sample, in every benchmark (BTAD's "ok" and VisA's "normal" are renamed to it)."""
+"""The ``defect`` of a normal sample in every data set. BTAD's "ok" and VisA's "normal" are renamed to it."""
 
 _MEANS_NORMAL = {NORMAL, "ok", "normal"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image file and what the benchmark says about it.
+    """An image file and what the data set says about it.
 
     Args:
         image_path: The image file.
-        category: The benchmark's word for the object or texture, such as ``bottle``.
-        defect: The benchmark's word for the kind of defect; ``good`` if there is none.
-        label: 0 = normal, 1 = anomalous.
-        mask_path: Where the ground-truth mask is, or has to be; ``None`` for a normal image, and where nobody has drawn
-            one.
+        category: The data set's word for the object or texture, such as ``bottle``.
+        defect: The data set's word for the kind of defect; ``good`` for a normal image.
+        label: 0 is normal, 1 is anomalous.
+        mask_path: Where the ground-truth mask is expected; ``None`` for a normal image, or if there is no mask.
     """
 
     image_path: Path
@@ -39,15 +38,16 @@ class Sample:
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
-    """Samples as plain dictionaries, resized, not normalised (the backbone knows its own mean and deviation).
+    """Samples as plain dictionaries, resized but not normalised, because each backbone has its own mean and deviation.
 
-    An item holds ``image`` float32 ``(3, H, W)`` in [0, 1], ``mask`` uint8 ``(1, H, W)``, ``label`` int, ``index`` int
-    (the position in this dataset), ``category``, ``defect``, ``image_path`` str and ``mask_path`` str ("" if none).
+    An item holds ``image`` float32 ``(3, H, W)`` in [0, 1], ``mask`` uint8 ``(1, H, W)`` of 0 and 1, ``label`` int,
+    ``index`` int (its position in the dataset), and the texts ``category``, ``defect``, ``image_path`` and
+    ``mask_path`` (empty if there is no mask).
 
     Args:
-        samples: The files, in the order of the items.
-        image_size: ``(height, width)`` of the items.
-        cache: Keeps decoded, resized images after the first read; ``None`` reads each time.
+        samples: The samples, in the order of the items.
+        image_size: ``(height, width)`` of the items in pixels.
+        cache: Keeps decoded, resized images after the first read; ``None`` reads the files each time.
         intensity_range: See :func:`read_image`.
     """
 
@@ -89,12 +89,12 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         options = f"{self.image_size} {self.intensity_range}"
         found = self.cache.get(paths, options)
         if found is None:
-            # One zero seen from every pixel costs the cache no memory: only a mask that was drawn is kept.
+            # An empty mask is a view of a single zero, so that the cache keeps only masks that were drawn.
             image, mask = self._decode(sample)
             self.cache.put(paths, options, image if sample.mask_path is None else torch.cat([image, mask.float()]))
             return image.clone(), mask.clone()
         mask = found[3:].to(torch.uint8) if len(found) > 3 else self._no_mask()
-        # Copies: a caller that works in place must not change what the next epoch sees.
+        # Copies, because a caller that works in place must not change the next epoch's items.
         return found[:3].clone(), mask.clone()
 
     def _no_mask(self) -> Tensor:
@@ -103,20 +103,14 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     def _decode(self, sample: Sample) -> tuple[Tensor, Tensor]:
         image = read_image(sample.image_path, self.intensity_range)
         if sample.mask_path is None:
-            mask = self._no_mask()
-        else:
-            raw = read_mask(sample.mask_path)
-            if raw.shape != image.shape[1:]:
-                raise ValueError(
-                    f"mask {sample.mask_path} is {raw.shape[0]}x{raw.shape[1]} pixels (height x width), its image "
-                    f"{sample.image_path} is {image.shape[1]}x{image.shape[2]}; they must be equal"
-                )
-            mask = resize_mask(raw, self.image_size)[None]
-        return resize(image, self.image_size), mask
+            return resize(image, self.image_size), self._no_mask()
+        mask = read_mask(sample.mask_path)
+        _check_sizes(sample, image.shape[1:], mask.shape)
+        return resize(image, self.image_size), resize_mask(mask, self.image_size)[None]
 
 
 def check_kinds(folders: Iterable[Path]) -> None:
-    """Refuse folders of defects whose name says that the parts in them are normal, such as ``Good``.
+    """Refuse folders of defects whose name means normal parts, such as ``Good``.
 
     Raises:
         ValueError: Names the folder.
@@ -124,18 +118,18 @@ def check_kinds(folders: Iterable[Path]) -> None:
     for folder in folders:
         if folder.name.lower() in _MEANS_NORMAL:
             raise ValueError(
-                f"{folder}: every folder beside {NORMAL!r} is a kind of defect, but this name says that the parts are "
-                f"normal; move its images to {NORMAL!r}, or give it another name if they are defective"
+                f"{folder}: every folder beside {NORMAL!r} is a kind of defect, but this name means normal parts; move "
+                f"its images to {NORMAL!r}, or rename the folder if they are defective"
             )
 
 
 def check_headers(samples: Sequence[Sample]) -> None:
-    """Fail on a missing or foreign file and on a mask of another size now, and not after the training.
+    """Read the image headers, so that a missing or wrong file is found before the training.
 
     Raises:
-        FileNotFoundError: A mask that is not there.
-        OSError: A file that is no image.
-        ValueError: A mask of another size than its image.
+        FileNotFoundError: A mask is missing.
+        OSError: A file is no image.
+        ValueError: A mask and its image differ in size.
     """
     for sample in samples:
         size = image_size(sample.image_path)
@@ -143,9 +137,12 @@ def check_headers(samples: Sequence[Sample]) -> None:
             continue
         if not sample.mask_path.is_file():
             raise FileNotFoundError(f"no mask for image {sample.image_path}: expected {sample.mask_path}")
-        mask_size = image_size(sample.mask_path)
-        if mask_size != size:
-            raise ValueError(
-                f"mask {sample.mask_path} is {mask_size[0]}x{mask_size[1]} pixels (height x width), its image "
-                f"{sample.image_path} is {size[0]}x{size[1]}; they must be equal"
-            )
+        _check_sizes(sample, size, image_size(sample.mask_path))
+
+
+def _check_sizes(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> None:
+    if tuple(image) != tuple(mask):
+        raise ValueError(
+            f"mask {sample.mask_path} is {mask[0]}x{mask[1]} pixels (height x width), its image {sample.image_path} is "
+            f"{image[0]}x{image[1]}; they must be equal"
+        )

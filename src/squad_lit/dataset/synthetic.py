@@ -1,8 +1,8 @@
-"""The embedded benchmark: drawn on first use (see ``drawing.py``), so that everything runs without a download.
+"""The embedded benchmark, which :mod:`.drawing` draws on first use, so that everything runs without a download.
 
-Two textures (``fabric``, ``wood``) and two parts on a plain background (``gear``, ``circuit``), with exact masks. It is
-a means to try the whole chain and to compare settings in minutes; it is easier than real inspection, and no result on
-it says how good a method is.
+It has two textures (``fabric``, ``wood``), two parts on a plain background (``gear``, ``circuit``), and exact masks. It
+serves to try the whole pipeline and to compare settings in minutes. It is easier than real inspection, so no result on
+it shows how good a method is.
 """
 
 import json
@@ -24,21 +24,21 @@ log = logging.getLogger(__name__)
 
 
 def generate(root: Path, recipe: Recipe) -> Path:
-    """Draw the benchmark into a folder, unless it is there; about 20 seconds for the default recipe.
+    """Draw the benchmark into a folder unless it exists; the default recipe takes about 20 seconds.
 
-    The folder appears whole or not at all: it is drawn beside its place and renamed. A process that was slower than
-    another one drops its own pictures, which are the same.
+    The benchmark is drawn into a temporary folder, which is renamed when it is complete. If another process was faster,
+    its equal pictures are used.
 
     Args:
-        root: Folder that gets a folder for the recipe.
+        root: Folder in which the recipe's folder is created.
         recipe: What to draw.
 
     Returns:
-        The recipe's folder: the layout of MVTec AD, and the recipe as ``recipe.json``.
+        The recipe's folder, in the layout of MVTec AD, with the recipe as ``recipe.json``.
 
     Raises:
-        OSError: It cannot be written.
-        FileExistsError: The folder is there, but was not made from this recipe.
+        OSError: The folder cannot be written.
+        FileExistsError: The folder exists but was not made from this recipe.
     """
     folder = root / recipe.folder
     marker = json.dumps({"drawing": DRAWING, **asdict(recipe)}, indent=2) + "\n"
@@ -47,18 +47,18 @@ def generate(root: Path, recipe: Recipe) -> Path:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".drawing-", dir=root) as temporary:
                 log.info("drawing the synthetic benchmark, once, into %s", folder)
-                # A folder inside: the temporary one can be read by its owner only.
+                # A folder inside the temporary one, which only its owner may read.
                 draft = Path(temporary) / recipe.folder
                 _draw_all(draft, recipe)
                 (draft / "recipe.json").write_text(marker)
                 try:
                     draft.rename(folder)
                 except OSError:
-                    if not folder.exists():  # else another process was faster
+                    if not folder.exists():  # otherwise another process was faster
                         raise
         except OSError as error:
             raise OSError(
-                f"cannot write the synthetic benchmark to {root}: {error}. Choose another place with dataset.root=PATH"
+                f"cannot write the synthetic benchmark to {root}: {error}. Choose another folder with dataset.root=PATH"
             ) from error
     found = folder / "recipe.json"
     if not found.is_file() or found.read_text() != marker:
@@ -76,38 +76,38 @@ def _draw_all(folder: Path, recipe: Recipe) -> None:
                 place.mkdir(parents=True)
             for index in range(count):
                 picture, _, mask = render(recipe, category, split, index)
-                # Level 1: the noise does not compress, and level 6 would take as long as the drawing.
+                # Noise hardly compresses, and the default level 6 would take as long as the drawing.
                 Image.fromarray(picture).save(images / f"{index:03d}.png", compress_level=1)
                 if split in product.defects:
                     Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{index:03d}_mask.png")
 
 
 class Synthetic(AnomalyDataModule):
-    """The embedded benchmark: two textures and two parts, nine kinds of defect, drawn on first use.
+    """The embedded benchmark of two textures and two parts with nine kinds of defect, drawn on first use.
 
     Args:
-        root: Folder that gets a folder for the recipe.
-        recipe: What is drawn.
+        root: Folder in which the recipe's folder is created.
+        recipe: What to draw.
         options: The other arguments of :class:`AnomalyDataModule`.
     """
 
     name = "synthetic"
     CATEGORIES = tuple(PRODUCTS)
-    HELP = "It is drawn on first use; a folder that is not complete can be deleted."
+    HELP = "It is drawn on first use. An incomplete folder can be deleted."
 
     def __init__(self, *, root: str | Path, recipe: Recipe, **options: Any) -> None:
         super().__init__(root=Path(root) / recipe.folder, **options)
         self.recipe = recipe
 
     def check_files(self) -> None:
-        """Nothing: the files are made by :meth:`prepare_data`."""
+        """Do nothing, because :meth:`prepare_data` makes the files."""
 
     def prepare_data(self) -> None:
-        """Draw the benchmark, unless it is there."""
+        """Draw the benchmark unless it exists."""
         generate(self.root.parent, self.recipe)
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the three datasets; draws first where Lightning has not called :meth:`prepare_data`."""
+        """Make the three datasets, after drawing if Lightning has not called :meth:`prepare_data`."""
         self.prepare_data()
         super().setup(stage)
 

@@ -1,4 +1,4 @@
-"""VisA: 12 categories, with its own folders and the split in a CSV file."""
+"""VisA: 12 categories, with folders of its own and the split in a CSV file."""
 
 import csv
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from squad_lit.dataset.sample import NORMAL, Sample
 class VisA(AnomalyDataModule):
     """VisA, one-class split: 8,659 normal training images, 962 normal and 1,200 anomalous test images.
 
-    ``split_csv/1cls.csv`` says which image is for what. The kind of defect is the label in ``image_anno.csv`` of the
-    category, taken whole where it names several, or ``anomaly`` where that file is missing. Masks hold the index of
-    the kind, 1, 2, ...; any of them is anomalous.
+    ``split_csv/1cls.csv`` assigns the images to training and test. The kind of defect is the label in the category's
+    ``image_anno.csv``, also if it names several, or ``anomaly`` if that file is missing. Masks hold class indices
+    1, 2, ..., all of which are anomalous.
 
     Reference:
         Zou et al., "SPot-the-Difference Self-Supervised Pre-training for Anomaly Detection and Segmentation", ECCV
@@ -46,7 +46,7 @@ Get VisA by the link in https://github.com/amazon-science/spot-diff and unpack i
 Licence: CC BY 4.0."""
 
     def mask_folders(self, category: str) -> list[Path]:
-        """Where the archive has them."""
+        """The archive's folder of masks."""
         return [self.root / category / "Data" / "Masks"]
 
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
@@ -71,7 +71,7 @@ Licence: CC BY 4.0."""
                 samples[split].append(Sample(image, category, NORMAL, 0))
                 continue
             if not row["mask"]:
-                raise ValueError(f"{split_file}, line {line}: an anomalous image without the name of a mask")
+                raise ValueError(f"{split_file}, line {line}: an anomalous image without a mask")
             kind = kinds.get(row["image"], "anomaly")
             samples[split].append(Sample(image, category, kind, 1, self.root / row["mask"]))
         for found in samples.values():
@@ -79,7 +79,7 @@ Licence: CC BY 4.0."""
         return samples["train"], samples["test"]
 
     def _kinds(self, category: str) -> dict[str, str]:
-        """The kind of defect by image, as in the CSV files; empty if the category has no such file."""
+        """The kind of defect of each image, by its path in the CSV files; empty if the category has no such file."""
         path = self.root / category / "image_anno.csv"
         if not path.is_file():
             return {}
@@ -87,16 +87,16 @@ Licence: CC BY 4.0."""
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with their line numbers, spaces around values trimmed.
+    """The rows of a CSV file with their line numbers; values are stripped of spaces.
 
     Raises:
-        ValueError: A column is missing, from the header or from a row, or the file is no UTF-8 text.
+        ValueError: The header or a row lacks a column, or the file is not UTF-8 text.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             reader = csv.DictReader(file.read().splitlines())
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no UTF-8 text ({error}); unpack it anew from the archive") from error
+            raise ValueError(f"{path} is not UTF-8 text ({error}); unpack it again from the archive") from error
         for row in reader:
             missing = [column for column in columns if row.get(column) is None]
             if missing:

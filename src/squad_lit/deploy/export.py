@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -15,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from squad_lit.deploy.runtime import KEY, open_runtime
 from squad_lit.system.file import make_place
+from squad_lit.system.package import require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-# Of ONNX's operators: the first with an antialiased Resize is 18; 20 is read by ONNX Runtime 1.17 and later.
+# Version of ONNX's operators: an antialiased Resize needs 18; ONNX Runtime reads 20 since its version 1.17.
 OPSET = 20
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 # Images on which an int8 file is compared with its checkpoint.
 COMPARED = 8
-# What an export needs beside torch.
+# What a format needs beside torch.
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
 
 
@@ -35,43 +35,47 @@ def export(
     form: str,
     *,
     false_alarm_rate: float | None = None,
-    calibrate: Path | None = None,
+    int8: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[float, float]:
-    """Export a checkpoint, whole or not at all, and compare the file with it.
+    """Export a checkpoint, and compare the file with it. The file is written whole or not at all.
 
     Args:
-        path: Of the checkpoint.
-        output: Of the file to write.
+        path: The checkpoint.
+        output: The file to write.
         form: ``onnx``, ``openvino`` or ``torch``.
-        false_alarm_rate: Share of normal images that the label calls anomalous; None: see
+        false_alarm_rate: Share of normal images that the label calls anomalous, in (0, 1); None: see
             :func:`squad_lit.deploy.threshold.choose`.
-        calibrate: Folder of normal images; with it the backbone of an ONNX file is quantised to 8 bits.
+        int8: Folder of normal training images. The backbone of an ONNX file is then quantised to 8 bits, with the
+            ranges of values that it has on them.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
-        The threshold of the label, and the largest relative difference of the scores of two images of noise or, where
-        the ranges are those of real ones, of some of these.
+        The threshold of the label, and the largest relative difference between the scores of file and checkpoint: on
+        two images of noise or, with ``int8``, on some of its images.
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
         ValueError: A file that is no checkpoint, a wrong suffix, or a rate out of range.
-        ImportError: A package of the extra ``export`` is missing.
+        ImportError: A package that the format needs is missing.
     """
     if output.suffix != SUFFIXES[form]:
         raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
-    _check_packages(form)
-    if calibrate is not None:
-        from squad_lit.deploy.int8 import calibration_images, inputs, quantize
+    for package in _PACKAGES[form]:
+        require(package)  # now, and not after minutes
+    if int8 is not None:
+        from squad_lit.deploy.int8 import choose_images, inputs, quantize
 
-        images = calibration_images(calibrate)
+        images = choose_images(int8)
     from squad_lit.deploy.pixel_model import Inference, describe
     from squad_lit.training import checkpoint
 
-    detector = checkpoint.load(path)
+    detector = checkpoint.load(path, trust=trust)
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
     names = list(about["outputs"])
     make_place(output)
-    # A folder beside it: an export that fails leaves nothing, and a place that cannot be written to is found out now.
+    # In a folder beside it: a failed export leaves nothing, and a place that cannot be written to shows at once.
     with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
         made = Path(place) / output.name
         if form == "torch":
@@ -80,18 +84,18 @@ def export(
             write_openvino(module, made, about, names)
         else:
             write_onnx(module, made, about, names)
-            if calibrate is not None:
+            if int8 is not None:
                 quantize(made, images, about)
-        noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # of another size than the example
-        compared = inputs(images[:COMPARED], about) if calibrate is not None else iter(noise)
+        noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # another size than that of the example
+        compared = inputs(images[:COMPARED], about) if int8 is not None else iter(noise)
         difference = _difference(module, made, compared)
-        for file in sorted(Path(place).iterdir()):  # .bin before .xml: who sees the latter can read it
+        for file in sorted(Path(place).iterdir()):  # .bin before .xml: whoever sees the .xml can open it
             os.replace(file, output.parent / file.name)
     return about["threshold"], difference
 
 
 def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Write a ``torch.export`` program."""
+    """Write a ``torch.export`` program, ``.pt2``."""
     import torch
 
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
@@ -100,7 +104,7 @@ def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
 
 
 def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
-    """Write an ONNX file with the outputs of these names."""
+    """Write an ONNX file; ``names`` are those of the outputs."""
     import onnx
     import torch
 
@@ -123,9 +127,9 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequ
 
 
 def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
-    """Write OpenVINO's IR, float32, with the outputs of these names.
+    """Write OpenVINO's IR in float32; ``names`` are those of the outputs.
 
-    From the module and not from its ONNX file: OpenVINO's reader of the latter ignores that a Resize is antialiased.
+    It is converted from the module, because OpenVINO's reader of ONNX ignores that a Resize is antialiased.
     """
     import openvino
     import torch
@@ -141,7 +145,7 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
 
 
 def _example(about: dict[str, Any]) -> Tensor:
-    """Two images whose sides differ from each other and from the model's: no size is taken for a constant."""
+    """Two images whose sides differ from each other and from the model's, so that no size becomes a constant."""
     import torch
 
     noise = torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -149,7 +153,7 @@ def _example(about: dict[str, Any]) -> Tensor:
 
 
 def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -> float:
-    """Largest relative difference of the scores of module and file, of images ``(H, W, 3)``."""
+    """Largest relative difference between the scores of module and file, over images ``(H, W, 3)``."""
     import torch
 
     runtime, largest = open_runtime(path), 0.0
@@ -161,19 +165,9 @@ def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -
     return largest
 
 
-def _check_packages(form: str) -> None:
-    for name in _PACKAGES[form]:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ImportError(
-                f"--format {form} needs the package {name}: pip install 'squad_lit[export]', or pip install {name}"
-            ) from error
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say about themselves and about sizes that are constants here."""
+    """Silence the exporters, which warn about themselves and about sizes that are constants here."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

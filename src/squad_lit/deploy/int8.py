@@ -15,38 +15,38 @@ from squad_lit.deploy.runtime import KEY
 from squad_lit.image.file import find_images, read_pixels, resize_pixels, to_uint8
 from squad_lit.image.tile import Grid
 
-# Images whose ranges are looked at, at most.
+# The most images that give ranges.
 _IMAGES = 64
-# What the names of its weights start with. The rest stays in float32: it judges differences that 8 bits would drown.
+# Start of the names of its weights. The rest stays in float32: it judges differences that 8 bits would drown.
 _BACKBONE = "detector.backbone."
 
 
-def calibration_images(folder: Path) -> list[Path]:
-    """The images of a folder, read recursively; of more than 64 a regular choice.
+def choose_images(folder: Path) -> list[Path]:
+    """The images of a folder, searched at any depth; of more than 64 a regular choice.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise ValueError(f"--calibrate: no folder {folder.resolve()}; name one of normal training images")
+        raise ValueError(f"--int8: there is no folder {folder.resolve()}; name one of normal training images")
     images = find_images([folder])
     return images[:: -(-len(images) // _IMAGES)]
 
 
 def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
-    """Quantise the convolutions of the backbone, in place: weights per channel, activations by ranges on real images.
+    """Quantise the convolutions of the backbone in place: weights per channel, activations by their range on images.
 
-    Not the one that sees the image's 3 channels, nor depthwise ones, which are cheap and lose most
+    The first convolution, which has 3 input channels, and depthwise ones stay in float32: they are cheap and lose most
     (experiments/export).
 
     Args:
         path: An ONNX file that :mod:`squad_lit.deploy.export` wrote.
-        images: Normal training images.
+        images: Normal training images, whose activations give the ranges.
         about: The description to write into the file.
 
     Raises:
-        ValueError: No convolution in the backbone.
-        OSError: An image that cannot be read.
+        ValueError: The backbone has no convolution.
+        OSError: An image cannot be read.
     """
     model = onnx.load(path)
     weights = {value.name: value.dims for value in model.graph.initializer if value.name.startswith(_BACKBONE)}
@@ -67,7 +67,7 @@ def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Images one by one, or a tile of each, as the graph takes them."""
+    """Feeds the images one by one, or a tile of each."""
 
     def __init__(self, paths: Sequence[Path], about: dict[str, Any]) -> None:
         self._images = inputs(paths, about)
@@ -78,7 +78,7 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def inputs(paths: Iterable[Path], about: dict[str, Any]) -> Iterator[NDArray[Any]]:
-    """Images, or a tile of each, ``(H, W, 3)`` as a graph takes them."""
+    """Images, or a tile of each, as the graph takes them: ``(H, W, 3)``."""
     for number, path in enumerate(paths):
         pixels = read_pixels(path, about["intensity_range"])
         if about["tile"] is None:

@@ -1,4 +1,4 @@
-"""The output folder of ``squad_lit.predict``: three files and a row of ``predictions.csv`` for each image."""
+"""The output folder of ``squad_lit.predict``: three files and a row of ``predictions.csv`` per image."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 HEADER = ["image_path", "name", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area"]
 HEADER += ["roi", "model", "file"]
-# Folder of each kind of file, and what is appended to the image's name.
+# The folder of each kind of file, and the ending that is added to the name of the image.
 ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
-# Rows of an overlay that are drawn at a time, and the brightness of what is not judged.
+# Rows of an overlay that are drawn at a time, and the brightness outside of the region of interest.
 _STRIP = 256
 _DIMMED = 0.35
 
 
 class Predictions:
-    """What has been predicted into a folder, and where what is to come will lie.
+    """An output folder: the images that were predicted into it, and the names of those to come.
 
     Args:
-        root: The folder; made if it is not there.
+        root: The folder; created if it is missing.
 
     Raises:
-        ValueError: It has another table of this name, or cannot be made.
+        ValueError: It has a ``predictions.csv`` of another kind, or cannot be created.
         OSError: It cannot be written to.
     """
 
@@ -42,12 +42,12 @@ class Predictions:
         self.root, self.table = root, root / "predictions.csv"
         self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
         self._owner = {row["name"]: path for path, row in self._rows.items()}
-        write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut has left of a row
+        write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
 
     def name(self, path: Path, folder: Path) -> str:
-        """What an image is called here: its path below ``folder``, with more of its folders if another has that name.
+        """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.
 
-        An image keeps its name, and none gets that of another, whatever was predicted before.
+        An image keeps the name that it once got, and no two images share one.
         """
         key = os.path.abspath(path)
         if key in self._rows:
@@ -58,14 +58,14 @@ class Predictions:
         return next(name for name in names if self._owner.get(name, key) == key)
 
     def is_done(self, path: Path, known_by: Mapping[str, str]) -> bool:
-        """Whether an image has its files and a row with these values."""
+        """Whether an image has its files, and a row with the values of ``known_by``."""
         row = self._rows.get(os.path.abspath(path))
         if row is None or not row.items() >= known_by.items():
             return False
         return all(file.is_file() and file.stat().st_size > 0 for file in files(self.root, row["name"]).values())
 
     def add(self, path: Path, row: Mapping[str, Any]) -> None:
-        """Add the row of an image at once, so that an interruption loses nothing."""
+        """Append the row of an image to the table at once, so that an interruption loses nothing."""
         key = os.path.abspath(path)
         whole = {"image_path": key} | {column: str(row[column]) for column in HEADER[1:]}
         self._rows[key], self._owner[whole["name"]] = whole, key
@@ -73,17 +73,17 @@ class Predictions:
             csv.DictWriter(file, HEADER, lineterminator="\n").writerow(whole)
 
     def close(self) -> None:
-        """Write the table anew: one row an image, also where one was predicted again."""
+        """Rewrite the table with one row per image: one that was predicted again has two until then."""
         write_rows(self.table, list(self._rows.values()), HEADER)
 
 
 def files(root: Path, name: str) -> dict[str, Path]:
-    """Where the map, mask and overlay of an image lie; ``a.png`` and ``a.jpg`` may be two images."""
+    """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist."""
     return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items()}
 
 
 def describe(result: Result) -> dict[str, Any]:
-    """The columns of ``predictions.csv`` that a result gives."""
+    """The columns of ``predictions.csv`` that come from a result."""
     *box, area = result.regions[0] if result.regions else ("", "")
     return {
         "anomaly_score": f"{result.anomaly_score:.6g}",
@@ -95,7 +95,7 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], pixel_threshold: float) -> None:
-    """Write the map, mask and overlay of an image to their places (see :func:`files`)."""
+    """Write the map, mask and overlay of an image to the paths of :func:`files`."""
     for file in places.values():
         file.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(places["map"], result.anomaly_map)
@@ -104,18 +104,19 @@ def write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], 
 
 
 def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
-    """The image under its map, on one scale for all images.
+    """The image with its map laid over it, on one colour scale for all images.
 
     Args:
         image: ``(H, W, 3)``.
-        result: Of the image.
-        pixel_threshold: Has the middle colour of the scale; 0 and below are dark and leave the image as it is.
+        result: The result for the image.
+        pixel_threshold: The value with the middle colour of the scale. Where the map is 0 or below, the image shows
+            unchanged.
 
     Returns:
-        ``(H, W, 3)`` uint8, the mask outlined; what lies outside of the region of interest is dimmed.
+        ``(H, W, 3)`` uint8, with the mask outlined. Outside of the region of interest the image is dimmed.
     """
     mixed = np.empty_like(image)
-    for start in range(0, len(image), _STRIP):  # the colours of a large image take ten times its memory
+    for start in range(0, len(image), _STRIP):  # all colours of a large image would take ten times its memory
         strip = slice(start, start + _STRIP)
         anomaly_map = result.anomaly_map[strip]
         looked_at = ~np.isnan(anomaly_map)[..., None]
@@ -133,7 +134,7 @@ def _whole_rows(table: Path) -> list[dict[str, str]]:
     rows = read_rows(table)
     if rows and not _is_ours(list(rows[0])):
         raise ValueError(
-            f"--output: {table} has other columns: it is a run's, or of another version; name another folder"
+            f"--output: {table} has other columns, so a run or another version wrote it; name another folder"
         )
     return [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
 

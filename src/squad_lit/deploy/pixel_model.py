@@ -1,4 +1,4 @@
-"""From pixels of any size to map, score and label: the module that predicts and that is exported."""
+"""The module that predicts and is exported: from pixels of any size to map, score and label."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from squad_lit.training.detector import Detector
 
 
 class Inference(nn.Module):
-    """Pixels to map, score and label, with resize, normalisation, calibration and threshold inside.
+    """Pixels to map, score and label, with resize, normalisation, standardised maps and threshold inside.
 
-    The map has the resolution of the image: what a line overlays, masks and measures is in the camera's pixels. Of a
-    model with tiles the image is a single tile: :class:`squad_lit.deploy.predictor.Predictor` cuts and blends.
+    The map has the resolution of the image, so that overlays, masks and sizes are in the camera's pixels. The input of
+    a model with tiles is a single tile: :class:`squad_lit.deploy.predictor.Predictor` cuts the image and blends the
+    maps.
 
     Args:
-        detector: A calibrated model.
+        detector: A trained model.
         threshold: Scores above it are labelled 1, in deviations from normal.
     """
 
@@ -33,7 +34,7 @@ class Inference(nn.Module):
         super().__init__()
         self.detector = detector
         self.threshold = threshold
-        self.size = detector.look_size
+        self.size = detector.tile_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Look at images.
@@ -42,73 +43,74 @@ class Inference(nn.Module):
             image: ``(N, H, W, 3)`` RGB: uint8, or float32 in [0, 1].
 
         Returns:
-            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal, ``label``
-            ``(N,)``, int64, and ``model_map`` ``(N, height, width)``, the map that the score is of, at the size that
-            the model looks at.
+            ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, float32, in deviations from normal; ``label``
+            ``(N,)``, int64; and ``model_map`` ``(N, height, width)``, the map at the size of the model's input, on
+            which the score is computed.
         """
-        model_map, anomaly_score = self.detector.anomaly(self.detector.look(shrink(image, self.size)).maps)
+        model_map, anomaly_score = self.detector.anomaly(self.detector.forward_tile(shrink(image, self.size)).maps)
         anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
         return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
 
 
 def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Pixels ``(N, H, W, 3)``, uint8 or float in [0, 1], as a model sees them: ``(N, 3, height, width)`` in [0, 1]."""
+    """Pixels ``(N, H, W, 3)``, uint8 or float in [0, 1], as a model's input ``(N, 3, height, width)`` in [0, 1]."""
     scale = 255 if image.dtype == torch.uint8 else 1
     planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
     return resize_batch(planes.float() / scale, size)
 
 
 def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tuple[Threshold, Threshold]:
-    """The thresholds of the score and of the map's pixels of a calibrated model.
+    """The thresholds of a trained model for its score and for the pixels of its map.
 
     Args:
         detector: The model.
-        false_alarm_rate: In (0, 1). None: the threshold that tells known defects best or, where there are none, that of
-            the rate of the training.
+        false_alarm_rate: In (0, 1). None: known defects choose the threshold or, if there are none, the rate of the
+            training does.
 
     Raises:
         ValueError: A rate out of range.
     """
     rate = _rate(detector, false_alarm_rate)
-    return choose(detector.normal["score"], detector.normal["maximum"], detector.defective, rate)
+    state = detector.state
+    return choose(state.normal_scores, state.normal_maxima, state.defective_scores, rate)
 
 
 def _rate(detector: Detector, asked: float | None) -> float | None:
-    return asked if asked is not None or detector.defective else detector.false_alarm_rate
+    return asked if asked is not None or detector.state.defective_scores else detector.state.false_alarm_rate
 
 
 def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[str, Any]:
-    """What a user of the model must know, as plain values; an exported file carries it as JSON.
+    """The description of a model in plain values; an exported file carries it as JSON.
 
     Args:
-        detector: A calibrated model.
-        false_alarm_rate: Share of normal images that the thresholds let through as anomalous; None: see
-            :func:`thresholds`.
+        detector: A trained model.
+        false_alarm_rate: Share of normal images above the threshold; None: see :func:`thresholds`.
 
     Raises:
         ValueError: A rate out of range.
     """
-    config = json.dumps([detector.config, detector.data], sort_keys=True)
+    state = detector.state
+    config = json.dumps([state.config, state.data], sort_keys=True)
     tile = None if detector.tile is None else {"side": detector.tile, "overlap": detector.tile_overlap}
-    height, width = detector.look_size
+    height, width = detector.tile_size
     threshold, pixel_threshold = thresholds(detector, false_alarm_rate)
     return {
         "format": FORMAT,
         "squad_lit": squad_lit.__version__,
         "model": type(detector).__name__,
         "config_hash": hashlib.sha256(config.encode()).hexdigest()[:12],
-        "categories": detector.categories,
-        "image_size": list(detector.image_size),
+        "categories": state.categories,
+        "image_size": list(state.image_size),
         "tile": tile,
         "top": detector.anomaly.top,
-        "intensity_range": detector.data.get("intensity_range"),
+        "intensity_range": state.data.get("intensity_range"),
         "false_alarm_rate": _rate(detector, false_alarm_rate),
         "threshold": threshold.value,
         "pixel_threshold": pixel_threshold.value,
-        "normal_scores": detector.normal["score"],
-        "normal_maxima": detector.normal["maximum"],
-        "defective_scores": detector.defective,
-        "roi": detector.roi,
+        "normal_scores": state.normal_scores,
+        "normal_maxima": state.normal_maxima,
+        "defective_scores": state.defective_scores,
+        "roi": state.roi,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {
             "name": "image",

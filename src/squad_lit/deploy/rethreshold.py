@@ -1,4 +1,4 @@
-"""New thresholds for a trained model, from other normal images and known defects."""
+"""New thresholds for a trained model, from new normal images and known defects."""
 
 from __future__ import annotations
 
@@ -25,39 +25,40 @@ def rethreshold(
     *,
     add: bool = False,
     roi: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> tuple[Threshold, Threshold, list[str]]:
-    """Write a copy of a checkpoint with the scores of other normal images, and of defects.
+    """Write a copy of a checkpoint with the scores of new normal images and of known defects.
 
     Args:
-        path: Of the checkpoint.
-        output: Of the copy, written whole or not at all; may be the same.
-        good: Normal images that were not trained on.
+        path: The checkpoint.
+        output: The copy, written whole or not at all; may be the same file.
+        good: Normal images that the model was not trained on.
         bad: Images with a defect; may be empty.
-        add: Add to the scores that are there instead of replacing them.
+        add: Keep the scores that the checkpoint has, and add these.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
+        trust: Packages whose classes the checkpoint may name.
 
     Returns:
-        The thresholds of the score before and after, at the default false-alarm rate where there are no defects, and a
-        line for each image that could not be read.
+        The threshold of the score before and after, at the default false-alarm rate if there are no defects; and a line
+        for each image that was left out.
 
     Raises:
         OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint, an empty region, scores of another region to add to, or no good
-            image, or none of the defective ones, that can be read.
+        ValueError: A file that is no checkpoint; an empty region; scores to add to that belong to another region; or
+            good or defective images of which none can be read.
     """
     import torch
 
     from squad_lit.training import checkpoint
 
     content = checkpoint.read(path)
-    own = content[checkpoint.KEY]
     make_place(output)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # its thresholds are about to be replaced
-        predictor = squad_lit.load(path, roi=roi)
+        warnings.simplefilter("ignore", UserWarning)  # about a region of interest; the thresholds are replaced here
+        predictor = squad_lit.load(path, roi=roi, trust=trust)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
-        raise ValueError("--add: the scores that are there are of another region of interest; give the same --roi")
+        raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
     skipped: list[str] = []
     scores, maxima = _look(predictor, good, skipped)
     defective, _ = _look(predictor, bad, skipped)
@@ -65,18 +66,20 @@ def rethreshold(
         if paths and not found:
             raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
     if add:
-        # The same score to the last bit is the same image, which must not count twice.
+        # A score that is the same to the last bit is of the same image, which must not count twice.
         new = [i for i, score in enumerate(scores) if score not in known["normal_scores"]]
         if len(new) < len(scores):
-            skipped.append(f"{len(scores) - len(new)} good images that are known already")
+            skipped.append(f"{len(scores) - len(new)} good images whose scores the checkpoint has already")
         scores = known["normal_scores"] + [scores[i] for i in new]
         maxima = known["normal_maxima"] + [maxima[i] for i in new]
         defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    own["normal"], own["defective"] = {"score": scores, "maximum": maxima}, defective
-    own["roi"] = predictor.roi_digest
+    state = checkpoint.State.load(content)
+    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
+    state.roi = predictor.roi_digest
+    state.save(content)
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, squad_lit.load(output, roi=roi).threshold, skipped
+    return predictor.threshold, squad_lit.load(output, roi=roi, trust=trust).threshold, skipped
 
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

@@ -1,14 +1,13 @@
 """What a trained model runs on: torch, ONNX Runtime or OpenVINO, all behind ``run(image) -> (map, score, model map)``.
 
-Each runtime's own package is imported when it is chosen, so that an exported file needs NumPy, Pillow and that package.
+The package of a runtime is imported when it is chosen, so an exported file needs NumPy, Pillow and that package alone.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,20 +16,21 @@ from numpy.typing import NDArray
 
 from squad_lit.image.file import to_float32, to_uint8
 from squad_lit.system.allocator import keep_freed_memory
+from squad_lit.system.package import require
 
 FORMAT = 3
-"""Of an exported file and its description; another one is refused."""
+"""Version of exported files and their description; another one is refused."""
 KEY = "squad_lit"
-"""Of the description, in the file's own metadata."""
+"""Where the description is in the metadata of a file."""
 
 
 class Output(NamedTuple):
-    """What a model says of N images, in deviations from normal.
+    """What a model says about N images, in deviations from normal.
 
     Args:
-        anomaly_map: ``(N, H, W)``, at the images' resolution.
+        anomaly_map: ``(N, H, W)``, at the resolution of the images.
         anomaly_score: ``(N,)``.
-        model_map: ``(N, height, width)``, at the size that the model looks at; the score is its.
+        model_map: ``(N, height, width)``, at the size of the model's input; the score is computed on it.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -42,31 +42,34 @@ class Runtime(Protocol):
     """A trained model, ready to run.
 
     Args:
-        metadata: What :func:`squad_lit.deploy.pixel_model.describe` says of it.
+        metadata: Its description, made by :func:`squad_lit.deploy.pixel_model.describe`.
     """
 
     metadata: dict[str, Any]
 
     def run(self, image: NDArray[Any]) -> Output:
-        """Maps and scores of images, or of tiles, ``(N, H, W, 3)``: uint8, or float32 in [0, 1].
+        """Compute maps and scores.
 
-        Exported files of models without tiles take uint8, to which float pixels are rounded.
+        Args:
+            image: Images, or tiles of one, ``(N, H, W, 3)``: uint8, or float32 in [0, 1]. An exported file of a model
+                without tiles takes 8 bits, so float pixels are rounded.
         """
         ...
 
 
-def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
+def open_runtime(path: str | Path, name: str | None = None, *, trust: Sequence[str] = ()) -> Runtime:
     """Open a checkpoint or an exported file.
 
     Args:
-        path: ``.onnx`` and ``.xml`` are exported for ONNX Runtime and OpenVINO, ``.pt2`` for torch; anything else is
-            taken for a checkpoint, which torch runs.
+        path: An exported file, ``.onnx`` for ONNX Runtime, ``.xml`` for OpenVINO or ``.pt2`` for torch; any other
+            suffix means a checkpoint, which torch runs.
         name: ``torch``, ``onnx`` or ``openvino``; None: by the suffix.
+        trust: Packages whose classes a checkpoint may name.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: A file of another runtime, damaged, foreign, or exported by a newer squad_lit.
-        ImportError: The runtime's package is not installed.
+        ImportError: The package of the runtime is not installed.
     """
     path = Path(path)
     kind, make = _KINDS.get(path.suffix.lower(), ("torch", Checkpoint))
@@ -77,11 +80,11 @@ def open_runtime(path: str | Path, name: str | None = None) -> Runtime:
         )
     if path.suffix.lower() in _KINDS and not path.is_file():
         raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
-    return make(path)
+    return make(path, trust) if make is Checkpoint else make(path)
 
 
 class Torch:
-    """What torch runs: a module that takes pixels."""
+    """A module that torch runs on pixels."""
 
     metadata: dict[str, Any]
     _model: Any
@@ -100,24 +103,24 @@ class Torch:
 class Checkpoint(Torch):
     """A checkpoint that a run wrote."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trust: Sequence[str] = ()) -> None:
         from squad_lit.deploy.pixel_model import Inference, describe
         from squad_lit.training import checkpoint
 
         keep_freed_memory()
-        detector = checkpoint.load(path)
+        detector = checkpoint.load(path, trust=trust)
         self.metadata = describe(detector)
         self._model = Inference(detector, self.metadata["threshold"])
 
 
 class Program(Torch):
-    """A ``torch.export`` program. Parts of it are unpickled, so that a foreign one can run code."""
+    """A ``torch.export`` program. torch unpickles parts of it, so open only files of a trusted source."""
 
     def __init__(self, path: Path) -> None:
-        torch = _import("torch", "torch")
+        torch = require("torch")
         keep_freed_memory()
         found = {KEY: ""}
-        logging.disable(logging.ERROR)  # torch logs a stack trace of what is raised all the same
+        logging.disable(logging.ERROR)  # torch logs the stack trace of what it raises
         try:
             self._model = torch.export.load(path, extra_files=found).module()
         except Exception as error:
@@ -134,12 +137,12 @@ class Onnx:
     """An ONNX file, on ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
-        onnxruntime = _import("onnxruntime", "onnxruntime")
+        onnxruntime = require("onnxruntime")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; warnings are about the shapes inside
+        options.log_severity_level = 3  # errors only; the warnings are about shapes inside of the graph
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # one type for each thing that can be wrong
+        except Exception as error:  # each thing that can be wrong has a type of its own
             raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
 
@@ -151,7 +154,7 @@ class OpenVino:
     """OpenVINO's IR: an ``.xml`` with the ``.bin`` beside it."""
 
     def __init__(self, path: Path) -> None:
-        openvino = _import("openvino", "openvino")
+        openvino = require("openvino")
         if not path.with_suffix(".bin").is_file():
             raise FileNotFoundError(f"{path} needs its weights beside it: no file {path.with_suffix('.bin').resolve()}")
         core = openvino.Core()
@@ -168,7 +171,7 @@ class OpenVino:
         return Output(*(found[name] for name in Output._fields))
 
 
-# Of the description, what is read of it here and in :mod:`squad_lit.deploy.predictor`.
+# What this module and :mod:`squad_lit.deploy.predictor` read of the description.
 _NEEDED = {"squad_lit", "image_size", "tile", "top", "intensity_range", "false_alarm_rate", "normal_scores"}
 _NEEDED |= {"normal_maxima", "defective_scores", "roi", "input"}
 
@@ -179,15 +182,8 @@ _KINDS: dict[str, tuple[str, Callable[[Path], Runtime]]] = {
 }
 
 
-def _import(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"this model needs the package {package}: pip install {package}") from error
-
-
 def _as_input(image: NDArray[Any], metadata: dict[str, Any]) -> NDArray[Any]:
-    """Pixels of the type that the graph takes."""
+    """The pixels in the type that the graph takes."""
     return to_uint8(image) if metadata["input"]["type"] == "uint8" else to_float32(image)
 
 
@@ -205,7 +201,7 @@ def _metadata(path: Path, text: str | None) -> dict[str, Any]:
     if found["format"] < FORMAT:
         raise ValueError(
             f"{path} was exported by squad_lit {found['squad_lit']}, which is older than this one: export the "
-            f"checkpoint anew with python -m squad_lit.export"
+            f"checkpoint again with python -m squad_lit.export"
         )
     if found["format"] > FORMAT:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Thresholds: from normal images alone, by order statistics, or refined with known defects."""
+"""Thresholds from normal images alone, by order statistics, or from normal images and known defects."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 FALSE_ALARM_RATE = 0.01
-"""Share of normal images that may be called anomalous, unless another is asked for."""
+"""Default share of normal images that may be called anomalous."""
 
 
 class Threshold(NamedTuple):
-    """From when on an image is called anomalous, and how often a normal one will be.
+    """A threshold, and how often a normal image exceeds it.
 
     Args:
-        value: What lies above it is anomalous.
+        value: Scores above it are anomalous.
         false_alarm_rate: Expected share of normal images above it.
-        interval: Within which the true share lies in 95 of 100 draws of the normal images.
-        images: Normal images that it comes from.
+        interval: 95 % confidence interval of that share.
+        images: Number of normal images that it comes from.
     """
 
     value: float
@@ -39,14 +39,14 @@ class Threshold(NamedTuple):
 def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
     """The threshold that a stated share of normal images exceeds.
 
-    If n normal images and a new one are drawn alike, the new one exceeds the k-th highest of the n with probability k /
-    (n + 1), whatever the distribution. The threshold is the k-th highest with the largest such k that does not exceed
-    the asked rate. Fewer images than 1 / rate - 1 do not support the rate: then it is the highest value, and the rate
-    is the smallest that they do support, 1 / (n + 1). The true share above the k-th highest has a Beta(k, n + 1 - k)
-    distribution, hence the interval.
+    If n normal images and a new one come from one distribution, the new one exceeds the k-th highest of the n with
+    probability k / (n + 1), whatever that distribution is. The threshold is therefore the k-th highest value, with the
+    largest k for which k / (n + 1) does not exceed the rate. n images cannot support a rate below 1 / (n + 1): for a
+    lower one the threshold is the highest value, and its rate 1 / (n + 1). The true share above the k-th highest value
+    has a Beta(k, n + 1 - k) distribution, which gives the interval.
 
     Args:
-        values: A score, or the highest pixel, of each normal image that was not trained on.
+        values: The score, or the highest pixel of the map, of each normal image; none may have been trained on.
         false_alarm_rate: In (0, 1).
 
     Raises:
@@ -67,14 +67,14 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
 
 
 def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Threshold:
-    """The threshold that tells known defects from normal images best: that of the highest F1.
+    """The threshold with the highest F1 between known defects and normal images.
 
-    It lies in the middle between two neighbouring scores. Of several equal ones it is the one that calls the fewest
-    normal images anomalous. The share of normal images above it is what was counted, the interval Clopper and
-    Pearson's. F1 weighs defects by how many were given: give about as many as come with so many good parts.
+    It lies halfway between two neighbouring scores. If several thresholds have the same F1, it is the highest of them.
+    Its false-alarm rate is the counted share of normal images above it, with the interval of Clopper and Pearson. F1
+    depends on the ratio of defective to normal images, so their numbers should have the ratio that the line has.
 
     Args:
-        normal: Scores of normal images that were not trained on.
+        normal: Scores of normal images that the model was not trained on.
         defective: Scores of images with a defect.
 
     Raises:
@@ -102,21 +102,21 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
 def choose(
     scores: Sequence[float], maxima: Sequence[float], defective: Sequence[float], false_alarm_rate: float | None
 ) -> tuple[Threshold, Threshold]:
-    """The thresholds of the score and of the map's pixels.
+    """The thresholds of the score and of the pixels of the map.
 
     Args:
-        scores: Of normal images that were not trained on.
-        maxima: Highest pixel of each one's map: a normal image has any pixel above the pixel threshold as often as it
-            has a score above the other.
+        scores: Scores of normal images that the model was not trained on.
+        maxima: The highest pixel of the map of each. The pixel threshold comes from them at the same rate, so that
+            normal images have a mask that is not empty as often as they have a score above its threshold.
         defective: Scores of images with a defect; may be empty.
-        false_alarm_rate: In (0, 1). None: what tells the defective ones best or, without them, ``FALSE_ALARM_RATE``.
+        false_alarm_rate: In (0, 1). None: the highest F1 if there are defective images, else ``FALSE_ALARM_RATE``.
 
     Raises:
         ValueError: No normal image, or a rate out of range.
     """
     if false_alarm_rate is None and defective:
         limit = from_defects(scores, defective)
-        supported = min(max(limit.false_alarm_rate, 1e-6), 1 - 1e-6)  # of none above: the highest maximum
+        supported = min(max(limit.false_alarm_rate, 1e-6), 1 - 1e-6)  # a rate of 0 gives the highest maximum
         return limit, from_normals(maxima, supported)
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
     return from_normals(scores, rate), from_normals(maxima, rate)

@@ -1,26 +1,32 @@
-"""Image files as arrays, with NumPy and Pillow alone: an exported model is used where there is no torch."""
+"""Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-# The files are the user's own, and line-scan cameras make images that Pillow takes for an attack.
-Image.MAX_IMAGE_PIXELS = None
+from PIL import Image, ImageFile, ImageOps
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
+_LIMIT = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
+
 
 def find_images(places: Iterable[Path]) -> list[Path]:
-    """Image files, and those in folders at any depth, sorted in each, hidden ones left out; each once.
+    """The image files among ``places``, and those in folders at any depth; each once.
+
+    Files in a folder are sorted, and hidden ones are left out. A file that is named itself is kept, whatever it is.
 
     Raises:
-        ValueError: A folder without an image.
+        ValueError: A folder has no image.
     """
     found: dict[Path, Path] = {}
     for place in places:
@@ -35,23 +41,42 @@ def find_images(places: Iterable[Path]) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path is an image file by its name, and not hidden.
+    """Whether a path is a file with the ending of an image, and not hidden.
 
-    Archives made on a Mac carry a ``._000.png`` beside each ``000.png``, which ends like an image and is none.
+    Archives from a Mac have a ``._000.png`` beside each ``000.png``, which has the ending of an image and is none.
     """
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
+def open_header(path: Path | str) -> ImageFile.ImageFile:
+    """``PIL.Image.open`` for a file of any size; close it, best by ``with``.
+
+    Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
+    limit that the whole process shares. Here the files are the user's own: the limit is off while the header is read,
+    and the host's setting is back afterwards.
+    """
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def open_image(path: Path) -> Image.Image:
-    """Decode a file and turn it as its EXIF orientation says; an ``OSError`` that names the file if that fails."""
+    """Decode a file and turn it as its EXIF orientation says.
+
+    Raises:
+        OSError: The file cannot be read; the message names it.
+    """
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {pages} pages, and which of them is the image is not said: save one")
+                raise ValueError(f"it has {pages} pages; save the one that is the image")
             image.load()
-            # A viewer turns the picture too: without this, a photo and its mask would lie across each other.
+            # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
             return ImageOps.exif_transpose(image)
-    # Pillow reports a broken file by any of a dozen types, depending on the format and on where it breaks.
+    # Pillow reports a broken file by a dozen types, depending on the format and on where it breaks.
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
 
@@ -59,33 +84,30 @@ def open_image(path: Path) -> Image.Image:
 def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
     """The pixels of an image file as RGB, turned as its EXIF orientation says.
 
-    Grey images get three equal channels, palettes their colours; alpha is dropped, not blended. The scale is that of
-    the file's type, never of its content: 255 for 8 bits, 65,535 for 16-bit grey (a 12-bit camera that writes 16-bit
-    files thus gives dark images, all alike: give it the range 0 to 4095). 16-bit colour is decoded by Pillow to 8 bits.
+    Grey images get three equal channels, and palettes their colours. Alpha is dropped, not blended. The scale comes
+    from the type of the file, never from its content: 255 for 8 bits, 65,535 for 16-bit grey. A 12-bit camera that
+    writes 16-bit files therefore gives dark images; its range is 0 to 4095. Pillow decodes 16-bit colour to 8 bits.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or what else Pillow reads.
-        intensity_range: The grey values that become 0 and 1, for files of more than 8 bits; what lies beyond is cut.
+        path: PNG, JPEG, BMP, TIFF, WebP or another format that Pillow reads.
+        intensity_range: For files of more than 8 bits, the grey values that become 0 and 1; values beyond are clipped.
             ``None``: the range of the type.
 
     Returns:
-        ``(H, W, 3)``: uint8, or of a file of more than 8 bits float32 in [0, 1].
+        ``(H, W, 3)``: uint8, or float32 in [0, 1] for a file of more than 8 bits.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range to scale by, and no ``intensity_range``; or such
-            a range for 16-bit colour.
+        ValueError: 32-bit integer or float pixels, which have no range of their own, without ``intensity_range``; or
+            16-bit colour with it.
     """
     if intensity_range is not None and is_deep_colour(path):
-        raise ValueError(
-            f"image {path} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range "
-            f"cannot apply; save it as 16-bit grey, or as 8-bit colour with the range that you want"
-        )
-    return to_pixels(open_image(Path(path)), f"image {path}", intensity_range)
+        raise deep_colour_error(f"image {path}")
+    return decode(open_image(Path(path)), f"image {path}", intensity_range)
 
 
-def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
-    """As :func:`read_pixels`, of an image that is decoded and turned already; ``name`` is what errors call it."""
+def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
+    """As :func:`read_pixels`, for an image that is loaded and turned already; errors call it ``name``."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         if intensity_range is None and image.mode in ("I", "F"):
             kind = "32-bit integer" if image.mode == "I" else "float"
@@ -93,17 +115,34 @@ def to_pixels(image: Image.Image, name: str, intensity_range: Sequence[float] | 
                 f"{name} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or train with "
                 f"dataset.intensity_range=[LOW,HIGH]"
             )
-        low, high = intensity_range or (0.0, 65535.0)
-        grey = ((np.asarray(image).astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-        return grey[..., None].repeat(3, axis=2)
+        return scale_grey(np.asarray(image), intensity_range)
+    if image.mode == "La":  # Pillow has no direct way
+        image = image.convert("LA")
     return np.array(image.convert("RGB"))
 
 
+def scale_grey(grey: NDArray[Any], intensity_range: Sequence[float] | None) -> NDArray[np.float32]:
+    """Grey values ``(H, W)`` of more than 8 bits as ``(H, W, 3)`` in [0, 1]; no range is that of 16 bits."""
+    low, high = intensity_range or (0.0, 65535.0)
+    scaled = ((grey.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return scaled[..., None].repeat(3, axis=2)
+
+
+def deep_colour_error(name: str) -> ValueError:
+    """What is wrong with 16-bit colours and a range; only the upper 8 bits of such a file are read."""
+    return ValueError(
+        f"{name} has 16-bit colours, of which only the upper 8 bits are read, so dataset.intensity_range cannot apply; "
+        f"save it as 16-bit grey, or as 8-bit colour with the range that you want"
+    )
+
+
 def read_marked(path: Path | str) -> NDArray[np.bool_]:
-    """Where the pixels of a mask file are not zero: of a palette image the indices, of a colour image any channel.
+    """Where the pixels of a mask file are not zero.
+
+    The indices of a palette image count, and any channel of a colour image. Alpha is ignored.
 
     Args:
-        path: The file. Alpha is ignored.
+        path: The file.
 
     Returns:
         ``(H, W)``.
@@ -121,17 +160,17 @@ def read_marked(path: Path | str) -> NDArray[np.bool_]:
 
 
 def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels as :func:`read_pixels` returns them, rounded to 8 bits if they are not uint8 already."""
+    """The pixels of :func:`read_pixels` as uint8; floats are rounded."""
     return pixels if pixels.dtype == np.uint8 else (pixels.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def to_float32(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels as :func:`read_pixels` returns them, in [0, 1]."""
+    """The pixels of :func:`read_pixels` as float32 in [0, 1]."""
     return np.divide(pixels, 255, dtype=np.float32) if pixels.dtype == np.uint8 else pixels
 
 
 def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
-    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened where it reduces.
+    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened when it reduces.
 
     Args:
         pixels: ``(H, W, 3)``, uint8 or float32 in [0, 1].
@@ -143,21 +182,21 @@ def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float
     if pixels.shape[:2] == tuple(size):
         return to_float32(pixels)
     resized = np.empty((*size, 3), np.float32)
-    for channel in range(3):  # one by one: that many arrays of the image's size are not there at once
+    for channel in range(3):  # one by one, to need fewer arrays of that size at once
         resized[..., channel] = resize_plane(to_float32(pixels[..., channel]), size)
     return resized
 
 
 def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
-    """As :func:`resize_pixels`, of one channel or map ``(H, W)``."""
+    """As :func:`resize_pixels`, for one channel or map ``(H, W)``."""
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def is_deep_colour(path: Path | str) -> bool:
-    """Whether a file has 16 bits a colour; Pillow keeps the upper 8 of them. Only the header is read."""
+    """Whether a file has 16 bits per colour channel, of which Pillow keeps the upper 8; only the header is read."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
-    except Exception:  # whoever reads it says so
+    except Exception:  # reading it will tell
         return False

@@ -1,4 +1,4 @@
-"""Arrays in, pictures out. No files, no loggers."""
+"""Arrays in, pictures out; no files, no loggers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]
 
-# Dark to bright with monotonous lightness, no red against green: readable with any colour vision and in grey print.
+# Lightness rises all the way, and red never meets green: readable with any colour vision and in grey print.
 _ANCHORS = np.array(
     [
         [0, 0, 4],
@@ -33,8 +33,8 @@ def colour_map(values: NDArray[Any], low: float, high: float) -> Picture:
 
     Args:
         values: ``(H, W)``.
-        low: Value of the darkest colour; what lies below has it too.
-        high: Value of the brightest colour.
+        low: Value of the darkest colour; lower values have it, too.
+        high: Value of the brightest colour; higher values have it, too.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -50,7 +50,7 @@ def to_picture(image: NDArray[Any]) -> Picture:
 
 
 def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 255, 255)) -> Picture:
-    """Draw the border of a mask ``(H, W)`` on a picture ``(H, W, 3)``; the line lies just outside the mask."""
+    """Draw the border of a mask ``(H, W)`` on a picture ``(H, W, 3)``; the line lies just outside of the mask."""
     inside = np.pad(mask.astype(bool), 1)
     near = inside[:-2, 1:-1] | inside[2:, 1:-1] | inside[1:-1, :-2] | inside[1:-1, 2:]
     drawn = picture.copy()
@@ -59,15 +59,13 @@ def outline(picture: Picture, mask: NDArray[Any], colour: Sequence[int] = (255, 
 
 
 def panel(tiles: Mapping[str, Picture]) -> Picture:
-    """Pictures of one height side by side, each under its caption."""
+    """Put pictures of one height side by side, each under its caption."""
     columns = []
     font = _font()
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for caption, tile in tiles.items():
-        lacking = max(
-            0, round(ruler.textlength(caption, font=font)) + 6 - tile.shape[1]
-        )  # a caption that is cut is a wrong one
-        tile = np.pad(tile, ((0, 0), (0, lacking), (0, 0)))
+        needed = round(ruler.textlength(caption, font=font)) + 6  # a caption that is cut is a wrong one
+        tile = np.pad(tile, ((0, 0), (0, max(0, needed - tile.shape[1])), (0, 0)))
         strip = Image.new("RGB", (tile.shape[1], _CAPTION), "black")
         ImageDraw.Draw(strip).text((3, 0), caption, fill="white", font=font)
         columns.append(np.concatenate([np.asarray(strip), tile]))
@@ -77,13 +75,13 @@ def panel(tiles: Mapping[str, Picture]) -> Picture:
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """One that has the letters of most languages, because captions hold file names; Pillow's own has few."""
+    """A font with the letters of most languages, since captions hold file names; Pillow's own has few."""
     from matplotlib import font_manager
 
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 10)
 
 
 def stack(pictures: Sequence[Picture]) -> Picture:
-    """Pictures below each other, the narrow ones filled up with black."""
+    """Put pictures below each other, and fill up the narrow ones with black."""
     width = max(picture.shape[1] for picture in pictures)
     return np.concatenate([np.pad(p, ((0, 2), (0, width - p.shape[1]), (0, 0))) for p in pictures])

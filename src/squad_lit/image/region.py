@@ -12,13 +12,14 @@ Region = tuple[int, int, int, int, int]
 def connected_regions(mask: NDArray[np.bool_]) -> list[Region]:
     """The 8-connected regions of a mask, the largest first.
 
-    Each row of the mask is a few runs of set pixels. Runs of neighbouring rows that touch are joined (union-find).
+    Each row of the mask is split into runs of set pixels, and touching runs of neighbouring rows are joined
+    (union-find).
 
     Args:
         mask: ``(H, W)``.
 
     Returns:
-        Bounding box and area of each region.
+        The bounding box and area of each region.
 
     Example:
         >>> connected_regions(np.array([[1, 0, 0, 1], [0, 1, 0, 1]], bool))
@@ -28,7 +29,7 @@ def connected_regions(mask: NDArray[np.bool_]) -> list[Region]:
     row, start = np.nonzero(step == 1)
     stop = np.nonzero(step == -1)[1]  # one past the last pixel, in the order of the starts
     width = mask.shape[1] + 1
-    # Runs are sorted by row and column, so those of the next row that touch a run, also by a corner, are neighbours.
+    # Runs are sorted by row and column, so those that touch a run in the next row, also by a corner, follow each other.
     first = np.searchsorted(row * width + stop, (row + 1) * width + start)
     last = np.searchsorted(row * width + start, (row + 1) * width + stop, side="right")
     parent = list(range(len(row)))

@@ -1,4 +1,4 @@
-"""Where the tiles of a large image lie, and how much each counts where they overlap. NumPy alone."""
+"""Where the tiles of a large image lie, and how much each counts where they overlap; NumPy alone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 AT_ONCE = 8
-"""Tiles that a model looks at together: what bounds its memory, whatever the image's size."""
+"""Tiles that go through a model together, which bounds its memory for images of any size."""
 
 Window = tuple[slice, slice]
 
 
 class Grid:
-    """Equal tiles that cover an image, spread evenly, and weights that blend their maps without a seam.
+    """Equal tiles, spread evenly over an image, and weights that blend their maps without a seam.
 
-    A tile's weight falls as a squared sine from its middle to its sides, where it has seen least of what surrounds a
-    pixel. The weights of all tiles at a pixel sum to 1, so that a map that all tiles agree on stays as it is.
+    The weight of a tile falls as a squared sine from its middle to its sides, where the model sees least of what
+    surrounds a pixel. The weights of all tiles at a pixel sum to 1, so that a map on which all tiles agree stays
+    unchanged.
 
     Args:
         size: Height and width of the image.
-        side: Of the tiles, in pixels, at most that of the image; None: a single tile, the whole image.
-        overlap: Least share of a side that neighbours have in common, in [0, 1).
+        side: Side of the tiles in pixels, at most that of the image; None: a single tile, the whole image.
+        overlap: Smallest share of a side that neighbours have in common, in [0, 1).
 
     Example:
         >>> [columns.start for _, columns in Grid((64, 160), 64, 0.25).windows]
@@ -45,19 +46,19 @@ class Grid:
         return len(self.windows)
 
     def weight(self, number: int) -> NDArray[np.float32]:
-        """How much a tile counts: ``(height, width)`` of the tile, above 0."""
+        """The weight of a tile at each of its pixels, ``(height, width)``, above 0."""
         rows, columns = self._weights
         row, column = divmod(number, len(columns))
         return rows[row][:, None] * columns[column]
 
     def draw(self, rng: np.random.Generator) -> Window:
-        """A place of a tile's size anywhere in the image."""
+        """Draw a window of a tile's size anywhere in the image."""
         row, column = (int(rng.integers(n - part + 1)) for n, part in zip(self.size, self.tile, strict=True))
         return slice(row, row + self.tile[0]), slice(column, column + self.tile[1])
 
 
 def _starts(length: int, side: int, overlap: float) -> list[int]:
-    """Where tiles begin along an axis: as few as overlap enough, the first and the last at the ends."""
+    """The first pixels of tiles along an axis: as few tiles as overlap enough, with one at each end."""
     if side > length:
         raise ValueError(f"a tile of {side} px does not fit into an image of {length} px")
     step = max(1, int(side * (1 - overlap) + 1e-9))  # 100 * (1 - 0.9) is 9.999999999999998
@@ -66,7 +67,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def _axis_weights(length: int, side: int, starts: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Weights along an axis, of each tile ``(side,)``; those at a pixel sum to 1."""
+    """The weights of each tile along an axis, ``(side,)``; those at one pixel sum to 1."""
     window = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     total = np.zeros(length)
     for start in starts:

@@ -1,4 +1,4 @@
-"""Exact metrics and curves on raw scores: functions, and ``torchmetrics`` classes; intervals in :mod:`.bootstrap`."""
+"""Exact metrics and curves on raw scores, as functions and as ``torchmetrics`` classes."""
 
 from squad_lit.metric.aggregate import ImageMetrics, PixelMetrics
 from squad_lit.metric.curve import image_curves, pixel_curves

@@ -1,4 +1,4 @@
-"""The metrics as ``torchmetrics`` classes, to be fed batch by batch, on one or several processes."""
+"""The metrics as ``torchmetrics`` classes, which are updated batch by batch in one or several processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from squad_lit.metric import functional, ranking
 
 
 class _PerImage(Metric):
-    """Keeps scores and truth of images, each image once."""
+    """Keeps the score and the ground truth of each image once."""
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    _ndim: int  # of the scores, images included
+    _ndim: int  # dimensions of a batch of scores
     _names = ("score", "label")
 
     index: list[Tensor]
@@ -26,7 +26,7 @@ class _PerImage(Metric):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         for name in ("index", "score", "truth"):
-            self.add_state(name, [], dist_reduce_fx=None)  # joined by _sync_dist
+            self.add_state(name, [], dist_reduce_fx=None)  # _sync_dist joins them
 
     def _add(self, score: Tensor, truth: Tensor, index: Tensor | None) -> None:
         ranking.check(score, truth, self._names, self._ndim)
@@ -47,9 +47,9 @@ class _PerImage(Metric):
         self.index.append(index.long())
 
     def _collected(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Score and truth of each image, once, in the order of their indices (without an index: as they came).
+        """Score and truth of each image, once, ordered by index, or as they came without an index.
 
-        Views, not copies: the maps of a test set are there only once.
+        These are views, so that the maps of a test set are in memory only once.
         """
         images: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for index, score, truth in zip(self.index, self.score, self.truth, strict=True):
@@ -61,7 +61,7 @@ class _PerImage(Metric):
         return [s for s, _ in found], [t for _, t in found]
 
     def _sync_dist(self, *args: Any, **options: Any) -> None:
-        # One tensor from each process, of equal dimensions and type, also from one that has had no update.
+        # Each process gives one tensor of the same type and dimensions, also if it has had no update.
         empty = {"index": torch.zeros(0, dtype=torch.long), "truth": torch.zeros([0] * self._ndim, dtype=torch.uint8)}
         empty["score"] = torch.zeros([0] * self._ndim)
         for name, nothing in empty.items():
@@ -72,12 +72,11 @@ class _PerImage(Metric):
 class ImageMetrics(_PerImage):
     """Image AUROC, average precision and best F1, exact on raw scores.
 
-    ``update(score, label, index=None)`` adds ``(N,)`` scores, their labels (0 = normal) and, so that an image that a
-    distributed sampler repeats counts once, their numbers in the data set. ``compute()`` gives ``image_auroc``,
-    ``image_ap`` and ``image_f1_max``, NaN with a warning where undefined.
+    With the images' indices, an image that a distributed sampler repeats counts once. ``compute()`` gives
+    ``image_auroc``, ``image_ap`` and ``image_f1_max``, which are NaN, with a warning, where undefined.
 
     Args:
-        options: Those of :class:`torchmetrics.Metric`.
+        options: Options of :class:`torchmetrics.Metric`.
 
     Example:
         >>> metric = ImageMetrics()
@@ -93,12 +92,12 @@ class ImageMetrics(_PerImage):
         """Add a batch.
 
         Args:
-            score: ``(N,)``, floating point, finite, of any range.
-            label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
-            index: ``(N,)``, numbers of the images in the data set; a number that was there already is left out.
+            score: ``(N,)``, floating point, finite, of any range; higher is more anomalous.
+            label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
+            index: ``(N,)``, positions of the images in the data set; an image whose index came before is ignored.
 
         Raises:
-            ValueError: Wrong shape or dtype, a score that is not finite, or a negative index.
+            ValueError: A shape or dtype is wrong, a score is not finite, or an index is negative.
         """
         self._add(score, label, index)
 
@@ -111,17 +110,15 @@ class ImageMetrics(_PerImage):
 class PixelMetrics(_PerImage):
     """Pixel AUROC, average precision, best F1 and AUPRO, exact on raw maps, at the resolution of the maps.
 
-    ``update(anomaly_map, mask, index=None)`` adds ``(N, H, W)`` maps, all of one size, their masks (0 = normal) and
-    the numbers of the images. ``compute()`` gives the keys of :func:`squad_lit.metric.pixel_metrics`. The state takes 5
-    bytes a pixel (maps in float32, masks in one byte), once.
+    All maps must have one size. ``compute()`` gives the keys of :func:`squad_lit.metric.pixel_metrics`. The state takes
+    5 bytes per pixel, because maps are float32 and masks uint8.
 
     Args:
-        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]; the first of several is that of
-            ``pixel_aupro``, another one has a key of its own, such as ``pixel_aupro_0.05``.
-        options: Those of :class:`torchmetrics.Metric`.
+        fpr_limit: See :func:`squad_lit.metric.pixel_metrics`.
+        options: Options of :class:`torchmetrics.Metric`.
 
     Raises:
-        ValueError: ``fpr_limit`` out of range.
+        ValueError: ``fpr_limit`` is out of range.
     """
 
     _ndim = 3
@@ -136,12 +133,12 @@ class PixelMetrics(_PerImage):
         """Add a batch.
 
         Args:
-            anomaly_map: ``(N, H, W)``, floating point, finite, of any range.
-            mask: ``(N, H, W)``, boolean or integer; 0 is normal, any other value anomalous.
-            index: ``(N,)``, numbers of the images in the data set; a number that was there already is left out.
+            anomaly_map: ``(N, H, W)``, floating point, finite, of any range; higher is more anomalous.
+            mask: ``(N, H, W)``, boolean or integer; 0 is normal, any other value is anomalous.
+            index: ``(N,)``, positions of the images in the data set; an image whose index came before is ignored.
 
         Raises:
-            ValueError: Wrong shape or dtype, a value that is not finite, or a negative index.
+            ValueError: A shape or dtype is wrong, a value is not finite, or an index is negative.
         """
         self._add(anomaly_map, mask, index)
 

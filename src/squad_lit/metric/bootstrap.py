@@ -1,8 +1,8 @@
-"""Bootstrap of the metrics: how much they would move with another draw of the test images.
+"""Bootstrap of the metrics, which shows how much they would vary with another draw of the test images.
 
-Images are drawn anew, with replacement, normal and anomalous ones apart, so that every resample has as many of each as
-the test set. A resample is a vector of how often each image is in it, and all resamples are measured in one pass: the
-counts above each positive, image by image, times those vectors. The metrics of each resample are exact.
+Normal and anomalous images are resampled separately, with replacement, so that every resample has as many of each as
+the test set. A resample is a vector of how often it contains each image. All resamples are measured in one pass, as the
+product of these vectors and the counts above each positive per image. The metrics of each resample are exact.
 """
 
 import math
@@ -15,23 +15,23 @@ from torch import Tensor
 from squad_lit.metric.functional import area_under_ramp
 from squad_lit.metric.ranking import Maps, check_limits, region_area
 
-# Elements of (resamples, positives) that are worked on at once: 32 MB in float64.
+# Elements (resamples times positives) that are processed at once, 32 MB in float64.
 _BLOCK = 2**22
 
 
 def resample(label: Tensor, count: int, *, seed: int) -> Tensor:
-    """How often each image is in each resample.
+    """Draw how often each resample contains each image.
 
     Args:
-        label: ``(N,)``, 0 is normal, any other value anomalous.
-        count: Number of resamples.
-        seed: Of the draws.
+        label: ``(N,)``; 0 is normal, any other value is anomalous.
+        count: Number of resamples, at least 1.
+        seed: Seed of the draws.
 
     Returns:
-        ``(count, N)``, float64: whole numbers that sum to the number of normal and to that of anomalous images.
+        ``(count, N)``, float64, whole numbers. Per row, the normal images sum to their number, and so do the anomalous.
 
     Raises:
-        ValueError: ``count`` below 1.
+        ValueError: ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -48,12 +48,12 @@ def image_bootstrap(score: Tensor, label: Tensor, times: Tensor) -> dict[str, Te
     """The image metrics of each resample.
 
     Args:
-        score: ``(N,)``, finite.
-        label: ``(N,)``, 0 is normal, any other value anomalous.
+        score: ``(N,)``, floating point, finite; higher is more anomalous.
+        label: ``(N,)``; 0 is normal, any other value is anomalous.
         times: ``(B, N)``, see :func:`resample`.
 
     Returns:
-        ``image_auroc``, ``image_ap``, ``image_f1_max``: ``(B,)``, float64; NaN where a class is missing.
+        ``image_auroc``, ``image_ap`` and ``image_f1_max``, each ``(B,)`` float64; NaN where a class is missing.
     """
     maps = [s.reshape(1, 1) for s in score]
     found = pixel_bootstrap(maps, [t.reshape(1, 1) for t in label], times)
@@ -63,16 +63,16 @@ def image_bootstrap(score: Tensor, label: Tensor, times: Tensor) -> dict[str, Te
 def pixel_bootstrap(
     anomaly_map: Maps, mask: Maps, times: Tensor, *, fpr_limit: float | Sequence[float] = 0.3
 ) -> dict[str, Tensor]:
-    """The pixel metrics of each resample; time grows with resamples x anomalous pixels x images.
+    """The pixel metrics of each resample. The time grows with resamples x anomalous pixels x images.
 
     Args:
-        anomaly_map: N maps ``(H, W)``, finite.
-        mask: Their masks.
+        anomaly_map: N maps ``(H, W)``, floating point, finite; higher is more anomalous.
+        mask: N masks ``(H, W)``; 0 is normal, any other value is anomalous.
         times: ``(B, N)``, see :func:`resample`.
         fpr_limit: See :func:`squad_lit.metric.pixel_metrics`.
 
     Returns:
-        The keys of :func:`squad_lit.metric.pixel_metrics`: ``(B,)``, float64; NaN where a class of pixels is missing.
+        The keys of :func:`squad_lit.metric.pixel_metrics`, each ``(B,)`` float64; NaN where a class is missing.
     """
     limits = check_limits(fpr_limit)
     positive = [m != 0 for m in mask]
@@ -83,7 +83,7 @@ def pixel_bootstrap(
     score, order = torch.cat([h.values for h in high]).sort()
     image, weight = image[order], weight[order]
 
-    # (B, 1): how much each resample holds.
+    # (B, 1), the totals of each resample.
     n_positive = times @ torch.tensor([[float(len(h.values))] for h in high], dtype=torch.float64)
     n_negative = times @ torch.tensor([[float(len(v))] for v in low], dtype=torch.float64)
     n_region = times @ torch.bincount(image, weight, minlength=len(high)).double()[:, None]
@@ -107,13 +107,13 @@ def pixel_bootstrap(
 
 
 def interval(metrics: Mapping[str, Tensor], level: float = 0.95) -> dict[str, list[float]]:
-    """The percentile interval of each metric over its resamples, undefined ones left out; NaN if none is defined."""
+    """The percentile interval of each metric over its defined resamples; NaN if none is defined."""
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     return {key: value.nanquantile(ends).tolist() for key, value in metrics.items()}
 
 
 def _counts(values: Sequence[Tensor], score: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Values at or above, and strictly above, each score in each resample, ``(B, P)``; values are sorted by image."""
+    """Counts ``(B, P)`` of values at or above, and strictly above, each score. The values of each image ascend."""
     shape = len(values), len(score)
     at_or_above, above = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.float64)
     for i, v in enumerate(values):

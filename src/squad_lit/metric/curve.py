@@ -1,4 +1,4 @@
-"""The curves below which the ranking metrics are areas: ROC, precision-recall and per-region overlap, exact."""
+"""Exact ROC, precision-recall and per-region-overlap curves, whose areas are the ranking metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from squad_lit.metric.ranking import Maps, Ranking, check, check_limits, check_maps, rank, region_area
 
-# What is drawn along x and y, by the last part of a curve's name.
+# Quantities along x and y, by the last part of a curve's name.
 AXES = {
     "roc": ("false_positive_rate", "true_positive_rate"),
     "pr": ("recall", "precision"),
@@ -19,10 +19,10 @@ AXES = {
 
 
 class Curve(NamedTuple):
-    """A polygon chain, from the highest threshold to the lowest.
+    """A polyline, from the highest threshold to the lowest.
 
     Args:
-        x: ``(K,)`` float64 in [0, 1], not falling.
+        x: ``(K,)`` float64 in [0, 1], never decreasing.
         y: ``(K,)`` float64 in [0, 1].
     """
 
@@ -38,11 +38,11 @@ def image_curves(score: Tensor, label: Tensor) -> dict[str, Curve]:
         label: See :func:`squad_lit.metric.image_metrics`.
 
     Returns:
-        ``image_roc``, with the point (0, 0) and every vertex up to (1, 1), and ``image_pr``, a point for each score of
-        an anomalous image, after (0, 1). Empty, with a ``UserWarning``, unless both classes are present.
+        ``image_roc``, from (0, 0) to (1, 1), and ``image_pr``, from (0, 1) with one point per distinct score of an
+        anomalous image. Empty, with a ``UserWarning``, unless both classes are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a score that is NaN or infinite.
+        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
 
     Example:
         >>> curves = image_curves(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -54,7 +54,7 @@ def image_curves(score: Tensor, label: Tensor) -> dict[str, Curve]:
 
 
 def pixel_curves(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> dict[str, Curve]:
-    """ROC, precision-recall and per-region-overlap curve of anomaly maps, from one sort.
+    """ROC, precision-recall and per-region-overlap curve of anomaly maps.
 
     Args:
         anomaly_map: See :func:`squad_lit.metric.pixel_metrics`.
@@ -82,13 +82,13 @@ def pixel_curves(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> di
 
 
 def thin(curve: Curve, points: int = 200) -> Curve:
-    """A curve with at most so many of its vertices, even along its way; both ends stay.
+    """Keep at most ``points`` vertices of a curve, evenly along its length, including both ends.
 
-    The way counts steps to the right and steps up alike, so that a steep part keeps as many points as a flat one.
+    Length is measured as steps in x plus steps in y, so that a steep part keeps as many points as a flat one.
 
     Args:
-        curve: With at least one point.
-        points: At least 2.
+        curve: A curve of at least one point.
+        points: Largest number of vertices, at least 2.
 
     Example:
         >>> thin(Curve(torch.linspace(0, 1, 5), torch.zeros(5)), 3).x.tolist()
@@ -104,15 +104,15 @@ def thin(curve: Curve, points: int = 200) -> Curve:
 
 
 def named(name: str, curve: Curve) -> dict[str, Sequence[float]]:
-    """The points of a curve under the names of its axes, as in ``curves.json``."""
+    """The coordinates of a curve by the names of its axes, as in ``curves.json``."""
     return dict(zip(AXES[name.rpartition("_")[2]], (curve.x.tolist(), curve.y.tolist()), strict=True))
 
 
 def _rising(ranking: Ranking, weight: Tensor | None = None) -> Curve:
-    """Share of the (weighted) positives against share of the negatives at or above each threshold.
+    """The (weighted) share of positives against the share of negatives, at or above each threshold.
 
-    Between two scores of positives the curve only runs to the right; among equal scores it runs straight to where both
-    classes have been counted.
+    Between the scores of two positives the curve runs horizontally. At tied scores it runs straight to the point where
+    all of them are counted.
     """
     weight = torch.ones_like(ranking.score, dtype=torch.float64) if weight is None else weight
     first = _first_of_each_score(ranking.score)
@@ -132,7 +132,7 @@ def _precision_recall(ranking: Ranking) -> Curve:
 
 
 def _first_of_each_score(score: Tensor) -> Tensor:
-    """Where each distinct value of ascending scores is found first."""
+    """The first index of each distinct value of ascending scores."""
     return torch.cat([score.new_ones(1, dtype=torch.bool), score.diff() != 0]).nonzero().flatten()
 
 
@@ -142,7 +142,7 @@ def _without_repeats(x: Tensor, y: Tensor) -> Curve:
 
 
 def _cut(curve: Curve, limit: float) -> Curve:
-    """The curve up to x = limit, its end interpolated."""
+    """The curve up to x = limit, with an interpolated end."""
     inside = int((curve.x <= limit).sum())
     x, y = curve.x[:inside], curve.y[:inside]
     if inside == len(curve.x) or float(x[-1]) == limit:

@@ -1,8 +1,8 @@
 """Ranking metrics of anomaly detection, exact on raw scores: AUROC, average precision, best F1 and AUPRO.
 
-Only the order of the scores matters: nothing is squashed, binned or normalised. Every distinct score is a threshold
-("anomalous" means *score >= threshold*) and equal scores share one. Each metric is a sum or maximum over the positives
-of two counts, which :mod:`.ranking` makes: positives and negatives at or above.
+Only the order of the scores matters; nothing is squashed, binned or normalised. Every distinct score is a threshold,
+and "anomalous" means *score >= threshold*. Each metric is a sum or maximum over the positives of two counts from
+:mod:`.ranking`, the positives and the negatives at or above each positive.
 """
 
 import math
@@ -16,17 +16,17 @@ from squad_lit.metric.ranking import Maps, Ranking, at_or_above, check, check_li
 
 
 def auroc(score: Tensor, label: Tensor) -> Tensor:
-    """Area under the ROC curve: the chance that an anomalous sample scores above a normal one, a tie counting half.
+    """Area under the ROC curve, the probability that an anomalous sample scores above a normal one; a tie counts half.
 
     Args:
         score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
+        label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
 
     Returns:
         Scalar, float64, in [0, 1]. NaN, with a ``UserWarning``, unless both classes are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a score that is NaN or infinite.
+        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
 
     Example:
         >>> auroc(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -37,19 +37,19 @@ def auroc(score: Tensor, label: Tensor) -> Tensor:
 
 
 def average_precision(score: Tensor, label: Tensor) -> Tensor:
-    """Average precision: precision at each threshold, weighted by the recall gained there.
+    """Average precision, the mean of the precision at each threshold, weighted by the recall gained there.
 
-    The step-wise sum of scikit-learn, without interpolation between the points of the precision-recall curve.
+    As in scikit-learn, this is a step-wise sum without interpolation of the precision-recall curve.
 
     Args:
         score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
+        label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
 
     Returns:
         Scalar, float64, in (0, 1]. NaN, with a ``UserWarning``, unless both classes are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a score that is NaN or infinite.
+        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
 
     Example:
         >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -62,17 +62,17 @@ def average_precision(score: Tensor, label: Tensor) -> Tensor:
 def f1_max(score: Tensor, label: Tensor) -> Tensor:
     """Highest F1 score of the anomalous class over all thresholds.
 
-    The threshold is chosen on the very labels it is judged by: an upper bound, not the F1 of a deployed detector.
+    The threshold is chosen on the labels that judge it, so this is an upper bound of the F1 of a deployed detector.
 
     Args:
         score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
+        label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
 
     Returns:
         Scalar, float64, in (0, 1]. NaN, with a ``UserWarning``, unless both classes are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a score that is NaN or infinite.
+        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
 
     Example:
         >>> f1_max(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -86,15 +86,15 @@ def image_metrics(score: Tensor, label: Tensor) -> dict[str, Tensor]:
     """All image metrics: AUROC, average precision and best F1.
 
     Args:
-        score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value anomalous.
+        score: See :func:`auroc`.
+        label: See :func:`auroc`.
 
     Returns:
-        ``image_auroc``, ``image_ap`` and ``image_f1_max``: scalars, float64, in [0, 1]. All are NaN, with one
+        ``image_auroc``, ``image_ap`` and ``image_f1_max``, scalars, float64, in [0, 1]. All are NaN, with one
         ``UserWarning``, unless both classes are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a score that is NaN or infinite.
+        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
     """
     ranking = rank([score], [check(score, label)])
     if ranking is None:
@@ -105,26 +105,26 @@ def image_metrics(score: Tensor, label: Tensor) -> dict[str, Tensor]:
 def aupro(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> Tensor:
     """Area under the per-region-overlap curve, up to a false-positive rate, scaled to [0, 1].
 
-    At each threshold, overlap is averaged over the connected regions (8-neighbourhood) of all masks, so a small
-    defect weighs as much as a large one; the false-positive rate is over the normal pixels of all images. The curve
-    (trapezoids between thresholds) is cut at ``fpr_limit`` by linear interpolation and its area is divided by
-    ``fpr_limit``. Ties in score are one threshold.
+    At each threshold, overlap is averaged over the connected regions (8-neighbourhood) of all masks, so a small defect
+    weighs as much as a large one. The false-positive rate is over the normal pixels of all images. The curve
+    (trapezoids between thresholds) is cut at ``fpr_limit`` by linear interpolation, and its area is divided by
+    ``fpr_limit``. Tied scores share one threshold.
 
     Args:
         anomaly_map: ``(N, H, W)``, or a sequence of ``(H, W)`` that may differ in size; floating point, any finite
             values; higher is more anomalous. Only the order matters.
-        mask: The same shapes, boolean or integer; 0 is normal, any other value anomalous (255 and class indices
-            alike). All-zero masks are allowed and count as background.
+        mask: The same shapes, boolean or integer; 0 is normal, any other value is anomalous, such as 255 or a class
+            index. All-zero masks are allowed and count as background.
         fpr_limit: Right end of the curve, in (0, 1].
 
     Returns:
         Scalar, float64, in [0, 1]. NaN, with a ``UserWarning``, unless both classes of pixels are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a map value that is NaN or infinite; ``fpr_limit`` out of range.
+        ValueError: A shape or dtype is wrong, a map value is NaN or infinite, or ``fpr_limit`` is out of range.
 
     Example:
-        Of two regions, the one of three pixels is found and the one of a single pixel is missed.
+        The region of three pixels is found, and the region of a single pixel is missed.
 
         >>> mask = torch.tensor([[[1, 0, 0, 1, 1, 1]]])
         >>> aupro(torch.tensor([[[0.0, 0.1, 0.2, 0.8, 0.9, 0.7]]]), mask)
@@ -144,25 +144,22 @@ def aupro(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> Tensor:
 def pixel_metrics(anomaly_map: Maps, mask: Maps, *, fpr_limit: float | Sequence[float] = 0.3) -> dict[str, Tensor]:
     """All pixel metrics from one sort: AUROC, average precision, best F1 and AUPRO.
 
-    The first three take the pixels of all images as one set of samples; the last is ``aupro``. The resolution is that
-    of the maps and masks given. Besides a sorted copy of at most 2^25 values at a time, memory grows with the anomalous
-    pixels only.
+    The first three take the pixels of all images as one set of samples; the last is :func:`aupro`. The resolution is
+    that of the given maps and masks. The memory holds a sorted copy of at most 2^25 values at a time, and otherwise
+    grows with the anomalous pixels only.
 
     Args:
-        anomaly_map: ``(N, H, W)``, or a sequence of ``(H, W)`` that may differ in size; floating point, any finite
-            values; higher is more anomalous. Only the order matters. A sequence may make its maps as they are asked
-            for: each is asked for three times.
-        mask: The same shapes, boolean or integer; 0 is normal, any other value anomalous (255 and class indices
-            alike). All-zero masks are allowed and count as background.
-        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]; of several, the first is the one of
-            ``pixel_aupro``, and each other has a key of its own, such as ``pixel_aupro_0.05``.
+        anomaly_map: See :func:`aupro`. A sequence may compute its maps on access; each is accessed three times.
+        mask: See :func:`aupro`.
+        fpr_limit: Right end of the per-region-overlap curve, in (0, 1]. With several, the first gives ``pixel_aupro``,
+            and each other one a key of its own, such as ``pixel_aupro_0.05``.
 
     Returns:
-        ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max`` and ``pixel_aupro``: scalars, float64, in [0, 1]. All are NaN,
+        ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max`` and ``pixel_aupro``, scalars, float64, in [0, 1]. All are NaN,
         with one ``UserWarning``, unless both classes of pixels are present.
 
     Raises:
-        ValueError: Wrong shape or dtype; a map value that is NaN or infinite; ``fpr_limit`` out of range.
+        ValueError: A shape or dtype is wrong, a map value is NaN or infinite, or ``fpr_limit`` is out of range.
 
     Example:
         >>> mask = torch.tensor([[[1, 0, 0, 1, 1, 1]]])
@@ -183,10 +180,10 @@ def pixel_metrics_by_size(
 ) -> dict[str, dict[str, Tensor]]:
     """The pixel metrics of the small, the medium and the large third of the anomalous regions.
 
-    All regions of all masks are ordered by area and cut into thirds; regions of equal area stay together, so the
-    thirds may be uneven. A row knows the regions of its third and the normal pixels of all images; the pixels of other
-    regions are neither. Average precision falls with the share of anomalous pixels, so that of the small third is low
-    even for a good map: compare it with other models, not with the other rows.
+    All regions of all masks are ordered by area and cut into thirds. Regions of equal area stay together, so the thirds
+    may be uneven. Each third is measured on its own regions and the normal pixels of all images, without the pixels of
+    other regions. Average precision falls with the share of anomalous pixels and is low for small regions even if the
+    map is good, so compare it between models and not between thirds.
 
     Args:
         anomaly_map: See :func:`pixel_metrics`.
@@ -194,9 +191,8 @@ def pixel_metrics_by_size(
         fpr_limit: See :func:`pixel_metrics`.
 
     Returns:
-        For each of ``small``, ``medium`` and ``large`` that has a region: the metrics of :func:`pixel_metrics`,
-        ``regions`` (their number) and ``largest_area`` (pixels of the largest of them). Empty if there is no region
-        or no normal pixel.
+        For each of ``small``, ``medium`` and ``large`` that has a region, the metrics of :func:`pixel_metrics`,
+        ``regions`` (their number) and ``largest_area`` (in pixels). Empty if there is no region or no normal pixel.
 
     Raises:
         ValueError: As :func:`pixel_metrics`.
@@ -204,7 +200,7 @@ def pixel_metrics_by_size(
     limits = check_limits(fpr_limit)
     maps, positive = check_maps(anomaly_map, mask)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # pixel_metrics has said it
+        warnings.simplefilter("ignore", UserWarning)  # pixel_metrics has already warned
         ranking = rank(maps, positive)
     if ranking is None:
         return {}
@@ -222,10 +218,10 @@ def pixel_metrics_by_size(
 
 
 def _part(ranking: Ranking, chosen: Tensor) -> Ranking:
-    """The ranking in which only the chosen positives, ``(P,)`` bool in the order of the ranking, are there."""
+    """The ranking of the chosen positives only; ``chosen`` is ``(P,)`` bool in the order of the ranking."""
     score = ranking.score[chosen]
     true, _ = at_or_above(score, score)
-    order = ranking.order[chosen].argsort().argsort()  # their numbers among themselves
+    order = ranking.order[chosen].argsort().argsort()  # their positions among the chosen ones
     return Ranking(score, true.double(), ranking.false[chosen], ranking.false_above[chosen], order, ranking.n_negative)
 
 
@@ -243,11 +239,11 @@ def _sample_metrics(ranking: Ranking, kind: str) -> dict[str, Tensor]:
 
 
 def _area(ranking: Ranking, fpr_limit: float = 1.0, weight: Tensor | None = None) -> Tensor:
-    """Area under the curve of the weighted share of positives found, for false-positive rates up to the limit.
+    """Area under the weighted share of detected positives, up to a false-positive rate.
 
-    One positive alone is found along a ramp, from ``false_above`` to ``false`` negatives (a step if none is tied), and
-    the curve is the weighted mean of these ramps: their areas are exact, and so is the cut. Equal weights give the ROC
-    curve; one over the area of the region (in the order in which the positives were given) the per-region overlap.
+    A single positive adds a ramp from ``false_above`` to ``false`` negatives, or a step if no negative is tied. The
+    curve is the weighted mean of these ramps, whose areas and cut are exact. Equal weights give the ROC curve. Weights
+    of one over the area of the region, in the order in which the positives were given, give the per-region overlap.
     """
     limit = fpr_limit * ranking.n_negative
     area = area_under_ramp(ranking.false, ranking.false_above, limit) / limit
@@ -265,7 +261,7 @@ def area_under_ramp(false: Tensor, false_above: Tensor, limit: Tensor | float) -
 
 
 def _mean_precision(ranking: Ranking) -> Tensor:
-    """Mean over positives of the precision at their score: each brings 1/P of recall."""
+    """Mean over the positives of the precision at their score, because each adds 1/P to the recall."""
     return (ranking.true / (ranking.true + ranking.false)).mean()
 
 
@@ -275,7 +271,7 @@ def _best_f1(ranking: Ranking) -> Tensor:
 
 
 def _one_per_region(area: Tensor) -> Tensor:
-    """From the area around each pixel to the sorted areas of the regions: one of ``a`` pixels is there ``a`` times."""
+    """The sorted areas of the regions, from the area at each pixel; a region of ``a`` pixels occurs ``a`` times."""
     values, pixels = area.unique(return_counts=True)
     return values.repeat_interleave((pixels / values).round().long())
 

@@ -1,8 +1,8 @@
-"""What the metrics and curves are made from: how many positives and negatives lie at or above each positive.
+"""Counts of positives and negatives at or above each positive, from which all metrics and curves are computed.
 
-All curves move only at the score of a positive (an anomalous sample or pixel), usually few. One sort of the values,
-without their indices, answers all the counts. It may be done in pieces, whose counts add up: memory is bounded and the
-result stays exact.
+The curves need counts only at the scores of positives (anomalous samples or pixels), which are usually few. One sort of
+all values, without indices, gives these counts. The values are sorted in chunks whose counts add up, which bounds the
+memory and keeps the result exact.
 """
 
 import warnings
@@ -17,26 +17,26 @@ from torch import Tensor
 
 Maps = Tensor | Sequence[Tensor]
 
-# Values that are sorted at once: 128 MB of float32.
+# Values that are sorted at once, 128 MB of float32.
 _CHUNK = 2**25
 
 
 class Ranking(NamedTuple):
-    """What each of the P positives sees at or above its own score; counts in float64, where they are exact.
+    """Counts at or above the score of each of the P positives, in ascending order of these scores.
 
-    The positives are in ascending order of their scores.
+    Counts are float64, in which they are exact.
     """
 
     score: Tensor  # (P,) ascending
-    true: Tensor  # (P,) positives at or above, ties and itself included
-    false: Tensor  # (P,) negatives at or above, ties included
+    true: Tensor  # (P,) positives at or above, including ties and itself
+    false: Tensor  # (P,) negatives at or above, including ties
     false_above: Tensor  # (P,) negatives strictly above
-    order: Tensor  # (P,) index of this positive among the positives in the order given
+    order: Tensor  # (P,) its index among the positives as they were given
     n_negative: int
 
 
 def rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> Ranking | None:
-    """Count for each positive what lies above it; None, with a warning, if a class is missing."""
+    """Count what lies at or above each positive; None, with a warning, if a class is missing."""
     n = sum(p.numel() for p in positive)
     picked = torch.cat([_float(score[p]) for score, p in zip(scores, positive, strict=True)])
     score, order = picked.sort()
@@ -48,8 +48,7 @@ def rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> Ranking | None
         warnings.warn(f"undefined metric, returning NaN: {what}", UserWarning, stacklevel=3)
         return None
 
-    # Negatives are all minus positives: cheaper than picking them out before the sort. Searching from the left gives
-    # the number below, from the right the number below or tied.
+    # Counting all values and subtracting the positives is cheaper than selecting the negatives before the sort.
     true, true_above = at_or_above(score, score)
     false, false_above = -true, -true_above
     for everything in _sorted_chunks(scores):
@@ -59,13 +58,13 @@ def rank(scores: Sequence[Tensor], positive: Sequence[Tensor]) -> Ranking | None
 
 
 def at_or_above(everything: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """For each score, how many of the sorted values are at or above it, and how many strictly above."""
+    """For each score, the number of sorted values at or above it, and strictly above it."""
     n = len(everything)
     return n - torch.searchsorted(everything, score), n - torch.searchsorted(everything, score, right=True)
 
 
 def _sorted_chunks(scores: Sequence[Tensor]) -> Iterator[Tensor]:
-    """All values, in pieces of up to ``_CHUNK``, each sorted: counts add up, so no piece needs to know another."""
+    """All values in chunks of up to ``_CHUNK``, each sorted on its own, because counts add up over chunks."""
     held: list[Tensor] = []
     for part in (part for score in scores for part in _float(score).flatten().split(_CHUNK)):
         if held and sum(map(len, held)) + len(part) > _CHUNK:
@@ -78,32 +77,32 @@ def _sorted_chunks(scores: Sequence[Tensor]) -> Iterator[Tensor]:
 def _sort(values: Tensor) -> Tensor:
     if values.device.type != "cpu":
         return values.sort().values
-    values.numpy().sort()  # in place; torch.sort carries indices: ten times slower
+    values.numpy().sort()  # in place; torch.sort also sorts indices and is ten times slower
     return values
 
 
 def _float(score: Tensor) -> Tensor:
-    # Keeps the order; NumPy has no bfloat16.
+    # This keeps the order, and NumPy has no bfloat16.
     return score.detach().float() if score.dtype in (torch.float16, torch.bfloat16) else score.detach()
 
 
 def region_area(positive: Sequence[Tensor]) -> Tensor:
-    """The area of the region around each anomalous pixel, float64, in the order in which the positives are given."""
+    """The area in pixels of the region around each anomalous pixel, float64, in the order of the pixels."""
     areas = [np.empty(0)]
     for mask in (mask for part in positive for mask in (part if part.ndim == 3 else part[None])):
         if mask.any():
             array = mask.cpu().numpy()
-            # Connectivity 2: diagonal neighbours touch.
+            # With connectivity 2, diagonal neighbours touch.
             region = label_regions(array, connectivity=2)[array]
             areas.append(np.bincount(region)[region].astype(np.float64))
     return torch.from_numpy(np.concatenate(areas)).to(positive[0].device)
 
 
 def check_limits(fpr_limit: float | Sequence[float]) -> dict[str, float]:
-    """The limits by the key of their AUPRO: the first is ``pixel_aupro``, another one ``pixel_aupro_<limit>``.
+    """The limits by the key of their AUPRO; the first is ``pixel_aupro``, each other one ``pixel_aupro_<limit>``.
 
     Raises:
-        ValueError: None at all, or one outside (0, 1].
+        ValueError: There is no limit, one is outside (0, 1], or two agree in six digits.
     """
     limits = list(fpr_limit) if isinstance(fpr_limit, Sequence) else [fpr_limit]
     are_numbers = all(isinstance(limit, Real) and not isinstance(limit, bool) for limit in limits)
@@ -115,7 +114,7 @@ def check_limits(fpr_limit: float | Sequence[float]) -> dict[str, float]:
 
 
 def check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[Tensor]]:
-    """Maps and masks as sequences; a tensor is a sequence of one block of images."""
+    """Check maps and masks, and return both as sequences; a pair of tensors becomes one block of images."""
     if isinstance(anomaly_map, Tensor) and isinstance(mask, Tensor):
         return [anomaly_map], [check(anomaly_map, mask, ("anomaly_map", "mask"), 3)]
     if not isinstance(anomaly_map, Sequence | Tensor) or not isinstance(mask, Sequence | Tensor):
@@ -131,7 +130,7 @@ def check_maps(anomaly_map: Maps, mask: Maps) -> tuple[Sequence[Tensor], list[Te
 
 
 def check(score: Tensor, truth: Tensor, names: tuple[str, str] = ("score", "label"), dimensions: int = 1) -> Tensor:
-    """Refuse what has no ranking, in words; return what is anomalous as a boolean tensor."""
+    """Refuse scores or truth that cannot be ranked; return a boolean tensor of what is anomalous."""
     name, truth_name = names
     for what, value in zip(names, (score, truth), strict=True):
         if not isinstance(value, Tensor):
@@ -144,9 +143,9 @@ def check(score: Tensor, truth: Tensor, names: tuple[str, str] = ("score", "labe
     if not score.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {score.dtype}")
     if truth.is_floating_point() or truth.is_complex():
-        # A mask resized with interpolation has fractions, and any non-zero value would thicken its regions.
+        # An interpolated mask has fractions, all of which would count as anomalous and thicken its regions.
         raise ValueError(f"{truth_name} must be boolean or integer, got {truth.dtype}")
-    # The extremes tell in one pass without a temporary (NaN propagates); isfinite on all is for the message only.
+    # The extremes show this in one pass without a temporary, because NaN propagates.
     if score.numel() and not torch.stack(torch.aminmax(score.detach())).isfinite().all():
         bad = ~score.isfinite()
         images = bad.reshape(len(bad), -1).any(dim=1).nonzero().flatten().tolist()

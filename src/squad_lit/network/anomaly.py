@@ -1,13 +1,17 @@
-"""From residuals and discriminator logits to a calibrated anomaly map and an anomaly score."""
+"""From residuals and discriminator logits to a standardised anomaly map and an anomaly score."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from squad_lit.system.option import Share, Weight, checked
 
 # Of maps, over all models.
 _KINDS = ("residual", "discriminator", "memory")
@@ -36,39 +40,32 @@ class Anomaly(nn.Module):
 
     mean: Tensor
     std: Tensor
-    calibrated: Tensor
+    standardised: Tensor
 
+    @checked
     def __init__(
         self,
         names: Sequence[str],
         *,
-        sigma: float,
-        top: float,
-        weight: Mapping[str, float],
-        agreement: float = 0.0,
+        sigma: Weight,
+        top: Annotated[float, Field(gt=0, le=1)],
+        weight: Mapping[str, Weight],
+        agreement: Share = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= sigma < math.inf:
-            raise ValueError(f"anomaly.sigma: expected a deviation of at least 0 px, got {sigma}")
-        if not 0 < top <= 1:
-            raise ValueError(f"anomaly.top: expected a share in (0, 1], got {top}")
-        if not 0 <= agreement <= 1:
-            raise ValueError(f"anomaly.agreement: expected a share in [0, 1], got {agreement}")
         kinds = [_kind(name) for name in names]
         if missing := sorted(set(kinds) - set(weight)):
-            raise ValueError(f"anomaly.weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
-        if unknown := sorted(set(weight) - set(_KINDS)):
-            raise ValueError(f"anomaly.weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
-        if not all(0 <= w < math.inf for w in weight.values()):
-            raise ValueError(f"anomaly.weight: expected weights of at least 0, got {dict(weight)}")
+            raise ValueError(f"weight: expected a weight for {', '.join(missing)}, got {dict(weight)}")
+        if unknown := sorted(set(weight) - {*_KINDS, *kinds}):
+            raise ValueError(f"weight: expected weights for {', '.join(_KINDS)}, got one for {unknown}")
         total = sum(weight[kind] for kind in set(kinds))
         if not 0 < total < math.inf:
-            raise ValueError(f"anomaly.weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
+            raise ValueError(f"weight: the maps {list(names)} have a total weight of {total}: {dict(weight)}")
         self.sigma, self.top, self.agreement, self.names = sigma, top, agreement, list(names)
         self.weights = {kind: weight[kind] / total for kind in kinds}
         self.register_buffer("mean", torch.zeros(len(self.names)))
         self.register_buffer("std", torch.ones(len(self.names)))
-        self.register_buffer("calibrated", torch.tensor(False))
+        self.register_buffer("standardised", torch.tensor(False))
 
     def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
         """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``.
@@ -79,12 +76,12 @@ class Anomaly(nn.Module):
             exact = {name: m.to(torch.promote_types(m.dtype, torch.float32)) for name, m in raw.items()}
             return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in exact.items()}
 
-    def calibrate(self, mean: Tensor, std: Tensor) -> None:
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""
         self.mean.copy_(mean)
         # A map that is constant on normal images carries no scale: leave it as it is rather than divide by 0.
         self.std.copy_(torch.where(std > 0, std, 1.0))
-        self.calibrated.fill_(True)
+        self.standardised.fill_(True)
 
     def z_scores(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each map in units of its deviation on normal images."""

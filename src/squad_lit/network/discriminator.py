@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squad_lit.network.generator import MOST_WIDTH, NORM_GROUP, ResidualBlock, check_width
+from squad_lit.network.generator import MOST_WIDTH, NORM_GROUP, ResidualBlock, Width
+from squad_lit.system.option import Share, checked
+
+# The finest grid has a cell of 4 to 16 px.
+Doublings = Annotated[int, Field(ge=0, le=4)]
 
 
 class SegmentationDiscriminator(nn.Module):
@@ -34,15 +40,11 @@ class SegmentationDiscriminator(nn.Module):
         Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
     """
 
-    def __init__(self, channels: Mapping[str, int], *, width: int, upsample: int, feature_dropout: float) -> None:
+    @checked
+    def __init__(
+        self, channels: Mapping[str, int], *, width: Width, upsample: Doublings, feature_dropout: Share
+    ) -> None:
         super().__init__()
-        check_width("discriminator.segmentation.width", width)
-        if not 0 <= upsample <= 4:  # the finest grid has a cell of 4 to 16 px
-            raise ValueError(f"discriminator.segmentation.upsample: expected 0 to 4 doublings, got {upsample}")
-        if not 0 <= feature_dropout <= 1:
-            raise ValueError(
-                f"discriminator.segmentation.feature_dropout: expected a probability in [0, 1], got {feature_dropout}"
-            )
         self.feature_dropout = feature_dropout
         self.residual_in = nn.ModuleDict({group: nn.Conv2d(c, width, 1) for group, c in channels.items()})
         self.feature_in = nn.ModuleDict(
@@ -110,11 +112,11 @@ class PatchDiscriminator(nn.Module):
         "Taming Transformers", CVPR 2021.
     """
 
-    def __init__(self, *, width: int, layers: int) -> None:
+    @checked
+    def __init__(
+        self, *, width: Annotated[int, Field(ge=1, le=MOST_WIDTH)], layers: Annotated[int, Field(ge=1, le=10)]
+    ) -> None:
         super().__init__()
-        for name, value, most in (("width", width, MOST_WIDTH), ("layers", layers, 10)):
-            if not 1 <= value <= most:
-                raise ValueError(f"discriminator.patch.{name}: expected 1 to {most}, got {value}")
         self.layers = layers
         blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(layers - 1):

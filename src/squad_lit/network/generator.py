@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squad_lit.network.quantizer import Quantized
+from squad_lit.system.option import checked
 
 # Channels that share one normalisation in GroupNorm; widths are multiples of it.
 NORM_GROUP = 8
 MOST_WIDTH = 1024
 
-
-def check_width(name: str, value: int) -> None:
-    """Refuse channels that cannot be normalised in groups, or that no memory holds.
-
-    Raises:
-        ValueError: Names the option.
-    """
-    if not NORM_GROUP <= value <= MOST_WIDTH or value % NORM_GROUP:
-        raise ValueError(f"{name}: expected a multiple of {NORM_GROUP} up to {MOST_WIDTH}, got {value}")
+# Channels that can be normalised in groups, and that a memory holds.
+Width = Annotated[int, Field(ge=NORM_GROUP, le=MOST_WIDTH, multiple_of=NORM_GROUP)]
 
 
 class Reconstruction(NamedTuple):
@@ -146,18 +141,17 @@ class Generator(nn.Module):
         ValueError: A width that is not.
     """
 
+    @checked
     def __init__(
         self,
         channels: Mapping[str, int],
         strides: Mapping[str, int],
         *,
         quantizer: Callable[[], nn.Module],
-        width: int,
-        image_width: int,
+        width: Width,
+        image_width: Width,
     ) -> None:
         super().__init__()
-        for name, value in {"width": width, "image_width": image_width}.items():
-            check_width(f"model.generator.{name}", value)
         self.groups = list(channels)
         self.quantizer = nn.ModuleDict({group: quantizer() for group in channels})
         dims = self.dims = {group: int(q.dim) for group, q in self.quantizer.items()}  # type: ignore[arg-type]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from squad_lit.system.option import Count, checked
 
 # A coreset is chosen among so many random patches at most, by distances in so many random directions.
 _CANDIDATES = 200_000
@@ -41,12 +43,9 @@ class PatchMemory(nn.Module):
 
     rows: Tensor
 
-    def __init__(self, channels: Mapping[str, int], *, patches: int, selection: str) -> None:
+    @checked
+    def __init__(self, channels: Mapping[str, int], *, patches: Count, selection: Literal["random", "coreset"]) -> None:
         super().__init__()
-        if selection not in ("random", "coreset"):
-            raise ValueError(f"model.memory.selection: expected random or coreset, got {selection}")
-        if type(patches) is not int or patches < 1:
-            raise ValueError(f"model.memory.patches: expected a whole number of at least 1, got {patches}")
         self.patches, self.selection = patches, selection
         self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
 

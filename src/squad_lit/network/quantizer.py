@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from squad_lit.system.option import Count, Weight, checked
 
 # Of tanh(slope z), by the name of the bound. 2 sigmoid(1.6 z) - 1 is tanh(0.8 z).
 _SLOPES = {"tanh": 1.0, "ifsq": 0.8}
@@ -63,18 +66,17 @@ class FSQ(nn.Module):
     _half: Tensor
     _basis: Tensor
 
-    def __init__(self, levels: Sequence[int], *, bound: str = "tanh") -> None:
+    @checked
+    def __init__(
+        self,
+        levels: Annotated[Sequence[Annotated[int, Field(ge=3)]], Field(min_length=1)],
+        *,
+        bound: Literal["tanh", "ifsq"] = "tanh",
+    ) -> None:
         super().__init__()
-        is_list = isinstance(levels, Sequence) and not isinstance(levels, str) and len(levels) > 0
-        if not is_list or any(type(level) is not int or level < 3 for level in levels):
-            raise ValueError(
-                f"model.fsq.levels: expected whole numbers of at least 3, such as [8,5,5,5], got {levels!r}"
-            )
         levels = list(levels)
         if math.prod(levels) > _MOST_CODES:
-            raise ValueError(f"model.fsq.levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
-        if bound not in _SLOPES:
-            raise ValueError(f"model.fsq.bound: expected {' or '.join(_SLOPES)}, got {bound}")
+            raise ValueError(f"levels: {levels} make {math.prod(levels)} codes; at most 2^20 are supported")
         self.levels, self.slope = levels, _SLOPES[bound]
         self.dim, self.codebook_size = len(levels), math.prod(levels)
         # Whole numbers, which stay what they are in a model that is cast to half precision.
@@ -159,26 +161,17 @@ class VQ(nn.Module):
         ValueError: A size below 1, a decay outside [0, 1), or a negative weight or threshold.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        codebook_size: int,
-        dim: int,
-        decay: float,
-        commitment_weight: float,
-        dead_code_threshold: float,
+        codebook_size: Annotated[int, Field(ge=1, le=_MOST_CODES)],
+        dim: Count,
+        decay: Annotated[float, Field(ge=0, lt=1)],
+        commitment_weight: Weight,
+        dead_code_threshold: Weight,
     ) -> None:
         super().__init__()
-        for name, size in {"codebook_size": codebook_size, "dim": dim}.items():
-            if size < 1:
-                raise ValueError(f"model.vq.{name}: expected at least 1, got {size}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"model.vq.decay: expected a share in [0, 1), got {decay}")
-        for name, value in {"commitment_weight": commitment_weight, "dead_code_threshold": dead_code_threshold}.items():
-            if not value >= 0:  # nan too
-                raise ValueError(f"model.vq.{name}: expected at least 0, got {value}")
-        if codebook_size > _MOST_CODES:
-            raise ValueError(f"model.vq.codebook_size: expected at most 2^20, got {codebook_size}")
         from vector_quantize_pytorch import VectorQuantize  # lazy: 2 s of imports that only quantizer=vq needs
 
         self.dim, self.codebook_size = dim, codebook_size
@@ -227,10 +220,9 @@ class NoQuantizer(nn.Module):
 
     codebook_size = 0
 
-    def __init__(self, *, dim: int) -> None:
+    @checked
+    def __init__(self, *, dim: Count) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"model.none.dim: expected at least 1, got {dim}")
         self.dim = dim
 
     def forward(self, z: Tensor) -> Quantized:

@@ -1,1 +1,1 @@
-"""Any number of runs as tables and one page: ``python -m squad_lit.report RUNS``."""
+"""Reports on any number of runs, as tables and as a page: ``python -m squad_lit.report RUNS``."""

@@ -1,7 +1,7 @@
 """Gathers runs into tables and a page: ``python -m squad_lit.report RUNS... [--output DIR]``.
 
-Writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv`` (a row for each category of
-each run). Exit status: 0 all is well, 1 it failed.
+The command writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv`` (one row per
+category and run). It exits with 0 on success and 1 on failure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from squad_lit.system.console import exit_status
 
 _HEAD = (
-    "Metrics in percent; mean ± standard deviation over seeds where there are several; best of the arms in bold; "
-    "undefined values are left out and counted."
+    "Metrics are in percent, as mean ± standard deviation over seeds if there are several. The best arm is in bold. "
+    "Undefined values are left out and counted."
 )
 
 
@@ -28,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Gather, and write the files; returns the exit status.
+    """Gather the runs and write the files; returns the exit status.
 
     Raises:
-        ValueError: No finished run, or no arm of the baseline's name.
+        ValueError: No run is finished, or no arm has the name of the baseline.
     """
-    # Not before the options are known to be right.
+    # Imported late, so that a mistake in the options shows at once.
     from squad_lit.report import gather, page, table, text
     from squad_lit.system.file import make_folder, write_rows, write_text
 
@@ -59,29 +59,29 @@ def report(options: argparse.Namespace) -> int:
     write_text(folder / "report.tex", text.latex(tables))
     write_rows(folder / "tables.csv", text.table_rows(tables))
     write_rows(folder / "results.csv", text.result_rows(results, folder.resolve()))
-    first = {made.title.partition(":")[0]: made for made in reversed(tables)}  # of each data set
+    first = {made.title.partition(":")[0]: made for made in reversed(tables)}  # one per data set
     for made in reversed(first.values()):
         ours = [row for row in made.rows if row.kind != "published"]
         print(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
     print("\n".join(named), end="")
     size = len(html.encode()) / 2**20
-    print(f"{len(runs)} runs; {folder / 'report.html'} ({size:.1f} MB); .md, .tex and .csv beside it")
+    print(f"{len(runs)} runs: {folder / 'report.html'} ({size:.1f} MB), with .md, .tex and .csv beside it")
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.report", description="Tables and a page from any number of runs and sweeps."
+        prog="python -m squad_lit.report", description="Make tables and a page from any number of runs and sweeps."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders, searched for runs")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: report, in the folder that they share")
-    parser.add_argument("--baseline", metavar="ARM", help="arm to which differences are given, named as in the tables")
-    parser.add_argument("--published", action="store_true", help="others' published results beside ours")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders that are searched for runs")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: report/ in the folder that the runs share")
+    parser.add_argument("--baseline", metavar="ARM", help="arm to compare the others with, named as in the tables")
+    parser.add_argument("--published", action="store_true", help="show published results of other methods")
     parser.add_argument(
-        "--panels", type=_count, default=6, metavar="N", help="pictures of each arm and category, default 6; 0: none"
+        "--panels", type=_count, default=6, metavar="N", help="pictures per arm and category; default: 6"
     )
     parser.add_argument(
-        "--link", action="store_true", help="link the pictures where they lie instead of embedding them"
+        "--link", action="store_true", help="link the pictures in their folders instead of embedding them"
     )
     return parser.parse_args(arguments)
 

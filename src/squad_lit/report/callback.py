@@ -11,27 +11,28 @@ from lightning.pytorch.callbacks import Callback
 from squad_lit.image.picture import Picture, colour_map, outline, to_picture
 from squad_lit.metric.curve import named
 from squad_lit.report.curve import curve_plot
-from squad_lit.report.logger import Board
+from squad_lit.report.logger import PictureLogger
 from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.system.file import write_json, write_picture, write_rows
+from squad_lit.system.option import Natural, Positive, checked
 from squad_lit.training.detector import Detector
-from squad_lit.training.evaluation import gather
+from squad_lit.training.evaluation import Evaluation, gather
 
 
-def _boards(trainer: L.Trainer) -> list[Board]:
+def _picture_loggers(trainer: L.Trainer) -> list[PictureLogger]:
     """The loggers that show more than numbers."""
-    return [logger for logger in trainer.loggers if isinstance(logger, Board)]
+    return [logger for logger in trainer.loggers if isinstance(logger, PictureLogger)]
 
 
-class Levels(Callback):
+class LevelHistograms(Callback):
     """Shows, after each validation, how often each level of each scalar of a code occurs (see :mod:`.logger`)."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         prefix = "level_histogram/"
-        levels = {k.removeprefix(prefix): v for k, v in pl_module.measured.items() if k.startswith(prefix)}
-        for board in _boards(trainer) if levels else []:
-            board.show_levels(levels, pl_module.step)
+        levels = {k.removeprefix(prefix): v for k, v in pl_module.state.measured.items() if k.startswith(prefix)}
+        for logger in _picture_loggers(trainer) if levels else []:
+            logger.show_levels(levels, pl_module.state.step)
 
 
 class Curves(Callback):
@@ -46,16 +47,17 @@ class Curves(Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        if not trainer.is_global_zero:
+        evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None)  # type: ignore[attr-defined]
+        if evaluation is None or not trainer.is_global_zero:
             return
-        curves = pl_module.evaluation.curves()
+        curves = evaluation.curves()
         plain = {cat: {name: named(name, curve) for name, curve in own.items()} for cat, own in curves.items()}
         write_json(self.folder / "curves.json", plain, indent=None)
         if not any(curves.values()):
             return
         write_picture(self.folder / "curves.png", curve_plot(curves))
-        for board in _boards(trainer):
-            board.show_curves(curves, pl_module.step)
+        for logger in _picture_loggers(trainer):
+            logger.show_curves(curves, pl_module.state.step)
 
 
 class Panels(Callback):
@@ -74,12 +76,8 @@ class Panels(Callback):
         ValueError: A number out of range.
     """
 
-    def __init__(self, *, folder: str, per_defect: int, worst: int, scale: float) -> None:
-        if per_defect < 0 or worst < 0 or scale <= 0:
-            raise ValueError(
-                f"callback.panels: expected per_defect >= 0, worst >= 0 and scale > 0, got {per_defect}, {worst} and "
-                f"{scale}"
-            )
+    @checked
+    def __init__(self, *, folder: str, per_defect: Natural, worst: Natural, scale: Positive) -> None:
         self.folder, self.scale = Path(folder), scale
         self._number = {"per_defect": per_defect, "worst": worst}
 
@@ -111,8 +109,8 @@ class Panels(Callback):
         for p in panels:
             write_picture(self.folder / "panels" / p.name, p.picture())
         write_rows(self.folder / "panels.csv", [p.row() for p in panels])
-        for board in _boards(trainer):
-            board.show_panels(panels, pl_module.step)
+        for logger in _picture_loggers(trainer):
+            logger.show_panels(panels, pl_module.state.step)
 
     def _draw(self, outputs: dict[str, Any], batch: dict[str, Any], i: int) -> dict[str, Picture]:
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()

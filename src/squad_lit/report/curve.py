@@ -1,4 +1,4 @@
-"""Curves and histograms, drawn by matplotlib without a display."""
+"""Curves and histograms, which matplotlib draws without a display."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 640, height: int = 240) -> Picture:
-    """How many values lie where, the highest ones marked by a line each.
+    """Histogram with a line at each of the highest values.
 
     Args:
-        values: At least one.
-        marked: How many of the highest get a line.
-        label: What the values are.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        values: At least one value.
+        marked: Number of highest values that get a line.
+        label: Label of the horizontal axis.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
 
     Returns:
         ``(height, width, 3)`` uint8.
@@ -34,19 +34,19 @@ def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 
     axes.hist(values, bins=min(60, 10 + len(values) // 5), color="0.6")
     for value in sorted(values)[-marked:]:
         axes.axvline(value, color="C3", linewidth=1)
-    axes.set_yscale("symlog", linthresh=1)  # one image at the far end has to be seen beside hundreds
+    axes.set_yscale("symlog", linthresh=1)  # a single image must be visible beside hundreds
     axes.set_xlabel(label)
     axes.set_ylabel("images")
     return _pixels(figure, dpi=100)
 
 
 def curve_figure(lines: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str] | None = None) -> Figure:
-    """ROC, precision-recall and per-region-overlap curves, a plot for each kind of curve.
+    """ROC, precision-recall and per-region-overlap curves, with one plot per kind of curve.
 
     Args:
-        lines: For each line (a category, or a model) its curves by name, each a pair of x and y; see
+        lines: Curves by name, as pairs of x and y, for each line (a category or a model); see
             :mod:`squad_lit.metric.curve`.
-        colours: Of each line; none given: those of matplotlib, in turn.
+        colours: Colour of each line; None takes those of matplotlib.
     """
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def curve_figure(lines: Mapping[str, Mapping[str, Any]], colours: Mapping[str, s
 
 
 def curve_plot(lines: Mapping[str, Mapping[str, Any]]) -> Picture:
-    """As :func:`curve_figure`, as a picture ``(H, W, 3)``."""
+    """As :func:`curve_figure`, but as a picture ``(H, W, 3)`` uint8."""
     return _pixels(curve_figure(lines), dpi=110)
 
 

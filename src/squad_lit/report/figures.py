@@ -1,4 +1,4 @@
-"""The table that a test prints."""
+"""Prints the table of a test."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ COLUMNS = {
     "Pixel AP": "pixel_ap",
     "AUPRO": "pixel_aupro",
 }
-# What stands below the table.
+# Figures that stand below the table.
 REST = ("copy_ratio", "codebook_usage", "perplexity", "psnr", "ssim", "seconds", "images_per_second")
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Figures as text, metrics in percent, with their intervals where there are any.
+    """Figures as text, with metrics in percent and their intervals if there are any.
 
     Args:
-        figures: As in ``metrics.json``. Several categories: a line each and their mean. One: a line for each kind of
-            defect (against all normal images), and one for all of them.
+        figures: Content of ``metrics.json``. Several categories have one line each, and a line for their mean. A single
+            category has one line per kind of defect (against all normal images), and a line for all kinds.
     """
     rows = dict(figures.get("per_category", {}))
     if rows:
@@ -41,7 +41,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
-    """A metric in percent; of a mean, also over how many categories if some are undefined."""
+    """A metric in percent, with its interval. A mean says how many categories it is over if some are undefined."""
     text = f"{100 * row.get(key, math.nan):.1f}"
     if key in row.get("interval", {}):
         text += " [{:.1f}, {:.1f}]".format(*(100 * end for end in row["interval"][key]))

@@ -74,7 +74,9 @@ class Gallery:
     failed: Sequence[str]
 
 
-def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None, limit: int) -> Gallery:
+def gather(
+    folder: Path, checkpoint: Path | None, false_alarm_rate: float | None, limit: int, trust: Sequence[str] = ()
+) -> Gallery:
     """Read a folder, and make or take the pictures.
 
     Args:
@@ -82,6 +84,7 @@ def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None
         checkpoint: None: that of the run.
         false_alarm_rate: Share of normal images above the threshold at the start; None: as ``squad_lit.predict``.
         limit: How many images get pictures: of a test the most wrong ones, of predictions the highest scores.
+        trust: Packages whose classes a checkpoint may name.
 
     Raises:
         ValueError: A folder of another kind, a rate out of range or without a model, images that are not there.
@@ -93,9 +96,9 @@ def gather(folder: Path, checkpoint: Path | None, false_alarm_rate: float | None
     lines = _read(table)
     columns = lines[0].keys()
     if columns >= OF_A_RUN:
-        return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit)
+        return _of_run(folder, lines, checkpoint or folder / "last.ckpt", false_alarm_rate, limit, trust)
     if columns >= OF_A_PREDICTION:
-        return _of_predictions(folder, lines, checkpoint, false_alarm_rate, limit)
+        return _of_predictions(folder, lines, checkpoint, false_alarm_rate, limit, trust)
     raise ValueError(
         f"{table} is neither of squad_lit.train (columns {', '.join(sorted(OF_A_RUN))}) nor of squad_lit.predict "
         f"({', '.join(sorted(OF_A_PREDICTION))})"
@@ -151,7 +154,12 @@ def _number(line: Mapping[str, str], key: str) -> float:
 
 
 def _of_run(
-    folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path, rate: float | None, limit: int
+    folder: Path,
+    lines: Sequence[Mapping[str, str]],
+    checkpoint: Path,
+    rate: float | None,
+    limit: int,
+    trust: Sequence[str],
 ) -> Gallery:
     """The test images of a run, looked at once more."""
     from squad_lit.deploy.pixel_model import thresholds
@@ -173,9 +181,10 @@ def _of_run(
         raise FileNotFoundError(
             f"no checkpoint {checkpoint.resolve()}; if the run tested that of another, name it with --checkpoint FILE"
         )
-    detector = checkpoints.load(checkpoint)
+    detector = checkpoints.load(checkpoint, trust=trust)
     threshold, pixel_threshold = thresholds(detector, rate)
-    source = "normal images" if rate is not None or not detector.defective else "normal images and of known defects"
+    known = detector.state.defective_scores if rate is None else []
+    source = "normal images and of known defects" if known else "normal images"
     # The most wrong ones first: normal images far above the threshold, defects far below it.
     chosen = sorted(rows, key=lambda row: row.score if row.label else 2 * threshold.value - row.score)[:limit]
     failed = _illustrate(chosen, lambda row: _look(detector, row, pixel_threshold.value))
@@ -199,11 +208,11 @@ def _look(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str
     from squad_lit.image.picture import to_picture
 
     with torch.inference_mode():
-        pixels = read_pixels(row.path, detector.data.get("intensity_range"))
-        image = shrink(torch.tensor(pixels[None]), detector.image_size)
-        seen = detector.see(image)
-        maps, scores = detector.anomaly(seen.maps)
-        reconstruction = detector.image_recon(seen)
+        pixels = read_pixels(row.path, detector.state.data.get("intensity_range"))
+        image = shrink(torch.tensor(pixels[None]), detector.state.image_size)
+        output = detector(image)
+        maps, scores = detector.anomaly(output.maps)
+        reconstruction = detector.image_recon(output)
     score = float(scores)
     if not math.isclose(score, row.score, rel_tol=0.05, abs_tol=0.1):  # a GPU may round a code to another level
         raise ValueError(
@@ -235,7 +244,12 @@ def _with_defect(picture: NDArray[Any], row: Row) -> NDArray[Any]:
 
 
 def _of_predictions(
-    folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path | None, rate: float | None, limit: int
+    folder: Path,
+    lines: Sequence[Mapping[str, str]],
+    checkpoint: Path | None,
+    rate: float | None,
+    limit: int,
+    trust: Sequence[str],
 ) -> Gallery:
     """What ``squad_lit.predict`` has written."""
     import squad_lit
@@ -244,7 +258,7 @@ def _of_predictions(
     if rate is not None and checkpoint is None:
         raise ValueError("--false-alarm-rate: the normal images are known to the model only: add --checkpoint FILE")
     if checkpoint is not None:
-        found = squad_lit.load(checkpoint, false_alarm_rate=rate).threshold
+        found = squad_lit.load(checkpoint, false_alarm_rate=rate, trust=trust).threshold
         threshold, origin = found.value, f"{found}"
     else:
         values = Counter(_number(line, "threshold") for line in lines)

@@ -1,4 +1,4 @@
-"""Finds runs, and tells by their configurations what was varied."""
+"""Finds runs, and names them by what their configurations vary."""
 
 from __future__ import annotations
 
@@ -19,30 +19,28 @@ from squad_lit.network.quantizer import chosen_by
 from squad_lit.run.job import read_config
 from squad_lit.system.file import read_figures, read_rows
 
-# What makes no other method of a run: who computes, what is written, which draw, and the rows of the tables.
+# Options that do not make another method: the hardware, what is written, the seed, and what the tables show as rows.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}
-_IGNORED |= {"dataset", "model.seed", "metric.bootstrap"}
+_IGNORED |= {"dataset", "dataset._target_", "model.seed", "metric.bootstrap"}
 _IGNORED |= {f"dataset.{key}" for key in ("category", "root", "num_workers", "cache", "cache_folder", "seed")}
 
 _QUANTIZER = "model.generator.quantizer."
-# What a configuration says a second time inside of its model, and a test of a checkpoint does not say.
+# Groups that a configuration repeats inside its model. A test of a checkpoint lacks them.
 _REPEATED = {"quantizer", "discriminator", "backbone", "anomaly", "augmentation", "synthesis"}
-_REPEATED |= {f"model.{quantizer}" for quantizer in ("fsq", "vq", "none")}
-
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder.
+    """A run, as its folder shows it.
 
     Args:
-        folder: With ``config.yaml``.
-        config: As far as it came to one.
-        overrides: As they were typed.
-        figures: What is in ``metrics.json``; None: there is none that can be used.
-        problem: Why there is none, in words.
+        folder: Folder with ``config.yaml``.
+        config: The run's configuration; empty if it cannot be read.
+        overrides: The overrides as they were typed.
+        figures: Content of ``metrics.json``; None if there is none that can be used.
+        problem: Why there are no figures, in words.
     """
 
     folder: Path
@@ -53,46 +51,56 @@ class Run:
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
-        """The configuration by dotted names: what makes another method, and whether the model is a joint one."""
-        model = self.config["model"]
-        uses_codes = str(model["_target_"]).endswith(".Squad")  # another model's generator is not used
-        word = chosen_by(model["generator"]["quantizer"]["_target_"]) if uses_codes else ""
-        found: dict[str, Any] = {"quantizer": word} if word else {}
-        for key, value in _flatten(self.config):
-            if _is_ignored(key) or _is_repeated(key) or (key.startswith("model.generator.") and not uses_codes):
-                continue
-            if key != f"{_QUANTIZER}_target_":
+        """The options that make a method, by dotted name, with the category choice of a joint model."""
+        model, quantizer = self.config["model"], self.quantizer
+        # The command line has the quantiser's options in a second place, such as model.fsq.
+        copies = {key for key, value in model.items() if quantizer and value == quantizer}
+        if "_target_" not in (model.get("generator") or {}):
+            copies.add("generator")  # the group quantizer sets one, whether or not the model uses it
+        word = chosen_by(str(quantizer.get("_target_")))
+        found = {}
+        for key, value in _flatten({**self.config, "model": {k: v for k, v in model.items() if k not in copies}}):
+            if not _is_ignored(key) and key.split(".")[0] not in _REPEATED:
+                key = key.replace(f"{_QUANTIZER}_target_", "quantizer._target_")
                 found[key.replace(_QUANTIZER, f"model.{word}.")] = value
         return found | self.joint
 
     @property
+    def quantizer(self) -> Mapping[str, Any]:
+        """Configuration of the generator's quantiser; empty if there is none."""
+        return (self.config["model"].get("generator") or {}).get("quantizer") or {}
+
+    @property
     def joint(self) -> dict[str, str]:
-        """The choice of categories, if one model was trained on several: it is another one than one a category."""
-        return {"dataset.category": _value(self.config["dataset"]["category"])} if len(self.categories) > 1 else {}
+        """The choice of categories of a model for several ones, which differs from one model per category."""
+        return {"dataset.category": _value("", self._chosen)} if len(self.categories) > 1 else {}
 
     @property
     def dataset(self) -> str:
-        """Name of the data set."""
-        return str(self.config["dataset"]["_target_"]).split(".")[-2]
+        """Name of the data set, which is its class name in lower case."""
+        return str(self.config["dataset"]["_target_"]).rpartition(".")[2].lower()
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """Seed of everything random."""
         return int(self.config["seed"])
 
     @property
+    def _chosen(self) -> Any:
+        return self.config["dataset"].get("category", "all")
+
+    @property
     def categories(self) -> dict[str, Mapping[str, Any]]:
-        """The figures of each category; those of the whole run, such as the use of the codebook, are in all of them."""
+        """The figures of each category. Figures of the whole run, such as the codebook usage, are in all of them."""
         figures = self.figures or {}
         if "per_category" in figures:
             of_run = {key: value for key, value in figures.items() if key not in figures["categories_averaged"]}
             return {name: of_run | own for name, own in figures["per_category"].items()}
-        chosen = self.config["dataset"]["category"]
-        name = chosen if isinstance(chosen, str) else chosen[0]
+        name = self._chosen if isinstance(self._chosen, str) else self._chosen[0]
         return {self._only_category() if name == "all" else name: figures}
 
     def _only_category(self) -> str:
-        """The category of a data set that has no more of them, as the test images have it."""
+        """The only category of the data set, as ``predictions.csv`` names it."""
         file = self.folder / "predictions.csv"
         rows = read_rows(file) if file.exists() else []
         return rows[0]["category"] if rows else self.dataset
@@ -100,15 +108,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """One category of one run.
+    """The figures of one category of one run.
 
     Args:
         dataset: Name of the data set.
-        category: Of it.
-        arm: What was varied, in words.
-        seed: Of the run.
-        figures: As in ``metrics.json``: metrics in [0, 1], undefined is None.
-        run: Where they are from.
+        category: Name of the category.
+        arm: The varied options of the run, such as ``quantizer=vq``.
+        seed: Seed of the run.
+        figures: As in ``metrics.json``, with metrics in [0, 1], and None where undefined.
+        run: The run.
     """
 
     dataset: str
@@ -119,16 +127,16 @@ class Result:
     run: Run
 
     def value(self, key: str) -> float:
-        """A figure; NaN where it is undefined or was not measured."""
+        """A figure; NaN if it is undefined or was not measured."""
         value = self.figures.get(key)
         return math.nan if value is None else float(value)
 
 
 def find(paths: Iterable[Path]) -> list[Run]:
-    """All runs in and below some folders, in the order of their names; a damaged one has its problem.
+    """Find all runs in and below some folders, ordered by name. A damaged run says what its problem is.
 
     Raises:
-        ValueError: A folder that is not there, or no run at all.
+        ValueError: A folder is missing, or there is no run at all.
     """
     paths = list(paths)
     for path in paths:
@@ -145,7 +153,7 @@ def find(paths: Iterable[Path]) -> list[Run]:
 def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
     """The categories of all finished runs, and the runs that are left out as repetitions.
 
-    Of runs of the same arm, category and seed the newest counts: a repetition is no second draw.
+    Among runs with the same arm, category and seed the newest counts, because a repetition is no second sample.
     """
     done = [run for run in runs if run.figures is not None]
     done.sort(key=lambda run: (run.folder / "metrics.json").stat().st_mtime)
@@ -161,32 +169,35 @@ def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
 
 
 def name_arms(runs: Sequence[Run]) -> list[str]:
-    """What distinguishes each run's configuration, as it would be typed; ``default`` where nothing was.
+    """Name each run by what distinguishes its configuration, as one would type it; ``default`` if nothing does.
 
-    The options that were typed name the arms if they tell them apart; otherwise the fewest and shortest keys in which
-    the configurations differ. A value that most arms have is not said. An option of the data set counts only if it
-    differs within a data set.
+    The typed options name the arms if they distinguish them. Otherwise the fewest and shortest keys in which the
+    configurations differ do. The value that most arms share is left out. An option of the data set counts only if it
+    varies within a data set.
     """
     varied = [key for key in dict.fromkeys(key for run in runs for key in run.leaves) if _varies(runs, key)]
     arms = _parts(runs, varied)
     by_arm: dict[Any, list[Run]] = {}
     for run, arm in zip(runs, arms, strict=True):
         by_arm.setdefault(arm, []).append(run)
-    # A test of a checkpoint has the options of a training that was typed elsewhere.
+    # A test of a checkpoint has the options of its training, which were typed elsewhere.
     trained = [[_typed(run) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
     names = _names([min(own, key=len) for own in trained]) if all(trained) else []
     if len(set(names)) < len(by_arm):
         kept: list[str] = []
-        for key in sorted(varied, key=lambda key: (_word(key).count("."), len(key))):
+        for key in sorted(varied, key=lambda key: (_word(key).count("."), len(_word(key)))):
             if len(set(_parts(runs, [*kept, key]))) > len(set(_parts(runs, kept))):
                 kept.append(key)
-        names = _names([{_word(key): _value(own[0].leaves.get(key)) for key in kept} for own in by_arm.values()])
+        chosen = [{key: own[0].leaves.get(key) for key in kept} for own in by_arm.values()]
+        names = _names([{_word(key): _value(key, value) for key, value in own.items()} for own in chosen])
+        if len(set(names)) < len(by_arm):  # two modules have a class of the same name
+            names = _names([{_word(key): str(value) for key, value in own.items()} for own in chosen])
     named = dict(zip(by_arm, names, strict=True))
     return [named[arm] for arm in arms]
 
 
 def readable(read: Callable[[Path], T], file: Path) -> T | None:
-    """What a function reads from a file beside the figures; None: there is none, or, with a warning, it is damaged."""
+    """Read a file beside the figures; None if it is missing or, with a warning, damaged."""
     try:
         return read(file)
     except FileNotFoundError:
@@ -197,11 +208,14 @@ def readable(read: Callable[[Path], T], file: Path) -> T | None:
 
 
 def codebook_size(run: Run) -> int | None:
-    """Number of codes of a group; None of a model that has none."""
-    if not any(key.startswith("codebook_usage/") for key in run.figures or {}):
+    """Number of codes of a group of features; None if the model has no codes, or if their number is not known."""
+    figures = run.figures or {}
+    if not any(key.startswith("codebook_usage/") for key in figures):
         return None
-    quantizer = run.config["model"]["generator"]["quantizer"]
-    return math.prod(quantizer["levels"]) if "levels" in quantizer else int(quantizer["codebook_size"])
+    for key, scalars in figures.items():
+        if key.startswith("level_histogram/"):
+            return math.prod(map(len, scalars))
+    return run.quantizer.get("codebook_size")
 
 
 def _below(path: Path) -> Iterator[Path]:
@@ -209,13 +223,13 @@ def _below(path: Path) -> Iterator[Path]:
         if "config.yaml" in files:
             yield Path(folder)
             below.clear()
-        elif (Path(folder) / ".hydra" / "config.yaml").exists():  # it failed before its own was written
+        elif (Path(folder) / ".hydra" / "config.yaml").exists():  # it failed before it wrote its own
             yield Path(folder)
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
 def _read(folder: Path) -> Run | None:
-    """The run in a folder; None: it is another program's."""
+    """The run in a folder; None if another program made the folder."""
     try:
         own = (folder / "config.yaml").exists()
         loaded = read_config(folder / "config.yaml" if own else folder / ".hydra" / "config.yaml")
@@ -233,7 +247,7 @@ def _read(folder: Path) -> Run | None:
         return Run(folder, config, overrides, None, _first_line(told))
     run = Run(folder, config, overrides, figures)
     try:
-        _ = run.dataset, run.seed, run.leaves, run.categories, codebook_size(run)  # what the tables are made from
+        _ = run.dataset, run.seed, run.leaves, run.categories, codebook_size(run)  # the tables need them
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         return Run(folder, config, overrides, None, f"config.yaml or metrics.json is incomplete ({error!r})")
     return run
@@ -252,12 +266,7 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_ignored(key: str) -> bool:
-    first = key.split(".")[0]
-    return key in _IGNORED or key == "dataset._target_" or (first in _IGNORED and first != "dataset")
-
-
-def _is_repeated(key: str) -> bool:
-    return key.split(".")[0] in _REPEATED or ".".join(key.split(".")[:2]) in _REPEATED
+    return key in _IGNORED or key.split(".")[0] in _IGNORED - {"dataset"}
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:
@@ -266,12 +275,12 @@ def _varies(runs: Sequence[Run], key: str) -> bool:
 
 
 def _parts(runs: Sequence[Run], keys: Sequence[str]) -> list[Any]:
-    """What each run has of some keys; equal for runs that differ in others only."""
+    """The values of some keys per run, which are equal for runs that differ in other keys only."""
     return [tuple(repr(run.leaves.get(key)) for key in keys) for run in runs]
 
 
 def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
-    """A name for each set of options, without what most of them have; with it, where that would leave two alike."""
+    """A name for each set of options, without the values that most of them share, unless two names would be equal."""
     usual = {}
     for key in dict.fromkeys(key for own in options for key in own):
         (first, most), *others = Counter(own.get(key) for own in options).most_common()
@@ -284,20 +293,20 @@ def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _typed(run: Run) -> dict[str, str]:
-    """The options that were typed, without those that make no other method."""
+    """The typed options that make a method."""
     pairs = [override.lstrip("+~").partition("=") for override in run.overrides]
     return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | run.joint
 
 
 def _word(key: str) -> str:
-    """A key as it is typed: ``model._target_`` is the choice of ``model``."""
+    """A key as one types it; ``model._target_`` is the choice of ``model``."""
     return key.removesuffix("._target_")
 
 
-def _value(value: Any) -> str:
+def _value(key: str, value: Any) -> str:
+    """A value as one types it. A class gets the word that usually chooses it."""
     if isinstance(value, list):
         return "[" + ",".join(map(str, value)) + "]"
     if value is None or value == {}:
         return "none"
-    # A class is named as the file that chooses it.
-    return value.rpartition(".")[2].lower() if str(value).startswith("squad_lit.") else str(value)
+    return chosen_by(value) if key.endswith("_target_") else str(value)

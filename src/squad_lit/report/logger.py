@@ -25,7 +25,7 @@ TRAINING = ("lr", "images_per_second", "adversarial_weight")
 
 
 @runtime_checkable
-class Board(Protocol):
+class PictureLogger(Protocol):
     """A logger that shows more than numbers."""
 
     def show_panels(self, panels: Sequence[Panel], step: int) -> None:
@@ -38,11 +38,11 @@ class Board(Protocol):
         """Of each group and each of its scalars, the share of each level."""
 
 
-def board_key(key: str) -> str:
-    """``section/name``, with one slash, so that a board's own way to group by prefix makes the sections.
+def section_key(key: str) -> str:
+    """``section/name``, with one slash, so that a dashboard that groups by prefix shows the sections.
 
     Example:
-        >>> [board_key(key) for key in ("train/feature/low", "val/copy_ratio/low", "train/lr/generator", "test/psnr")]
+        >>> [section_key(key) for key in ("train/feature/low", "val/copy_ratio/low", "train/lr/generator", "test/psnr")]
         ['losses/feature_low', 'codes/copy_ratio_low', 'training/lr_generator', 'metrics/psnr']
     """
     stage, _, name = key.partition("/")
@@ -54,7 +54,7 @@ def board_key(key: str) -> str:
 
 
 def _sections(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {board_key(key): value for key, value in metrics.items() if "/" in key}  # Lightning adds its epoch
+    return {section_key(key): value for key, value in metrics.items() if "/" in key}  # Lightning adds its epoch
 
 
 class Wandb(WandbLogger):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables, plots and panels, to be opened without a server."""
+"""The report as one self-contained HTML page of tables, plots and panels, which needs no server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from squad_lit.report.table import Table
 from squad_lit.report.text import cell_text
 from squad_lit.system.file import read_rows
 
-_WIDTH, _QUALITY = 1100, 80  # of an embedded panel: pixels, JPEG
+_WIDTH, _QUALITY = 1100, 80  # width in pixels and JPEG quality of an embedded panel
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Plot:
     """A plot of the page.
 
     Args:
-        title: Above it.
-        svg: The element.
-        folded: Whether it is shown on request only.
+        title: Title above the plot.
+        svg: The SVG element; empty if there is nothing to plot.
+        folded: Whether the page shows it on request only.
     """
 
     title: str
@@ -47,8 +47,8 @@ class Picture:
 
     Args:
         source: Data URI or relative path.
-        arm: Of its run.
-        row: Its line of ``panels.csv``.
+        arm: Arm of its run.
+        row: Its row of ``panels.csv``.
     """
 
     source: str
@@ -57,11 +57,11 @@ class Picture:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page from one of the templates, which share ``page.html``.
+    """Render a page from a template. All templates extend ``page.html``.
 
     Args:
         template: Name of a file in ``template/``.
-        content: What it shows; text is escaped, :class:`markupsafe.Markup` is not.
+        content: Variables of the template. Text is escaped, :class:`markupsafe.Markup` is not.
     """
     environment = Environment(
         loader=PackageLoader("squad_lit.report", "template"),
@@ -84,16 +84,16 @@ def report(
     panels: int,
     link: bool,
 ) -> str:
-    """The page of many runs.
+    """The page of many runs, as HTML.
 
     Args:
-        results: At least one.
+        results: At least one result.
         tables: See :func:`squad_lit.report.table.make`.
         unfinished: Runs without figures.
         repeated: Runs that newer ones replace.
-        folder: Where the page will lie.
-        panels: Pictures of each arm and category, misses and false alarms first.
-        link: Whether pictures are linked where they lie, not embedded.
+        folder: Folder of the page.
+        panels: Pictures per arm and category; misses and false alarms come first.
+        link: Whether pictures are linked in their folders and not embedded.
     """
     pictures = [p for r in _one_seed(results) for p in _pictures(r, folder, panels, link)]
     embedded = 0 if link else sum(len(p.source) for p in pictures)
@@ -113,7 +113,7 @@ def report(
 
 
 def picture(file: Path, folder: Path, *, link: bool) -> str:
-    """The source of an image element: a small JPEG as a data URI, or the way from a page in ``folder`` to the file."""
+    """The source of an image element, either a small JPEG as a data URI or the relative path from ``folder``."""
     if link:
         return quote(Path(os.path.relpath(file, folder)).as_posix())
     with Image.open(file) as opened:
@@ -121,12 +121,12 @@ def picture(file: Path, folder: Path, *, link: bool) -> str:
 
 
 def embed(image: Image.Image, side: int, quality: int) -> str:
-    """A picture as a data URI.
+    """A picture as a data URI of a JPEG.
 
     Args:
-        image: RGB; made smaller in place.
-        side: The longer one, at most, in pixels.
-        quality: Of JPEG, in [0, 95].
+        image: RGB image, which is shrunk in place.
+        side: Largest length of the longer side in pixels.
+        quality: JPEG quality, in [0, 95].
     """
     image.thumbnail((side, side))
     content = io.BytesIO()
@@ -147,7 +147,7 @@ def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Pict
 
 
 def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Misses and false alarms, the worst first, and the first ones by turns, so that a few show some of each."""
+    """Misses, false alarms and first images in turn, the worst first, so that a few pictures show some of each."""
     by_reason = {reason: [r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST)}
     by_reason[MISS].sort(key=lambda r: float(r["anomaly_score"]))
     by_reason[FALSE_ALARM].sort(key=lambda r: -float(r["anomaly_score"]))
@@ -188,7 +188,7 @@ def _curves(result: Result) -> dict[str, Any]:
 
 
 def _one_seed(results: Sequence[Result]) -> list[Result]:
-    """Of each arm and category the lowest seed."""
+    """The result of the lowest seed per data set, arm and category."""
     lowest: dict[tuple[str, ...], Result] = {}
     for r in sorted(results, key=lambda r: r.seed):
         lowest.setdefault((r.dataset, r.arm, r.category), r)

@@ -1,4 +1,4 @@
-"""Which test images are shown, and as what picture."""
+"""Chooses the test images that are shown, and makes their panels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FIRST, FALSE_ALARM, MISS = "first", "false alarm", "miss"
 
 @dataclass
 class Panel:
-    """A test image and what the model makes of it.
+    """A test image and the maps that the model makes from it.
 
     Args:
-        index: Number of the image in the test set.
+        index: Position of the image in the test set.
         image_path: File of the image.
-        category: Of the image.
-        defect: Kind of defect; ``good`` of a normal image.
-        label: 1: anomalous.
-        anomaly_score: In deviations from normal.
-        tiles: Pictures ``(H, W, 3)`` by caption, the image itself first.
-        choice: Why it is shown: ``first`` of its kind, ``false alarm``, ``miss``.
-        name: Of its file, without a folder; see :func:`name_all`.
+        category: Category of the image.
+        defect: Kind of defect; ``good`` for a normal image.
+        label: 0 is normal, 1 is anomalous.
+        anomaly_score: Score in standard deviations from normal.
+        tiles: Pictures ``(H, W, 3)`` by caption, beginning with the image.
+        choice: Reasons why it is shown, of ``first`` (of its kind), ``false alarm`` and ``miss``.
+        name: File name of the panel; see :func:`name_all`.
     """
 
     index: int
@@ -40,24 +40,26 @@ class Panel:
     name: str = ""
 
     def picture(self) -> Picture:
-        """The tiles side by side, the score above the fused map."""
+        """The tiles side by side, with the score above the fused map."""
         score = f"fused, score {self.anomaly_score:.1f}"
         return panel({score if caption == "fused" else caption: tile for caption, tile in self.tiles.items()})
 
     def row(self) -> dict[str, Any]:
-        """What ``panels.csv`` says of it."""
+        """Its row of ``panels.csv``."""
         keys = ("image_path", "category", "defect", "label", "anomaly_score")
         return {"panel": self.name, "choice": ", ".join(self.choice)} | {key: getattr(self, key) for key in keys}
 
 
 def choose(panels: Iterable[Panel], *, per_defect: int, worst: int) -> list[Panel]:
-    """Those to show, with the reason; of a part of a test set all that are chosen from the whole.
+    """Choose the panels to show, and set the reason.
+
+    A part of a test set keeps every panel that the whole test set would keep, so that one can choose batch by batch.
 
     Args:
-        panels: In any order.
-        per_defect: The first ones of each kind of defect of each category: the same in every run.
-        worst: Of each category the normal images of the highest scores (the worst false alarms, if they are alarms at
-            all) and the anomalous ones of the lowest (misses).
+        panels: Panels in any order.
+        per_defect: Number of panels per category and kind of defect. The first ones are chosen, the same in each run.
+        worst: Number of normal images with the highest scores (``false alarm``, even below the threshold), and of
+            anomalous images with the lowest scores (``miss``), per category.
     """
     ordered = sorted(panels, key=lambda p: p.index)
     kinds: dict[tuple[Any, ...], list[Panel]] = {}
@@ -76,11 +78,11 @@ def choose(panels: Iterable[Panel], *, per_defect: int, worst: int) -> list[Pane
 
 
 def name_all(panels: Sequence[Panel]) -> None:
-    """Give each a name of its own, of category, defect and file: ``000.png`` and ``000.jpg`` may lie side by side."""
+    """Give each panel a unique file name of category, defect and file, because file names repeat across folders."""
     for p in panels:
         file = Path(p.image_path).name
         p.name = "_".join([p.category, p.defect, file if file.endswith(".png") else f"{file}.png"])
     count = Counter(p.name for p in panels)
     for p in panels:
-        if count[p.name] > 1:  # of files in folders of their own, or a_b + c and a + b_c
+        if count[p.name] > 1:  # equal names in other folders, or a_b + c and a + b_c
             p.name = f"{p.name.removesuffix('.png')}_{p.index}.png"

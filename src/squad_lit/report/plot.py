@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that takes the text colour of the page around it."""
+"""The plots of a report, as SVG in the text colour of the surrounding page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from squad_lit.system.file import read_rows
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A colour that no plot uses; in the SVG it becomes the page's text colour, light or dark.
+# A colour that no plot uses, which the SVG replaces by the text colour of the page.
 _TEXT = "#010203"
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _TEXT),
@@ -31,19 +31,19 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-Colours = Mapping[str, str]  # of each arm, the same in all plots of a page
-_POINTS = 300  # of a training curve
-# What is drawn of a training, by the start of the column.
+Colours = Mapping[str, str]  # by arm, the same in all plots of a page
+_POINTS = 300  # approximate number of points of a training curve
+# Columns that the training curves show; one that ends in a slash is a prefix.
 _TRAINING = ("train/loss", "train/feature/", "train/focal", "val/synthetic_ap", "val/copy_ratio/", "val/perplexity/")
 
 
 def svg(draw: Callable[..., Figure | None], *args: Any, name: str) -> str:
-    """What a function draws, as an SVG element; empty where it has nothing to draw.
+    """Draw a figure as an SVG element; empty if there is nothing to draw.
 
     Args:
-        draw: Returns a figure.
-        args: Of the function.
-        name: Told to screen readers; of its own for each plot of a page, because the SVG's ids come from it.
+        draw: Function that returns a figure, or None if there is nothing to draw.
+        args: Arguments of ``draw``.
+        name: Title for screen readers. It must be unique on the page, because the SVG derives its ids from it.
     """
     import matplotlib
 
@@ -58,9 +58,9 @@ def svg(draw: Callable[..., Figure | None], *args: Any, name: str) -> str:
 
 
 def metrics_by_codebook(results: Sequence[Result], colours: Colours) -> Figure | None:
-    """Each metric, mean over the categories of a data set, against the number of codes; arms without codes are lines.
+    """The mean of each metric over the categories against the number of codes; arms without codes are lines.
 
-    Arms that lack a category are left out. None, unless there are two sizes.
+    Arms that lack a category are left out. There is no figure unless arms differ in their number of codes.
     """
     ran = {(r.arm, r.category) for r in results}
     categories = {category for _, category in ran}
@@ -86,7 +86,7 @@ def metrics_by_codebook(results: Sequence[Result], colours: Colours) -> Figure |
 
 
 def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
-    """Use and perplexity of the codebook of each group, by arm. None, where there is none."""
+    """Codebook usage and perplexity per group and arm; None if no arm has a codebook."""
     keys = sorted({k for r in results for k in r.figures if k.startswith(("codebook_usage/", "perplexity/"))})
     arms = list(dict.fromkeys(r.arm for r in results if any(key in r.figures for key in keys)))
     if not arms:
@@ -109,7 +109,7 @@ def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
 
 
 def level_histograms(run: Run) -> Figure | None:
-    """How often each level of each scalar of a code occurs; a row for each group. None of a model without levels."""
+    """How often each level of each scalar of a code occurs, one row per group; None if the model has no levels."""
     prefix = "level_histogram/"
     groups = {k.removeprefix(prefix): v for k, v in (run.figures or {}).items() if k.startswith(prefix)}
     if not groups:
@@ -127,7 +127,7 @@ def level_histograms(run: Run) -> Figure | None:
 
 
 def training_curves(results: Sequence[Result], colours: Colours) -> Figure | None:
-    """Losses and label-free measures against the step, a line a run. None, where no run has the CSV logger's file."""
+    """Losses and label-free measures against the step, one line per run; None if no run has the CSV logger's file."""
     lines: dict[str, list[tuple[str, Any]]] = {}
     for run, arm in dict.fromkeys((r.run.folder, r.arm) for r in results):
         for name, points in (readable(_logged, run / "csv" / "metrics.csv") or {}).items():
@@ -153,11 +153,11 @@ def training_curves(results: Sequence[Result], colours: Colours) -> Figure | Non
 def ranking_curves(
     curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], colours: Colours
 ) -> Figure | None:
-    """ROC, precision-recall and per-region-overlap curves of a category, a line an arm.
+    """ROC, precision-recall and per-region-overlap curves of a category, one line per arm.
 
     Args:
-        curves: Of each arm, as in ``curves.json``.
-        colours: Of each arm.
+        curves: Curves of each arm, as in ``curves.json``.
+        colours: Colour of each arm.
     """
     lines = {
         arm: {name: [axes[key] for key in AXES[name.rpartition("_")[2]]] for name, axes in own.items()}
@@ -167,7 +167,7 @@ def ranking_curves(
 
 
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
-    """Steps and values of what is drawn of a training, thinned."""
+    """Steps and values of the training curves, thinned."""
     rows = read_rows(file)
     names = [name for start in _TRAINING for name in (rows[0] if rows else []) if _starts(name, start)]
     return {name: points for name in names if len((points := _points(rows, name))[0])}

@@ -1,16 +1,15 @@
-"""Ranks normal training images by anomaly score, because a folder of good parts often holds a few bad ones."""
+"""Ranks normal training images by anomaly score, because a folder of good parts often holds a few defective ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig
 
 from squad_lit.image.picture import colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.system.file import write_picture, write_rows
 
 if TYPE_CHECKING:
@@ -18,23 +17,26 @@ if TYPE_CHECKING:
 
     from squad_lit.training.detector import Detector
 
-# Suspects in the picture: the highest scores, and for comparison as many in the middle.
+# Number of suspects in the picture, and of images from the middle of the ranking for comparison.
 SHOWN = 6
 
 
 def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
-    """Score all normal training images with a trained model, those included that were held out of the training.
+    """Score all normal images with a trained model, including those that were held out from the training.
 
-    A bad image that was trained on is partly learned, so its score is lower than it would be unseen: the order is what
-    counts, and a second look at the top of the list.
+    The model has partly learned a defective image that it was trained on, whose score is therefore lower than that of
+    an unseen one. Trust the order and not the value, and look at the top of the list.
 
     Args:
-        config: With ``checkpoint``.
-        folder: Gets ``suspects.csv`` and ``suspects.png``: for each category a histogram of the scores, the first
-            suspects, and for comparison images from the middle.
+        config: Configuration with ``checkpoint``.
+        folder: Folder for ``suspects.csv`` and ``suspects.png``. The picture shows, per category, a histogram of the
+            scores, the first suspects, and images from the middle of the ranking for comparison.
 
     Returns:
-        A row an image, category by category, highest score first: ``image_path``, ``category``, ``anomaly_score``.
+        One row per image (``image_path``, ``category``, ``anomaly_score``), by category, highest score first.
+
+    Raises:
+        ValueError: ``callback.panels`` is null, or the checkpoint does not fit the data.
     """
     import torch
     from torch.utils.data import ConcatDataset, DataLoader
@@ -43,17 +45,17 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     from squad_lit.training import checkpoint
 
     if config.callback.panels is None:
-        raise ValueError("callback.panels=null: the suspects are drawn with callback.panels.scale; leave it out")
-    everything = {"limit_train": None} | ({"test_fraction": 0} if "test_fraction" in config.dataset else {})
-    data = instantiate(config.dataset, **everything)
+        raise ValueError("callback.panels=null: the suspects need callback.panels.scale, so leave this option out")
+    everything = {"limit_train": None, "test_fraction": 0}
+    data = make(config, "dataset", **{key: value for key, value in everything.items() if key in config.dataset})
     data.prepare_data()
     data.setup()
-    module = checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
+    module = checkpoint.load(config.checkpoint, trust=config.trust)
     module.check_data(data.categories, data.image_size)
     images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        for batch in tqdm(DataLoader(images, batch_size=config.dataset.batch_size), desc="training images"):
+        for batch in tqdm(DataLoader(images, batch_size=data.batch_size), desc="training images"):
             scores = module.predict(batch["image"])[1].tolist()
             pairs = zip(batch["image_path"], batch["category"], scores, strict=True)
             rows += [
@@ -69,17 +71,17 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
         del row["at"]
     write_rows(folder / "suspects.csv", rows)
     write_picture(folder / "suspects.png", stack(strips))
-    print(f"\nall {len(rows)} images: {folder / 'suspects.csv'}; pictures of the first: {folder / 'suspects.png'}")
+    print(f"\nscores of all {len(rows)} images: {folder / 'suspects.csv'}\nfirst suspects: {folder / 'suspects.png'}")
     return rows
 
 
 def _draw_suspects(
     module: Detector, images: Dataset[dict[str, Any]], rows: list[dict[str, Any]], category: str, scale: float
 ) -> list[Any]:
-    """A category's histogram and strips of images with their maps; prints the first suspects."""
+    """Histogram and image strips with maps of a category; also prints the first suspects."""
     scores = [row["anomaly_score"] for row in rows]
     shown = min(SHOWN, len(rows))
-    strips = [histogram(scores, shown, f"{category}: anomaly score of the good images; red: the {shown} below")]
+    strips = [histogram(scores, shown, f"{category}: anomaly score of the good images (red: {shown} suspects)")]
     middle = max(shown, (len(rows) - SHOWN) // 2)
     for number, row in [*enumerate(rows[:shown]), *enumerate(rows[middle : middle + SHOWN], middle)]:
         image = images[row["at"]]["image"]

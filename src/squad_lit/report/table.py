@@ -1,4 +1,4 @@
-"""The tables of a report: one structure, from which every format is written."""
+"""The tables of a report, in a structure from which every format is written."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from squad_lit.report.gather import Result
 
 
 class Column(NamedTuple):
-    """A figure as it is shown.
+    """A column of a table.
 
     Args:
-        key: In ``metrics.json``.
-        title: Above the column.
-        scale: What it is multiplied with: 100 for a share, shown in percent.
-        has_best: Whether the highest is the best; of others there is no best.
+        key: Key in ``metrics.json``.
+        title: Title of the column.
+        scale: Factor of the values; 100 shows a share in percent.
+        has_best: Whether the highest value is marked as the best.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 METRICS = [Column(key, title) for title, key in COLUMNS.items()]
-# Beside the metrics: more of them, and what tells how the codes are used and what it costs; by the start of the key.
+# Further figures: more metrics, the use of the codes, and the costs. A key that ends in "/" or "_" is a prefix.
 MORE = [
     Column("image_ap", "image AP"),
     Column("image_f1_max", "image F1"),
@@ -53,16 +53,16 @@ MORE = [
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, in percent where it is a share.
+    """A figure of a table; shares are in percent.
 
     Args:
-        mean: Over the seeds; NaN: undefined, or nothing was run.
-        deviation: Standard deviation over the seeds (n - 1); None of fewer than two.
-        seeds: How many the mean is over.
-        undefined: How many values were left out because they are undefined.
-        categories: Of a mean of several: those it is over.
-        delta: Difference to the baseline, over the same categories.
-        best: Whether no other arm has a higher one, rounded as shown.
+        mean: Mean over seeds and categories; NaN if it is undefined or nothing was run.
+        deviation: Standard deviation over the seeds (n - 1); None with fewer than two.
+        seeds: Number of seeds in the mean.
+        undefined: Number of undefined values, which were left out.
+        categories: Categories in the mean.
+        delta: Difference from the baseline, over the same categories.
+        best: Whether no other arm has a higher mean, rounded as shown.
     """
 
     mean: float = math.nan
@@ -76,13 +76,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
     Args:
-        name: Its first cell.
-        cells: One for each column.
-        kind: ``mean`` of a line of means, ``published`` of a line of others' numbers.
-        categories: How many its cells should be over.
+        name: First cell.
+        cells: One cell per column.
+        kind: ``mean`` for a row of means, ``published`` for results of other methods, else empty.
+        categories: Number of categories that its means should be over.
     """
 
     name: str
@@ -96,11 +96,11 @@ class Table:
     """A table.
 
     Args:
-        title: What it shows.
-        corner: Above the first column.
-        columns: Titles.
-        rows: Lines.
-        notes: Below it.
+        title: Title above the table.
+        corner: Title of the first column.
+        columns: Titles of the other columns.
+        rows: Rows.
+        notes: Notes below the table.
     """
 
     title: str
@@ -111,7 +111,7 @@ class Table:
 
 
 class Published(NamedTuple):
-    """Others' results on a benchmark, mean over its categories, in percent."""
+    """Published results of a method on a benchmark, as means over its categories in percent."""
 
     method: str
     dataset: str
@@ -121,16 +121,16 @@ class Published(NamedTuple):
 
 
 def make(results: Sequence[Result], baseline: str | None = None, published: Sequence[Published] = ()) -> list[Table]:
-    """All tables, data set by data set: means of each arm, each metric by category, further figures.
+    """All tables per data set, which are the means of each arm, each metric by category, and further figures.
 
     Args:
-        results: At least one.
-        baseline: The arm to which differences are given.
-        published: Others' results, shown below the means of the arms where these are over all categories of the
+        results: At least one result.
+        baseline: Arm that the others are compared with.
+        published: Results of other methods, shown below the means of the arms if these are over all categories of the
             benchmark.
 
     Raises:
-        ValueError: No arm of the baseline's name.
+        ValueError: No arm has the name of the baseline.
     """
     arms = list(dict.fromkeys(r.arm for r in results))
     if baseline is not None and baseline not in arms:
@@ -140,9 +140,11 @@ def make(results: Sequence[Result], baseline: str | None = None, published: Sequ
         own = [r for r in results if r.dataset == dataset]
         here = [arm for arm in arms if any(r.arm == arm for r in own)]
         categories = sorted({r.category for r in own})
-        theirs = [p for p in published if p.dataset == dataset]
+        kind = str(own[0].run.config["dataset"]["_target_"])
+        # A user's class is no benchmark, whatever its name.
+        theirs = [p for p in published if p.dataset == dataset] if kind.startswith("squad_lit.") else []
         notes = []
-        if theirs and len(categories) < (total := len(get_object(own[0].run.config["dataset"]["_target_"]).CATEGORIES)):
+        if theirs and len(categories) < (total := len(get_object(kind).CATEGORIES)):
             theirs, notes = [], [f"published results are means over {total} categories and not shown beside fewer"]
         what = f"means over {len(categories)} categories" if len(categories) > 1 else categories[0]
         tables.append(_of_arms(f"{dataset}: {what}", own, here, METRICS, baseline, theirs, notes))
@@ -172,7 +174,7 @@ def read_published() -> list[Published]:
 
 
 def cell(results: Iterable[Result], column: Column) -> Cell:
-    """The mean over categories and seeds: of the categories' means, and its deviation over seeds that have them all."""
+    """The mean of the categories' means over seeds, and its deviation over the seeds that have all categories."""
     by_category: dict[str, dict[int, float]] = {}
     undefined = 0
     for r in results:
@@ -212,7 +214,7 @@ def _of_arms(
         cells = [Cell(p.values.get(c.key, math.nan)) for c in columns]
         rows.append(Row(f"{p.method} (published, other protocol) [{number}]", cells, "published"))
     if published:
-        notes.append("published, other protocol: means over all categories of the benchmark, from others' evaluations")
+        notes.append("published, other protocol: means over all categories of the benchmark, from other evaluations")
         notes += [f"[{i}] {protocol}; source: {source}" for i, (protocol, source) in enumerate(sources, 1)]
     return Table(title, "arm", [c.title for c in columns], rows, notes)
 
@@ -241,7 +243,7 @@ def _of_categories(title: str, results: Sequence[Result], categories: Sequence[s
 
 
 def _compared(cells: Mapping[str, Cell], column: Column, baseline: str | None) -> dict[str, Cell]:
-    """The cells of several arms, with the best marked among those of the most categories, and differences."""
+    """The cells of several arms, with differences, and with the best marked among those with the most categories."""
     most = max(len(c.categories) for c in cells.values())
     able = [c for c in cells.values() if len(c.categories) == most and not math.isnan(c.mean)]
     highest = max((round(c.mean, 1) for c in able), default=math.nan) if column.has_best and len(able) > 1 else math.nan
@@ -255,7 +257,7 @@ def _compared(cells: Mapping[str, Cell], column: Column, baseline: str | None) -
 
 
 def _present(results: Sequence[Result]) -> list[Column]:
-    """The further columns of which some run has a figure, one for each group of features."""
+    """The further columns for which a run has a figure, one per group of features."""
     keys = sorted({key for r in results for key, v in r.figures.items() if v is None or isinstance(v, int | float)})
     return [
         column._replace(key=key, title=f"{column.title} {key.removeprefix(column.key)}".strip())

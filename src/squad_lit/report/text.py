@@ -13,7 +13,7 @@ from typing import Any
 from squad_lit.report.gather import Result
 from squad_lit.report.table import METRICS, Cell, Table
 
-_PAGE = 90  # letters of small type on a line of a page
+_PAGE = 90  # characters of small type per line of a page
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -21,7 +21,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # At the start of a line the first would be an option of the \\ before it.
+    # At the start of a line, "[" would begin an option of the preceding \\.
     "[": "{[}",
     "]": "{]}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -29,11 +29,11 @@ _LATEX = {
 
 
 def cell_text(cell: Cell, total: int) -> str:
-    """Mean, deviation, difference, and what is missing, such as ``98.2 ± 0.3 (+1.0) (of 3) (1 undefined)``.
+    """The text of a cell, such as ``98.2 ± 0.3 (+1.0) (of 3) (1 undefined)``.
 
     Args:
-        cell: A cell.
-        total: Categories that a mean should be over.
+        cell: Cell with mean, deviation, difference from the baseline, categories and undefined values.
+        total: Number of categories that the mean should be over; a smaller one is stated.
     """
     if math.isnan(cell.mean):
         return "undefined" if cell.undefined else "–"
@@ -48,7 +48,7 @@ def cell_text(cell: Cell, total: int) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """All tables for a README."""
+    """All tables as Markdown, for a README."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -61,12 +61,12 @@ def _markdown(table: Table) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """All tables for a paper, with ``booktabs``."""
+    """All tables as LaTeX with ``booktabs``, for a paper."""
     return "% needs \\usepackage{booktabs}\n\n" + "\n".join(_latex(part) for table in tables for part in _parts(table))
 
 
 def _parts(table: Table) -> list[Table]:
-    """The table, or as many with some of its columns as it takes for each to fit on a page."""
+    """The table, split by columns into parts that fit on a page."""
     columns = zip(*([cell_text(cell, row.categories) for cell in row.cells] for row in table.rows), strict=True)
     widths = [max(map(len, (title, *texts))) for title, texts in zip(table.columns, columns, strict=True)]
     room = _PAGE - max(len(row.name) for row in table.rows)
@@ -117,7 +117,7 @@ def _latex(table: Table) -> str:
 
 
 def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """A row for each cell, for ``tables.csv``."""
+    """The rows of ``tables.csv``, one per cell."""
     return [
         {
             "table": table.title,
@@ -139,11 +139,11 @@ def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
 
 
 def result_rows(results: Sequence[Result], folder: Path) -> list[dict[str, Any]]:
-    """A row for each category of each run, for ``results.csv``: metrics in percent, the rest as it is.
+    """The rows of ``results.csv``, one per category and run, with metrics in percent and other figures unchanged.
 
     Args:
-        results: In the order of the rows.
-        folder: Of the file; ``run`` is the way from there.
+        results: Results in the order of the rows.
+        folder: Folder of the file, from which ``run`` is the relative path.
     """
     first = [column.key for column in METRICS]
     numbers = [key for r in results for key, value in r.figures.items() if isinstance(value, int | float)]
@@ -157,7 +157,7 @@ def result_rows(results: Sequence[Result], folder: Path) -> list[dict[str, Any]]
 
 
 def escape_latex(text: str) -> str:
-    r"""Text in which no sign is a command.
+    r"""Escape all characters that are special in LaTeX.
 
     Example:
         >>> print(escape_latex("model.fsq.levels=[8,5] & 100%"))
@@ -168,7 +168,7 @@ def escape_latex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    r"""Text in which no sign is a mark.
+    r"""Escape all characters that are markup in Markdown.
 
     Example:
         >>> print(escape_markdown("a_b|c"))

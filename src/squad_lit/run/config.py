@@ -1,18 +1,67 @@
-"""Where the configuration is, and what its files may compute."""
+"""Where the configuration is, how it is composed, and what its files may compute."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.plugins import Plugins
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 _PACKAGE = Path(__file__).parents[1]
 # In a wheel the tree lies inside the package, in a checkout at its top.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 _EXPERIMENT = CONF / "experiment"
+
+
+def compose(
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+    config_name: str = "train",
+    output: str | Path | None = None,
+    with_hydra: bool = False,
+) -> DictConfig:
+    """Compose a configuration as the command line does, but without Hydra's globals: in a notebook, or inside an app.
+
+    Args:
+        overrides: As they are typed after ``python -m squad_lit.train``.
+        config_dir: A further folder of configurations, as of ``--config-dir``.
+        config_name: The file to start from.
+        output: The run's folder, where Hydra would give it.
+        with_hydra: Keep the node ``hydra``.
+
+    Raises:
+        hydra.errors.HydraException: Overrides that do not fit the configuration.
+    """
+    version.setbase("1.3")
+    Plugins.instance()  # finds launchers and sweepers
+    setup_globals()
+    path = create_config_search_path(str(CONF))
+    if config_dir is not None:
+        path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
+    given = [*overrides, f"output={quote(output)}"] if output is not None else [*overrides]
+    config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
+    if not with_hydra:
+        with open_dict(config):
+            del config["hydra"]
+            if output is None:
+                config.output = ""
+    return config
+
+
+def quote(value: object) -> str:
+    """A text as Hydra's grammar takes it on a command line, whatever is in it."""
+    # A backslash stands for itself, except before a quote.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), str(value)) + "'"
 
 
 def arrange(arguments: Sequence[str]) -> list[str]:

@@ -1,112 +1,157 @@
-"""One run, from its configuration to its figures: build the parts, fit, test, and leave everything in the folder."""
+"""One run, from its configuration to its figures: make the parts, fit, test, and leave everything in the folder."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run import provenance
-from squad_lit.run.command import (
-    OF_THE_MODEL,
-    USER_ERRORS,
-    check_options,
-    instantiate,
-    model_options,
-)
+from squad_lit.run.config import compose, quote
 from squad_lit.run.job import differences, hold, is_first_process
-from squad_lit.run.option import check_kinds
+from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.file import write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     import lightning as L
 
+    from squad_lit.deploy.predictor import Predictor
     from squad_lit.training.detector import Detector
+    from squad_lit.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
+# What one run leaves that would say something wrong beside the configuration of another.
+_RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
+# The folder is that of the run that reads the file, and callbacks and loggers refer to it.
+_UNRESOLVED = ("callback", "logger")
+_OUTPUT = "${hydra:runtime.output_dir}"
 
-def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended.
+
+    Args:
+        folder: Everything that it wrote: ``metrics.json``, ``last.ckpt``, ``predictions.csv``, ``panels/`` and others.
+        figures: What is in ``metrics.json``: metrics as fractions in [0, 1], an undefined one is NaN.
+        trust: Packages whose classes the checkpoint may name.
+    """
+
+    folder: Path
+    figures: dict[str, Any]
+    trust: Sequence[str] = ()
+
+    @property
+    def detector(self) -> Predictor:
+        """The trained model, ready for new images; see :func:`squad_lit.load`."""
+        import squad_lit
+
+        return squad_lit.load(self.folder / "last.ckpt", trust=self.trust)
+
+
+def fit(
+    dataset: str = "synthetic",
+    *,
+    root: str | Path | None = None,
+    model: str | None = None,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+) -> Run:
+    """Train and test a model, as ``python -m squad_lit.train`` does, and with its figures.
+
+    Args:
+        dataset: A name in ``conf/dataset``: ``folder`` for a folder of your own.
+        root: Folder of the data; None: the data set's default.
+        model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
+        output: Folder of the run; None: a new one in ``runs/DATASET``.
+        overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
+        config_dir: A folder of your own configurations, as of ``--config-dir``.
+
+    Returns:
+        The figures, the folder, and the trained model.
+
+    Raises:
+        ValueError: An option that is wrong, or data that cannot be used; says which and what to do.
+        OSError: Files that are not there, or a folder that cannot be written to.
+    """
+    from hydra.errors import HydraException
+
+    folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
+    given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
+    given += [f"dataset.root={quote(root)}"] if root else []
+    try:
+        config = compose(given, config_dir=config_dir, output=folder)
+    except HydraException as error:
+        raise ValueError(str(error)) from error
+    check_effect(config, given)
+    folder.mkdir(parents=True, exist_ok=True)
+    return run(config, folder)
+
+
+def run(config: DictConfig, folder: Path) -> Run:
     """One run, from configuration to figures.
 
     Args:
         config: As composed from ``conf/train.yaml``.
         folder: Where everything of the run is written.
 
-    Returns:
-        What is in ``metrics.json``.
-
     Raises:
-        ValueError: Options that do not go together, a checkpoint of another model, or a folder that is in use.
+        ValueError: Options that are wrong or do not go together, a checkpoint of another model, or a folder in use.
     """
     with hold(folder) if is_first_process() else contextlib.nullcontext():
         return _run(config, folder)
 
 
-def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
+def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
-    from lightning.pytorch.callbacks import ProgressBar
-
-    from squad_lit.deploy.pixel_model import thresholds
-    from squad_lit.training.evaluation import Evaluation
 
     started = time.perf_counter()
-    check_options(config)
-    check_kinds(config)
+    config = config.copy()
+    OmegaConf.update(config, "output", str(folder), force_add=True)
+    check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     _silence()
     L.seed_everything(config.seed, workers=True, verbose=False)
     # In the order of what they cost: a mistake shows before pictures are drawn or read.
-    options = OmegaConf.to_container(config.metric, resolve=True)
-    evaluation = Evaluation(**options, seed=config.seed)  # type: ignore[arg-type]
-    callbacks = [instantiate(c) for c in config.callback.values() if c]
-    loggers = [instantiate(c) for c in config.logger.values() if c]
-    # Without callback.progress there is no bar at all: Lightning would show its own.
-    bars = any(isinstance(c, ProgressBar) for c in callbacks)
-    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, enable_progress_bar=bars)
-    # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
-    if trainer.precision not in ("32-true", "bf16-mixed"):
-        raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
-    data = instantiate(config.dataset)
-    if config.fit and data.validation_fraction == 0:
-        raise ValueError(
-            "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
-            "images the maps cannot be calibrated"
-        )
-    if config.fit and data.batch_size < 2:
-        raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
+    evaluation = make(config, "metric")
+    trainer = _make_trainer(config, evaluation)
+    data = make(config, "dataset")
+    _check_data(config, data)
     module = make_module(config)
-    module.evaluation = evaluation
     if config.fit:
-        module.false_alarm_rate = config.threshold.false_alarm_rate
+        module.state.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     _remove_results(folder)
     data.prepare_data()
     data.setup()
-    for logger in loggers:
+    for logger in trainer.loggers:
         logger.log_hyperparams(plain)
     try:
-        if config.fit and module.step < module.steps:
-            resume = hydra.utils.to_absolute_path(config.resume) if config.resume else None
+        if config.fit and module.state.step < module.steps:
+            resume = os.path.abspath(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
-            module.figures = dict(module.measured)
     except SystemExit:
         if trainer.received_sigterm:  # Lightning exits with 0, like a success
             raise SystemExit(128 + signal.SIGTERM) from None
@@ -115,34 +160,12 @@ def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    score, pixel = thresholds(module, config.threshold.false_alarm_rate)
-    threshold = {"anomaly_score": score.value, "pixel": pixel.value}
-    threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
-    timed = {k: v for c in callbacks for k, v in getattr(c, "figures", {}).items()} if config.fit else {}
-    about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
-    figures = module.figures | timed | provenance.peak_memory() | about
+    figures = evaluation.figures | module.state.measured | _figures(config, trainer, module, started)
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
-            write_rows(folder / "predictions.csv", module.evaluation.predictions())
-    return figures
-
-
-def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:
-    try:
-        trainer.test(module, datamodule=data, verbose=False)
-    except USER_ERRORS:
-        if (folder / "last.ckpt").exists():
-            print(f"the model is trained; test it with fit=false checkpoint={folder / 'last.ckpt'}", file=sys.stderr)
-        raise
-
-
-def _remove_results(folder: Path) -> None:
-    """Leave no figures and pictures of an earlier run beside the configuration of this one."""
-    for name in ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt"):
-        (folder / name).unlink(missing_ok=True)
-    for picture in (folder / "panels").glob("*.png"):
-        picture.unlink()
+            write_rows(folder / "predictions.csv", evaluation.predictions())
+    return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
 
 
 def make_module(config: DictConfig) -> Detector:
@@ -150,35 +173,99 @@ def make_module(config: DictConfig) -> Detector:
     from squad_lit.training import checkpoint
 
     if config.checkpoint:
-        return checkpoint.load(hydra.utils.to_absolute_path(config.checkpoint))
-    content: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
-    # model.fsq is where the command line finds it; the generator has its copy. The memory takes no part of a training.
-    plain = {key: value for key, value in content.items() if key in model_options(config) or key == "_target_"}
-    # Hydra merges dictionaries, so null is how the command line takes a group away.
-    plain["groups"] = {name: strides for name, strides in plain["groups"].items() if strides is not None}
+        return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
+    plain = model_content(config)
     if config.resume:
-        path = hydra.utils.to_absolute_path(config.resume)
+        path = os.path.abspath(config.resume)
         content = checkpoint.read(path)
-        own = content[checkpoint.KEY]
-        different = differences(own["config"], plain, "model")
-        different += differences(own["data"], _data_options(config), "dataset")
+        before = checkpoint.State.load(content)
+        different = differences(before.config, plain, "model")
+        different += differences(before.data, _data_options(config), "dataset")
         if different := sorted(different):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
-    module: Detector = checkpoint.build(plain)
-    module.config, module.data = plain, _data_options(config)
+    module: Detector = make(config, "model")
+    module.state.config, module.state.data = plain, _data_options(config)
     try:  # now, not when the training starts; a prediction has no use for them
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
     if config.resume:
         module.on_load_checkpoint(content)
-        if module.step >= module.steps:
+        if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            return checkpoint.load(path)
+            return checkpoint.load(path, trust=_packages(plain))  # the user's own configuration names them
     return module
+
+
+def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
+    from lightning.pytorch.callbacks import ProgressBar
+
+    callbacks = [make(config, f"callback.{name}") for name, node in config.callback.items() if node]
+    loggers = [make(config, f"logger.{name}") for name, node in config.logger.items() if node]
+    # Without callback.progress there is no bar at all: Lightning would show its own.
+    bars = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    trainer: L.Trainer = make(
+        config, "trainer", callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
+    )
+    # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
+    if trainer.precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
+    return trainer
+
+
+def _check_data(config: DictConfig, data: Any) -> None:
+    if not config.fit:
+        return
+    if data.validation_fraction == 0:
+        raise ValueError(
+            "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
+            "images the maps cannot be standardised"
+        )
+    if data.batch_size < 2:
+        raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
+
+
+def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:
+    try:
+        trainer.test(module, datamodule=data, verbose=False)
+    except (ValueError, TypeError, OSError):
+        if (folder / "last.ckpt").exists():
+            print(f"the model is trained; test it with fit=false checkpoint={folder / 'last.ckpt'}", file=sys.stderr)
+        raise
+
+
+def _figures(config: DictConfig, trainer: L.Trainer, module: Detector, started: float) -> dict[str, Any]:
+    """What ``metrics.json`` holds beside the metrics: times, memory, thresholds and provenance."""
+    from squad_lit.deploy.pixel_model import thresholds
+
+    score, pixel = thresholds(module, config.threshold.false_alarm_rate)
+    threshold = {"anomaly_score": score.value, "pixel": pixel.value}
+    threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
+    callbacks = trainer.callbacks if config.fit else []  # type: ignore[attr-defined]
+    timed = {key: value for c in callbacks for key, value in getattr(c, "figures", {}).items()}
+    about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
+    return timed | provenance.peak_memory() | about
+
+
+def _remove_results(folder: Path) -> None:
+    """Leave no figures and pictures of an earlier run beside the configuration of this one."""
+    for name in _RESULTS:
+        (folder / name).unlink(missing_ok=True)
+    for picture in (folder / "panels").glob("*.png"):
+        picture.unlink()
+
+
+def _packages(content: Any) -> tuple[str, ...]:
+    """The packages whose classes a plain configuration names."""
+    if isinstance(content, list):
+        return tuple(name for value in content for name in _packages(value))
+    if not isinstance(content, dict):
+        return ()
+    own = (content["_target_"].partition(".")[0],) if "_target_" in content else ()
+    return tuple(dict.fromkeys((*own, *_packages(list(content.values())))))
 
 
 def _data_options(config: DictConfig) -> dict[str, Any]:
@@ -191,15 +278,15 @@ def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[st
     """Write the resolved configuration; of a test that of the model is the checkpoint's, not the command line's.
 
     Returns:
-        What determines the figures: all but callbacks and loggers.
+        What determines the figures: all but callbacks, loggers and the folder.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in _UNRESOLVED}
+    rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
+    plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
-        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.config}
-    # Their folders are those of the run that reads the file, not of this one.
-    beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in ("callback", "logger")}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
-    return {key: value for key, value in plain.items() if key not in beside}
+        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside | {"output": _OUTPUT})))
+    return plain
 
 
 def _silence() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -16,18 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import psutil
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
-from squad_lit.run.command import check_options, check_overrides
-from squad_lit.run.config import CONF
+from squad_lit.run.config import compose, quote
+from squad_lit.run.option import check, check_effect
 from squad_lit.system.file import read_figures, write_text
 
 # Options that change no figure: where files lie, how they are read, what is shown.
-_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output"]
+_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 
@@ -79,7 +77,7 @@ class Job:
             ValueError: The folder is in use, or has a damaged file or the run of another configuration.
         """
         if self.config is None:
-            self.config = compose(self.arguments)
+            self.config = compose_job(self.arguments)
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold(self.folder):  # the process takes it for itself
             found = read_figures(self.folder)
@@ -173,19 +171,19 @@ def is_first_process() -> bool:
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a job, checked as far as it can be without data.
+def compose_job(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of a job, checked as far as it can be without data.
 
     Raises:
         ValueError: Options that are wrong or do not go together, or that are a sweep.
     """
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [*overrides], return_hydra_config=True)
+    config = compose(overrides, with_hydra=True)
     with open_dict(config):
+        config.output = ""
         if config.pop("hydra").sweeper.params:
             raise ValueError("a job takes no experiment that is a sweep itself: give its data set and category")
-    check_options(config)
-    check_overrides(config, [*overrides])
+    check(config)
+    check_effect(config, overrides)
     return config
 
 
@@ -216,25 +214,18 @@ def differences(a: Any, b: Any, name: str = "") -> list[str]:
     return [] if a == b else [name]
 
 
-def quote(value: object) -> str:
-    """A text as Hydra's grammar takes it on a command line, whatever is in it."""
-    # A backslash stands for itself, except before a quote.
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), str(value)) + "'"
-
-
 def _effective(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration without what changes no figure."""
-    plain = config.copy()
-    OmegaConf.set_struct(plain, False)
+    plain: Any = OmegaConf.to_container(config, resolve=False)  # the folder is known in a run alone
     for name in _NO_EFFECT:
         node, _, key = name.rpartition(".")
         # The root of a benchmark says where it lies, that of one's own folder which data it is.
-        if name == "dataset.root" and str(OmegaConf.select(plain, "dataset._target_")).endswith(".Folder"):
+        if name == "dataset.root" and str(OmegaConf.select(config, "dataset._target_")).endswith(".Folder"):
             continue
-        parent = OmegaConf.select(plain, node) if node else plain
-        if isinstance(parent, DictConfig):
+        parent = plain.get(node) if node else plain
+        if isinstance(parent, dict):
             parent.pop(key, None)
-    content: dict[str, Any] = OmegaConf.to_container(plain, resolve=True)  # type: ignore[assignment]
+    content: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[assignment]
     return content
 
 

@@ -25,7 +25,8 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from squad_lit.run.job import Job, hold, is_first_process, quote
+from squad_lit.run.config import quote
+from squad_lit.run.job import Job, hold, is_first_process
 from squad_lit.run.objective import check_jobs, objective
 
 _KILL = 9  # SIGKILL, which Windows has no name for

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from squad_lit.run.job import Job, compose, hold
+from squad_lit.run.job import Job, compose_job, hold
 from squad_lit.run.launcher import run_jobs
 from squad_lit.run.objective import check_jobs, is_cost, objective
 from squad_lit.system.file import make_folder, write_rows
@@ -49,7 +49,7 @@ def search(
     first = {key: _ends(d)[0] for key, d in space.items()}
     # A wrong value shows before the first trial and not in the middle of the search.
     tried = dict.fromkeys(tuple((first | {key: value}).items()) for key, d in space.items() for value in _ends(d))
-    configs = [compose([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
+    configs = [compose_job([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
     check_jobs(configs, gpus)
     name = configs[0].objective
     make_folder(folder)

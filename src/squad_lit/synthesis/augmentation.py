@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from squad_lit.image.tile import Window
+from squad_lit.system.option import checked
 
+Half = Annotated[float, Field(ge=0, le=0.5)]
+Angle = Annotated[float, Field(ge=0, le=180)]
 _WHOLE = slice(None), slice(None)
 
 
@@ -28,17 +33,16 @@ class Augmentation:
         ValueError: A flip that is not known, or a number out of range.
     """
 
-    def __init__(self, *, flip: Sequence[str], rotation: float, shift: float, zoom: float, brightness: float) -> None:
-        if unknown := sorted(set(flip) - {"horizontal", "vertical"}):
-            raise ValueError(f"augmentation.flip: expected any of [horizontal, vertical], got {unknown}")
-        for name, value, most in (
-            ("rotation", rotation, 180),
-            ("shift", shift, 0.5),
-            ("zoom", zoom, 0.5),
-            ("brightness", brightness, 0.5),
-        ):
-            if not 0 <= value <= most:
-                raise ValueError(f"augmentation.{name}: expected a number in [0, {most}], got {value}")
+    @checked
+    def __init__(
+        self,
+        *,
+        flip: Sequence[Literal["horizontal", "vertical"]],
+        rotation: Angle,
+        shift: Half,
+        zoom: Half,
+        brightness: Half,
+    ) -> None:
         self.flip, self.rotation, self.shift, self.zoom, self.brightness = flip, rotation, shift, zoom, brightness
 
     def __call__(self, image: Tensor, rng: np.random.Generator, window: Window = _WHOLE) -> Tensor:

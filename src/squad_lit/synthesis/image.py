@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
+from squad_lit.synthesis.contract import Defect
 from squad_lit.synthesis.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
 from squad_lit.synthesis.texture import Textures, packaged_textures
+from squad_lit.system.option import Share, Weight, checked
 
+Pair = Annotated[Sequence[float], Field(min_length=2, max_length=2)]
 # A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
 VISIBLE = 0.025
 # What differs from the background by less than this share of the object's difference is its shadow.
@@ -36,6 +41,7 @@ class Synthesis:
         fine_area: Smallest area in px and largest area as a share of the image, of a small defect.
         fine_count: Most small defects in an image.
         opacity: Range of the opacity of what is pasted.
+        defects: Kinds of defect of your own by name, beside the built-in ones; ``kinds`` has their weights.
         texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones. They are
             read when they are drawn.
 
@@ -45,34 +51,30 @@ class Synthesis:
         FileNotFoundError: ``texture_dir`` does not exist or holds no image.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        kinds: Mapping[str, float],
-        gross: float,
-        gross_area: float,
-        fine_area: Sequence[float],
-        fine_count: int,
-        opacity: Sequence[float],
+        kinds: Mapping[str, Weight],
+        gross: Share,
+        gross_area: Share,
+        fine_area: Pair,
+        fine_count: Annotated[int, Field(ge=1, le=100)],
+        opacity: Pair,
         texture_dir: str | None = None,
+        defects: Mapping[str, Defect] | None = None,
     ) -> None:
-        if unknown := sorted(set(kinds) - set(KINDS)):
-            raise ValueError(f"synthesis.kinds: unknown {unknown}; known: {sorted(KINDS)}")
-        if min(kinds.values(), default=0) < 0 or not 0 < sum(kinds.values()) < math.inf:
-            raise ValueError(f"synthesis.kinds: expected weights of at least 0 with a positive sum, got {dict(kinds)}")
-        if len(fine_area) != 2:
+        self.defects = KINDS | dict(defects or {})
+        if unknown := sorted(set(kinds) - set(self.defects)):
+            raise ValueError(f"kinds: unknown {unknown}; known: {sorted(self.defects)}")
+        if not 0 < sum(kinds.values()) < math.inf:
+            raise ValueError(f"kinds: expected weights with a positive sum, got {dict(kinds)}")
+        if not (1 <= fine_area[0] <= 10_000 and 0 <= fine_area[1] <= 1):
             raise ValueError(
-                f"synthesis.fine_area: expected [smallest in px, largest as share of the image], got {list(fine_area)}"
+                f"fine_area: expected [smallest in px, 1 to 10,000, largest as share of the image], got {[*fine_area]}"
             )
-        shares = {"gross": gross, "gross_area": gross_area, "fine_area[1]": fine_area[1]}
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"synthesis.{name}: expected a share in [0, 1], got {value}")
-        for name, value, most in (("fine_count", fine_count, 100), ("fine_area[0]", fine_area[0], 10_000)):
-            if not 1 <= value <= most:
-                raise ValueError(f"synthesis.{name}: expected 1 to {most}, got {value}")
-        if len(opacity) != 2 or not 0 < opacity[0] <= opacity[1] <= 1:
-            raise ValueError(f"synthesis.opacity: expected a range in (0, 1], got {list(opacity)}")
+        if not 0 < opacity[0] <= opacity[1] <= 1:
+            raise ValueError(f"opacity: expected a range in (0, 1], got {[*opacity]}")
         self.names = list(kinds)
         self.weights = np.array([kinds[name] for name in self.names]) / sum(kinds.values())
         self.gross, self.gross_area = gross, gross_area
@@ -120,7 +122,7 @@ class Synthesis:
         smallest = self.fine_area[0]
         low, high = np.log(smallest), np.log(max(smallest, self.fine_area[1] * scene.foreground.size))
         for _ in range(rng.integers(1, self.fine_count + 1)):
-            kind = KINDS[self.names[rng.choice(len(self.names), p=self.weights)]]
+            kind = self.defects[self.names[rng.choice(len(self.names), p=self.weights)]]
             area = float(np.exp(rng.uniform(low, high)))
             scene = scene._replace(image=kind(scene, area, rng.uniform(*self.opacity)))
         return scene.image

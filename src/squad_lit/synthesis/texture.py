@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import skimage
 from numpy.typing import NDArray
-from PIL import Image
 
-from squad_lit.image.file import IMAGE_EXTENSIONS, is_image, read_pixels, to_float32
+from squad_lit.image.file import IMAGE_EXTENSIONS, is_image, open_header, read_pixels, to_float32
 from squad_lit.synthesis.defect import Array
 
 # Images that come inside the scikit-image wheel and hold texture rather than a drawing.
@@ -33,16 +32,16 @@ class Textures(Sequence[Array]):
 
     def __init__(self, root: str) -> None:
         if not root or not Path(root).is_dir():  # an empty path would be the current folder
-            raise FileNotFoundError(f"synthesis.texture_dir: there is no folder {root!r}")
+            raise FileNotFoundError(f"texture_dir: there is no folder {root!r}")
         self.files = [path for path in sorted(Path(root).rglob("*")) if is_image(path)]
         if not self.files:
-            raise FileNotFoundError(f"synthesis.texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
+            raise FileNotFoundError(f"texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
         for path in self.files:  # now, and not at the step that draws a damaged one
             try:
-                with Image.open(path):
+                with open_header(path):
                     pass
             except OSError as error:
-                raise ValueError(f"synthesis.texture_dir: cannot read {path}: {error}") from error
+                raise ValueError(f"texture_dir: cannot read {path}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.files)

@@ -1,1 +1,1 @@
-"""The machine below: files written whole, signals, memory. Standard library, NumPy and Pillow alone."""
+"""Files, console, packages and memory, with the standard library, NumPy and Pillow alone."""

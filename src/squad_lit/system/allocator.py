@@ -1,26 +1,26 @@
-"""How the C library keeps memory: the tensors of one image are of the sizes of those of the one before."""
+"""Keeps freed memory for the next image, whose tensors have the same sizes."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# glibc's names in malloc.h: from what size on memory is asked of the system, and how much may lie idle at the top.
+# From malloc.h of glibc: from which size on memory comes from the system, and how much may stay idle.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # more is refused
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses more
 _IDLE = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory kept for the next tensor, up to 1 GiB of it.
+    """Let glibc keep up to 1 GiB of freed memory for the next tensor.
 
-    By default glibc gives the memory of large tensors back to the system when they are freed, and pays for each page
-    again at the next image: a third of the time of a prediction on a CPU. It costs no memory at the peak
-    (``experiments/inference``). It is a setting of the process, so that commands and the torch runtime make it, and
-    ``import squad_lit`` does not.
+    By default glibc returns the memory of large tensors to the system and pays for each page again at the next image,
+    which is a third of the time of a prediction on a CPU. Keeping it does not raise the peak
+    (``experiments/inference``). The setting belongs to the whole process, so the commands and the torch runtime make
+    it, and ``import squad_lit`` does not.
 
     Returns:
-        Whether it was done: on other systems and C libraries nothing happens.
+        Whether it was done; other systems and C libraries have no such setting.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,8 +1,10 @@
-"""How the commands that parse their own arguments end. Nothing heavy is imported: some run without torch."""
+"""How a command ends: errors as sentences, Ctrl-C, warnings. Nothing heavy is imported: some run without torch."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import signal
 import sys
 import threading
@@ -10,33 +12,67 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from squad_lit.system.package import explain
 
-def exit_status(run: Callable[[], int], *, interrupted: str = "interrupted", shown: Callable[[str], str] = str) -> int:
-    """Run a command, and turn what a user can mend into a sentence.
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+"""What a user can cause and mend."""
+
+
+def exit_status(
+    run: Callable[[], int],
+    *,
+    interrupted: str = "interrupted",
+    failed: Callable[[str, Exception], None] | None = None,
+) -> int:
+    """Run a command, and print an error that its user can mend as a sentence.
 
     Args:
-        run: Returns its exit status.
-        interrupted: What is said after Ctrl-C.
-        shown: Makes a message fit to be printed.
+        run: The command; returns its exit status.
+        interrupted: What is printed after Ctrl-C.
+        failed: Called with each error and its sentence before anything is printed: to record it, or to raise another
+            one in its place.
 
     Returns:
-        That of ``run``; 1 after an error, 130 after Ctrl-C.
+        The status of ``run``; 1 after an error, 130 after Ctrl-C.
+
+    Raises:
+        Exception: An error that is not one of ``USER_ERRORS``; with HYDRA_FULL_ERROR=1 in the environment any.
     """
     warnings.formatwarning = format_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a run when it is printed
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run()
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {shown(str(error))}", file=sys.stderr)
+    except Exception as error:
+        text = sentence(error)
+        if failed is not None:
+            failed(text, error)
+        if not isinstance(error, USER_ERRORS) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         return 1
+
+
+def sentence(error: Exception) -> str:
+    """What an error says to a user: of a missing package the command that installs it, and never a stack trace."""
+    if isinstance(error, ImportError):
+        return explain(error)
+    if not isinstance(error, USER_ERRORS):
+        return f"{type(error).__name__}: {error}"
+    text = str(error)
+    if "Original Traceback" in text:  # from a process of a DataLoader
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 def format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Of what is meant for the user the sentence alone; other warnings as Python shows them."""
+    """A warning that is meant for the user as a sentence alone; others as Python shows them."""
     if category is UserWarning:
         return f"warning: {message}\n"
     return _FORMAT_WARNING(message, category, filename, lineno, line)
@@ -49,10 +85,10 @@ _FORMAT_WARNING = warnings.formatwarning
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
 
-    By a handler and not by a signal mask: the system would hand the signal to another thread (torch has some), and
-    Python would raise in this one all the same.
+    A handler does it, not a signal mask: with a mask the system gives the signal to another thread (torch has some),
+    and Python raises in this one nevertheless.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
         yield
         return
     held: list[Any] = []

@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all, and read back."""
+"""Files that are written whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin  # noqa: F401  registered here, or Pillow loads all of its formats to find it
+from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pillow loads all formats to find it
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place beside the file to write to, that is put in its place at the end; removed if that fails."""
+    """Yield a path beside the file to write to. At the end it replaces the file, or is removed after an error."""
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -29,10 +29,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create the folder that ``--output`` names, where it is missing.
+    """Create the folder that ``--output`` names if it is missing.
 
     Raises:
-        ValueError: That is not possible.
+        ValueError: It cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,10 +41,10 @@ def make_folder(folder: Path) -> None:
 
 
 def make_place(path: Path) -> None:
-    """Create the folder of the file that ``--output`` names, before there is anything to lose.
+    """Create the folder of the file that ``--output`` names, before there is any work to lose.
 
     Raises:
-        ValueError: That is not possible, or a folder has this name.
+        ValueError: It cannot be created, or the file is a folder.
     """
     if path.is_dir():
         raise ValueError(f"--output: {path} is a folder; name a file in it")
@@ -58,12 +58,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write a JSON file, of one line without ``indent``; NaN and infinity become null."""
+    """Write a JSON file, on one line if ``indent`` is None; NaN and infinity become null."""
     write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> None:
-    """Write a CSV file; the header is that of the first row unless given. Names that are no text keep their bytes."""
+    """Write a CSV file; the first row gives the header if none is given. Names that are no text keep their bytes."""
     with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, header or (list(rows[0]) if rows else []), lineterminator="\n")
         writer.writeheader()
@@ -71,10 +71,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[s
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, as :func:`write_rows` writes it.
+    """The rows of a CSV file of :func:`write_rows`.
 
     Raises:
-        ValueError: It is no such file.
+        ValueError: The file is damaged.
     """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         try:
@@ -84,10 +84,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def read_figures(folder: Path) -> dict[str, Any] | None:
-    """What is in the ``metrics.json`` of a run's folder; None: there is none.
+    """The content of ``metrics.json`` in the folder of a run; None if there is no such file.
 
     Raises:
-        ValueError: The file is damaged, or no run has written it.
+        ValueError: The file is damaged, or no run wrote it.
     """
     path = folder / "metrics.json"
     if not path.exists():
@@ -109,7 +109,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
-    content = io.BytesIO()  # Pillow hands a path to libtiff, which fails at a name that is no text
+    content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
     Image.fromarray(values).save(content, format="TIFF", compression="tiff_adobe_deflate")
     with whole(path) as part:
         part.write_bytes(content.getvalue())

@@ -1,4 +1,4 @@
-"""What happens beside the training: progress, checkpoints and pictures."""
+"""What happens beside the training: progress, checkpoints and time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm import tqdm
 
+from squad_lit.system.option import Positive, checked
 from squad_lit.training.detector import Detector
 
 
 class Progress(ProgressBar):
-    """One bar for the whole training, with losses and images a second, and one for the test.
+    """One bar for the whole training, with losses and images per second, and one for the test.
 
     Args:
         refresh_every: Seconds between updates.
@@ -25,10 +25,9 @@ class Progress(ProgressBar):
         ValueError: Not a positive number of seconds.
     """
 
-    def __init__(self, *, refresh_every: float) -> None:
+    @checked
+    def __init__(self, *, refresh_every: Positive) -> None:
         super().__init__()
-        if refresh_every <= 0:
-            raise ValueError(f"callback.progress.refresh_every: expected seconds above 0, got {refresh_every}")
         self.refresh_every = refresh_every
         self._bar: tqdm[Any] | None = None
         self._enabled = True
@@ -41,15 +40,15 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        self._open("train", pl_module.steps, pl_module.step, "step")
+        self._open("train", pl_module.steps, pl_module.state.step, "step")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         assert isinstance(pl_module, Detector)
         if self._bar is None:
             return
-        self._bar.update(pl_module.step - self._bar.n)
+        self._bar.update(pl_module.state.step - self._bar.n)
         elapsed = self._bar.format_dict["elapsed"]
-        done = pl_module.step - self._bar.initial
+        done = pl_module.state.step - self._bar.initial
         logged = {k.removeprefix("train/"): v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         shown: dict[str, str] = {
             k: f"{float(logged[k]):.3f}" for k in ("loss", "focal", "dice", "image") if k in logged
@@ -84,9 +83,9 @@ class Progress(ProgressBar):
 
 
 class LastCheckpoint(Callback):
-    """Keeps ``last.ckpt``: after each validation, which calibrates the maps, and after an error or Ctrl-C.
+    """Keeps ``last.ckpt``: after each validation, which calibrates the model, and after an error or Ctrl-C.
 
-    There is no best checkpoint: without defects to look at, the last one is what one has.
+    There is no best checkpoint, because a training has no real defects to choose by.
 
     Args:
         folder: Where the file is written, whole or not at all.
@@ -103,33 +102,22 @@ class LastCheckpoint(Callback):
         assert isinstance(pl_module, Detector)
         if isinstance(exception, FloatingPointError):
             return
-        if trainer.state.fn != "fit" or pl_module.step == 0:
+        if trainer.state.fn != "fit" or pl_module.state.step == 0:
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
             print(f"stopped outside of the training; {where}")
             return
-        pl_module.anomaly.calibrated.fill_(False)  # what there is is of older weights
+        pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         if trainer.world_size == 1:  # alone, because the others may be gone
             with contextlib.suppress(OSError, ValueError):  # a validation image that cannot be read may be the error
-                self._calibrate(trainer, pl_module)
+                pl_module.calibrate()
         trainer.save_checkpoint(self.path, weights_only=False)
-        print(f"stopped at step {pl_module.step} of {pl_module.steps}; continue with resume={self.path}")
-
-    @staticmethod
-    def _calibrate(trainer: L.Trainer, module: Detector) -> None:
-        module.eval()
-        with torch.inference_mode():
-            module.on_validation_epoch_start()
-            for number, batch in enumerate(trainer.datamodule.val_dataloader()):  # type: ignore[attr-defined]
-                batch["image"] = batch["image"].to(module.device)
-                module.validation_step(batch, number)
-            module.finish_validation()
-        module.train()
+        print(f"stopped at step {pl_module.state.step} of {pl_module.steps}; continue with resume={self.path}")
 
 
 class Timer(Callback):
-    """Measures the training: seconds and images a second (clean and synthetic; pool and validation included).
+    """Measures the training: seconds, pool and validation included, and images per second, clean and synthetic.
 
-    A training that was interrupted has the seconds of all its parts, as far as their checkpoints go.
+    The seconds of a training that was interrupted are those of all its parts, each up to its last checkpoint.
     """
 
     def __init__(self) -> None:
@@ -137,42 +125,42 @@ class Timer(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
-        self._start, self._first = time.perf_counter(), pl_module.step
+        self._start, self._first = time.perf_counter(), pl_module.state.step
         self._logged = self._start, self._first
-        self._before = dict(pl_module.trained)
+        self._before = dict(pl_module.state.trained)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         assert isinstance(pl_module, Detector)
-        now, step = time.perf_counter(), pl_module.step
+        now, step = time.perf_counter(), pl_module.state.step
         if step - self._logged[1] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             rate = _images(trainer, pl_module, self._logged[1]) / (now - self._logged[0])
             pl_module.log("train/images_per_second", rate)
             self._logged = now, step
         self._count(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._count(trainer, pl_module)  # before the checkpoint is written
+            self._count(trainer, pl_module)  # before callback.checkpoint, which comes later, writes the file
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._count(trainer, pl_module)
         self._tell(pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tell(pl_module)  # of a checkpoint that had finished there was no fit
+        self._tell(pl_module)  # a checkpoint that had finished its steps is not fitted
 
     def _count(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Detector)
         new = {"seconds": time.perf_counter() - self._start, "images": _images(trainer, module, self._first)}
-        module.trained = {key: value + new[key] for key, value in self._before.items()}
+        module.state.trained = {key: value + new[key] for key, value in self._before.items()}
 
     def _tell(self, module: L.LightningModule) -> None:
         assert isinstance(module, Detector)
-        seconds, images = module.trained["seconds"], module.trained["images"]
+        seconds, images = module.state.trained["seconds"], module.state.trained["images"]
         if seconds:
             self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
 
 
 def _images(trainer: L.Trainer, module: Detector, since: int) -> int:
     """How many images all processes have trained on since a step."""
-    return (module.step - since) * module.local_batch * trainer.world_size
+    return (module.state.step - since) * module.local_batch * trainer.world_size

@@ -1,73 +1,74 @@
 """What a checkpoint holds, and how a model is rebuilt from it without running what is in it.
 
-A checkpoint is Lightning's, with one more key, ``squad_lit``: version, plain configuration, step, and what later use
-needs. It loads with ``torch.load(weights_only=True)``. The configuration names classes; only those of an allow list
-are made.
+A checkpoint is Lightning's, with one more key, ``squad_lit``: its version and a :class:`State`. It loads with
+``torch.load(weights_only=True)``. The configuration names classes; only trusted ones are made (see
+:mod:`squad_lit.training.build`).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from squad_lit.training.build import rebuild
+
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 4
-# Modules whose classes a configuration may name. Nothing here reads a file or runs a command when it is constructed.
-_ALLOWED = (
-    "squad_lit.training.squad",
-    "squad_lit.training.memory",
-    "squad_lit.network.patch_memory",
-    "squad_lit.network.backbone",
-    "squad_lit.network.generator",
-    "squad_lit.network.discriminator",
-    "squad_lit.network.quantizer",
-    "squad_lit.network.anomaly",
-    "squad_lit.training.pool",
-    "squad_lit.synthesis.image",
-    "squad_lit.synthesis.augmentation",
-    "torch.optim",
-    "torch.optim.lr_scheduler",
-)
+VERSION = 5
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
 
-def build(config: Any) -> Any:
-    """Make the objects that a plain configuration names.
+@dataclass
+class State:
+    """What a checkpoint keeps of a model besides its weights and its optimisers: plain values only.
 
     Args:
-        config: Numbers, texts, lists and dictionaries. A dictionary with ``_target_`` becomes an object of that class,
-            or, with ``_partial_``, a function that makes it.
-
-    Raises:
-        ValueError: A class outside the allow list, or one that is not there.
-        TypeError: Arguments that the class does not take.
+        config: Configuration of the model, from which it is made again.
+        data: Options of the data set that decide which images a training sees.
+        categories: What it was trained on.
+        image_size: Height and width, in pixels.
+        step: Training steps that are done.
+        measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
+        normal_scores: Anomaly scores of normal images, from which the threshold comes.
+        normal_maxima: The highest pixel of each one's anomaly map, from which the threshold of pixels comes.
+        defective_scores: Scores of known defects, from ``squad_lit.calibrate``.
+        roi: Digest of the region of interest that these scores are of; empty: the whole image.
+        false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
+        trained: ``seconds`` and ``images`` of the training so far.
     """
-    if isinstance(config, list):
-        return [build(value) for value in config]
-    if not isinstance(config, Mapping):
-        return config
-    arguments = {key: build(value) for key, value in config.items() if key not in ("_target_", "_partial_")}
-    if "_target_" not in config:
-        return arguments
-    module, _, name = str(config["_target_"]).rpartition(".")
-    if module not in _ALLOWED:
-        raise ValueError(
-            f"the configuration names {config['_target_']!r}; only classes of {', '.join(_ALLOWED)} are made"
-        )
-    made = getattr(importlib.import_module(module), name, None)
-    # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.
-    if not isinstance(made, type) or not f"{made.__module__}.".startswith(f"{module}."):
-        raise ValueError(f"the configuration names {config['_target_']!r}, which is no class of that module")
-    return functools.partial(made, **arguments) if config.get("_partial_") else made(**arguments)
+
+    config: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    categories: list[str] = field(default_factory=list)
+    image_size: list[int] = field(default_factory=list)
+    step: int = 0
+    measured: dict[str, Any] = field(default_factory=dict)
+    normal_scores: list[float] = field(default_factory=list)
+    normal_maxima: list[float] = field(default_factory=list)
+    defective_scores: list[float] = field(default_factory=list)
+    roi: str = ""
+    false_alarm_rate: float | None = None
+    trained: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "images": 0})
+
+    @classmethod
+    def load(cls, checkpoint: Mapping[str, Any]) -> State:
+        """The state in a checkpoint of this version.
+
+        Raises:
+            LookupError: A part of it is missing.
+        """
+        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the state into a checkpoint, in the place of any other."""
+        checkpoint[KEY] = {"version": VERSION, **asdict(self)}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -92,7 +93,15 @@ def read(path: str | Path) -> dict[str, Any]:
     if own["version"] != VERSION:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
+    try:
+        State.load(content)
+    except LookupError as error:
+        raise _misfit(path, error) from error
     return content
+
+
+def _misfit(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})")
 
 
 def _without_files(config: Any) -> Any:
@@ -104,32 +113,29 @@ def _without_files(config: Any) -> Any:
     return {key: None if key in _FILES else _without_files(value) for key, value in config.items()}
 
 
-def load(path: str | Path) -> Detector:
+def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
     """Rebuild a trained model from its checkpoint alone: no data set, no hub, no other file.
 
     Args:
         path: A file that a run wrote.
+        trust: Packages whose classes the file may name; see :func:`squad_lit.training.build.rebuild`.
 
     Returns:
         The model on the CPU, in evaluation mode.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged or foreign file, one of another version, or one whose maps are not calibrated.
+        ValueError: A damaged or foreign file, one of another version, or one whose maps are not standardised.
     """
     content = read(path)
     try:
-        config = content[KEY]["config"]
-        module: Detector = build(_without_files(config))
-        module.config = config
+        module: Detector = rebuild(_without_files(State.load(content).config), trust)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
     except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise _misfit(path, error) from error
+    if not module.anomaly.standardised:
         raise ValueError(
-            f"{path} does not fit this squad_lit: it is damaged, or of a version between releases ({error})"
-        ) from error
-    if not module.anomaly.calibrated:
-        raise ValueError(
-            f"{path} is of a run that was stopped before its maps were calibrated; continue it with resume=PATH"
+            f"{path} is of a run that was stopped before its maps were standardised; continue it with resume=PATH"
         )
     return module.eval()

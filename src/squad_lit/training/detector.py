@@ -1,48 +1,39 @@
-"""What every model shares: calibrated maps, label-free measures on validation images, the test, the checkpoint."""
+"""What every model shares: a forward pass over images or their tiles, and what Lightning asks for."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
-import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from squad_lit.image.tile import AT_ONCE, Grid
-from squad_lit.metric import auroc, average_precision
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.network.backbone import Backbone
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.synthesis.image import Synthesis
-from squad_lit.training.checkpoint import KEY, VERSION
-from squad_lit.training.evaluation import Evaluation
-from squad_lit.training.forward import Seen, cut, put_together
+from squad_lit.synthesis.contract import ImageSynthesis
+from squad_lit.system.option import Count, checked
+from squad_lit.training.calibration import Measure, calibrate
+from squad_lit.training.checkpoint import State
+from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
 from squad_lit.training.pool import chunks_ahead
 
-# Synthetic anomalies that are looked at: one on each of so many validation images at most or, where there are few,
-# several on each. With one on each, what was measured of a category with five validation images was chance.
-_MOST, _LEAST = 64, 32
 # At a larger share nearly all of the work is done again and again.
 _MOST_OVERLAP = 0.9
 
 
 class Detector(L.LightningModule):
-    """A frozen backbone, maps on one scale, and their measures. A model adds :meth:`look` and its training.
-
-    Validation images are normal and were not trained on. They calibrate the maps, and with synthetic anomalies on some
-    of them they tell, without a label of the test set, how well the model finds what it should: ``synthetic_ap`` (Pixel
-    AP on synthetic anomalies), ``synthetic_auroc`` (of the image score, plain against corrupted) and ``normal_score``
-    (mean score of the plain ones, in deviations).
+    """A frozen backbone and maps on one scale. A model adds :meth:`forward_tile` and its training.
 
     Args:
         backbone: Makes the frozen feature pyramid from ``groups``.
         groups: For each group of features the strides of its layers, in pixels.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         maps: These names.
         synthesis: Makes the synthetic anomalies of the validation.
         steps: Length of the training, in batches.
@@ -54,70 +45,57 @@ class Detector(L.LightningModule):
         ValueError: ``steps`` is no whole number of at least 1, or tiles that cannot be.
     """
 
+    state: State
+    """What a checkpoint keeps besides the weights."""
     local_batch: int
     """Images that a training step looks at, in this process; set when the training starts."""
 
+    @checked
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         anomaly: Callable[..., Anomaly],
         maps: Sequence[str],
-        synthesis: Synthesis,
-        steps: int,
+        synthesis: ImageSynthesis,
+        steps: Count,
         seed: int,
-        tile: int | None = None,
-        tile_overlap: float = 0.0,
+        tile: Count | None = None,
+        tile_overlap: Annotated[float, Field(ge=0, le=_MOST_OVERLAP)] = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if type(steps) is not int or steps < 1:
-            raise ValueError(f"model.steps: expected a whole number of at least 1, got {steps}")
         self.backbone = backbone(groups=groups)
         self.anomaly = anomaly(names=maps)
         self.synthesis, self.steps, self.seed = synthesis, steps, seed
         self.tile, self.tile_overlap = tile, tile_overlap
         self._check_tile()
-        self.step = 0
-        # Set by whoever builds the module, and part of the checkpoint: plain values only.
-        self.config: dict[str, Any] = {}
-        self.data: dict[str, Any] = {}
-        self.categories: list[str] = []
-        self.image_size: list[int] = []
-        self.measured: dict[str, Any] = {}
-        # Of the validation images: anomaly scores, and the highest pixel of each map. Thresholds come from them.
-        self.normal: dict[str, list[float]] = {"score": [], "maximum": []}
-        self.trained: dict[str, float] = {"seconds": 0.0, "images": 0}  # set by callback.Timer
-        self.defective: list[float] = []  # scores of known defects, from squad_lit.calibrate
-        self.roi = ""  # digest of the region of interest that these are of
-        self.false_alarm_rate: float | None = None  # of the training
-        self.figures: dict[str, Any] = {}
-        self.evaluation: Evaluation  # set by whoever tests: how a model is measured is not a part of it
+        self.state = State()
 
     @abstractmethod
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         """Raw maps of images, or tiles, ``(N, 3, H, W)`` in [0, 1], and what they come from."""
 
-    def see(self, image: Tensor) -> Seen:
+    def forward(self, image: Tensor) -> ForwardOutput:
         """Look at whole images ``(N, 3, H, W)`` in [0, 1]; with tiles, a few at a time, their maps blended."""
         grid = self.grid(image.shape[-2:])
         if len(grid) == 1:
-            return self.look(image)
-        return put_together([self.look(tiles) for tiles in cut(image, grid).split(AT_ONCE)], grid)
+            return self.forward_tile(image)
+        return merge_tiles([self.forward_tile(tiles) for tiles in cut(image, grid).split(AT_ONCE)], grid)
 
     def grid(self, image_size: Sequence[int]) -> Grid:
         """The tiles in which images of a size are looked at."""
         return Grid(image_size, self.tile, self.tile_overlap)
 
     @property
-    def look_size(self) -> list[int]:
+    def tile_size(self) -> list[int]:
         """Height and width of what is looked at at a time: a tile, or the image."""
-        return list(self.grid(self.image_size).tile)
+        return list(self.grid(self.state.image_size).tile)
 
     def predict(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
-        return self.anomaly(self.see(image).maps)
+        """Standardised ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)`` of images ``(N, 3, H, W)``."""
+        return self.anomaly(self(image).maps)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         """Check that a data set fits, before anything is computed.
@@ -136,36 +114,34 @@ class Detector(L.LightningModule):
                 f"model.tile: expected at most the smaller side of dataset.image_size={list(image_size)}, "
                 f"got {self.tile}"
             )
-        if self.step == 0:
+        if self.state.step == 0:
             return
-        if list(image_size) != self.image_size:
+        if list(image_size) != self.state.image_size:
             raise ValueError(
-                f"this checkpoint was trained at image size {self.image_size}; set dataset.image_size to it "
+                f"this checkpoint was trained at image size {self.state.image_size}; set dataset.image_size to it "
                 f"(got {list(image_size)})"
             )
-        if unknown := sorted(set(categories) - set(self.categories)):
+        if unknown := sorted(set(categories) - set(self.state.categories)):
             raise ValueError(
-                f"this checkpoint was trained on {self.categories}; it knows nothing of {unknown}: set dataset.category"
+                f"this checkpoint was trained on {self.state.categories}; it knows nothing of {unknown}: "
+                f"set dataset.category"
             )
 
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if len(data.val_set) == 0:
             raise ValueError(
-                "there is no normal hold-out image, so the maps cannot be calibrated; "
+                "there is no normal hold-out image, so the maps cannot be standardised; "
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
-        self.categories, self.image_size = list(data.categories), list(data.image_size)
+        self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())
-        if self.tile is not None and (type(self.tile) is not int or self.tile < 1 or self.tile % stride):
+        if self.tile is not None and self.tile % stride:
             raise ValueError(
-                f"model.tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, "
-                f"got {self.tile}"
+                f"tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, got {self.tile}"
             )
-        if type(self.tile_overlap) not in (int, float) or not 0 <= self.tile_overlap <= _MOST_OVERLAP:
-            raise ValueError(f"model.tile_overlap: expected a share in [0, {_MOST_OVERLAP}], got {self.tile_overlap}")
 
     def training_tiles(self) -> Iterator[Tensor]:
         """The normal training images, whole or all of their tiles, image by image, some at a time: ``(N, 3, H, W)``."""
@@ -187,27 +163,25 @@ class Detector(L.LightningModule):
 
     # Validation
 
-    def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(len(self.anomaly.names), 3, dtype=torch.float64)
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        seen = self.see(batch["image"])
-        for sums, name in zip(self._sums, self.anomaly.names, strict=True):
-            m = seen.maps[name].double()
-            sums += torch.stack([torch.tensor(m.numel()), m.sum().cpu(), m.square().sum().cpu()])
+        """Nothing: :meth:`calibrate` reads the validation images itself, all of them in every process."""
 
     def on_validation_epoch_end(self) -> None:
-        self.finish_validation()
-        single = {f"val/{name}": value for name, value in self.measured.items() if isinstance(value, float)}
-        self.log_dict(single | {"step": float(self.step)}, sync_dist=True)
+        self.calibrate()
+        single = {f"val/{name}": value for name, value in self.state.measured.items() if isinstance(value, float)}
+        self.log_dict(single | {"step": float(self.state.step)}, sync_dist=True)
 
-    def finish_validation(self) -> None:
-        """Calibrate the maps from what the validation steps have seen, and look again, now that they have a scale."""
-        moments = self.sum_over_processes(self._sums.to(self.device))
-        count, mean = moments[:, 0], moments[:, 1] / moments[:, 0]
-        std = (moments[:, 2] / count - mean.square()).clamp_min(0).sqrt()
-        self.anomaly.calibrate(mean, std)
-        self._look_again()
+    def calibrate(self) -> None:
+        """Calibrate on the validation images of the trainer's data module, and keep what was found."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        found = calibrate(self, data.val_dataloader(), self.synthesis, count=len(data.val_set))
+        self.anomaly.standardise(found.mean, found.std)
+        self.state.normal_scores, self.state.normal_maxima = found.scores, found.maxima
+        self.state.measured = found.measured
+
+    def measure(self) -> Measure:
+        """A new collector of what a calibration measures beside the maps; a model that measures more overrides this."""
+        return Measure()
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
         """The sum of a tensor that each process has one of."""
@@ -217,108 +191,32 @@ class Detector(L.LightningModule):
         assert isinstance(gathered, Tensor)
         return gathered.sum(0)
 
-    def observe(self, seen: Seen) -> None:
-        """For models that measure more: a batch of normal images, or the tiles of one."""
-
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
-        """For models that measure more: synthetic anomalies, the features without them, and where they are."""
-
-    def _look_again(self) -> None:
-        """Set ``normal`` and ``measured``; every process looks at all validation images, so that all agree."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        every, copies = math.ceil(len(data.val_set) / _MOST), math.ceil(_LEAST / len(data.val_set))
-        score, maximum, bad_score, plain_score = [], [], [], []
-        bad_maps, masks = [], []
-        for batch in data.val_dataloader():
-            seen = self.see(batch["image"].to(self.device))
-            anomaly_map, anomaly_score = self.anomaly(seen.maps)
-            score += anomaly_score.tolist()
-            maximum += anomaly_map.flatten(1).max(1).values.tolist()
-            self.observe(seen)
-            chosen = [i for i, index in enumerate(batch["index"].tolist()) if index % every == 0]
-            if not chosen:
-                continue
-            plain_score += anomaly_score[chosen].tolist()
-            grid = self.grid(batch["image"].shape[-2:])
-            clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in seen.features.items()}
-            for copy in range(copies):
-                image, mask = self._corrupt(batch, chosen, copy)
-                corrupted = self.see(image)
-                bad_map, found = self.anomaly(corrupted.maps)
-                bad_maps.append(bad_map.cpu())
-                masks.append(mask[:, 0].cpu() > 0)
-                bad_score += found.tolist()
-                self.compare(corrupted, clean, cut(mask, grid))
-        label = torch.arange(len(plain_score) + len(bad_score)) >= len(plain_score)
-        self.normal = {"score": score, "maximum": maximum}
-        self.measured = {
-            "synthetic_ap": float(average_precision(torch.cat(bad_maps).flatten(), torch.cat(masks).flatten())),
-            "synthetic_auroc": float(auroc(torch.tensor(plain_score + bad_score), label)),
-            "normal_score": sum(score) / len(score),
-        }
-
-    def _corrupt(self, batch: dict[str, Any], chosen: Sequence[int], copy: int) -> tuple[Tensor, Tensor]:
-        """Some of these normal images with a synthetic anomaly, the same ones at every call, and the masks."""
-        images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
-        kin = [[j for j, name in enumerate(batch["category"]) if name == batch["category"][i]] for i in chosen]
-        rngs = [np.random.default_rng([self.seed, 8, int(batch["index"][i]), copy]) for i in chosen]
-        made = [
-            self.synthesis(images[i], [images[j] for j in others], rng)
-            for i, others, rng in zip(chosen, kin, rngs, strict=True)
-        ]
-        image = torch.stack([torch.from_numpy(m[0]).permute(2, 0, 1) for m in made])
-        mask = torch.stack([torch.from_numpy(m[1])[None] for m in made]).float()
-        return image.to(self.device), mask.to(self.device)
-
     # Test
 
-    def on_test_epoch_start(self) -> None:
-        self.evaluation.reset()
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Maps and scores of a batch, the reconstructed image and its quality; callbacks measure and draw them.
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Maps, scores and the reconstructed image of a batch, for whoever draws them."""
-        seen = self.see(batch["image"])
-        anomaly_map, anomaly_score = self.anomaly(seen.maps)
-        shown = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(seen.maps)}
-        quality: dict[str, list[float]] = {}
-        if (image_recon := self.image_recon(seen)) is not None:
-            image_recon = image_recon.float()
-            shown["image_recon"] = image_recon
-            quality = {f.__name__: f(image_recon, batch["image"]).tolist() for f in (losses.psnr, losses.ssim)}
-        self.evaluation.update(batch, anomaly_map, anomaly_score, **quality)
-        return shown
+        Returns:
+            ``anomaly_map`` ``(N, H, W)``, ``anomaly_score`` ``(N,)``, each map by name ``(N, H, W)``, in deviations
+            from normal, and, of a model that makes one, ``image_recon`` ``(N, 3, H, W)``, ``psnr`` and ``ssim``
+            ``(N,)``.
+        """
+        output = self(batch["image"])
+        anomaly_map, anomaly_score = self.anomaly(output.maps)
+        found = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(output.maps)}
+        if (image_recon := self.image_recon(output)) is not None:
+            found["image_recon"] = image_recon = image_recon.float()
+            found |= {f.__name__: f(image_recon, batch["image"]) for f in (losses.psnr, losses.ssim)}
+        return found
 
-    def image_recon(self, seen: Seen) -> Tensor | None:
+    def image_recon(self, output: ForwardOutput) -> Tensor | None:
         """The reconstructed image ``(N, 3, H, W)`` in [0, 1], of a model that makes one."""
         return None
-
-    def on_test_epoch_end(self) -> None:
-        self.figures = (self.evaluation.compute() if self.evaluation.gather() else {}) | self.measured
-        single = {k: v for k, v in self.figures.items() if isinstance(v, float)}
-        self.log_dict({f"test/{k}": v for k, v in single.items()} | {"step": float(self.step)}, rank_zero_only=True)
 
     # Checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = {
-            "version": VERSION,
-            "config": self.config,
-            "data": self.data,
-            "categories": self.categories,
-            "image_size": self.image_size,
-            "step": self.step,
-            "measured": self.measured,
-            "normal": self.normal,
-            "defective": self.defective,
-            "roi": self.roi,
-            "false_alarm_rate": self.false_alarm_rate,
-            "trained": self.trained,
-        }
+        self.state.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = checkpoint[KEY]
-        self.step, self.measured, self.normal = own["step"], own["measured"], own["normal"]
-        self.defective, self.roi = own["defective"], own["roi"]
-        self.false_alarm_rate, self.trained = own["false_alarm_rate"], own["trained"]
-        self.categories, self.image_size = own["categories"], own["image_size"]
-        self.config, self.data = own["config"], own["data"]
+        self.state = State.load(checkpoint)

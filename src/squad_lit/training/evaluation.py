@@ -1,13 +1,15 @@
-"""Collects the maps of a test set and turns them into the figures of metrics.json."""
+"""The test: collects the maps of all test images and turns them into figures."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from squad_lit import metric
@@ -15,16 +17,18 @@ from squad_lit.dataset.image import image_size, read_mask, resize
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
 from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
+from squad_lit.system.option import Natural, checked
+from squad_lit.training.detector import Detector
 
-RESOLUTIONS = ("map", "original")
 Rows = list[dict[str, Any]]
 
 
-class Evaluation:
-    """The test images seen so far, and the metrics on them: per category, then averaged.
+class Evaluation(Callback):
+    """The test images so far, and the metrics on them: per category, then averaged.
 
-    Maps stay float32 and masks bool, on the CPU, once. An image that a distributed sampler repeats counts once (by
-    index).
+    As a callback of a trainer it collects what the model's ``test_step`` returns. After the test ``figures`` has the
+    metrics in the first process and is empty in the others. Maps stay float32 and masks bool, on the CPU, once. An
+    image that a distributed sampler repeats counts once (by index).
 
     Args:
         fpr_limit: Right ends of the per-region-overlap curve, in (0, 1], besides 0.3, which is that of
@@ -39,33 +43,28 @@ class Evaluation:
         ValueError: An option out of range.
     """
 
+    @checked
     def __init__(
         self,
         *,
         fpr_limit: float | Sequence[float],
-        resolution: str = "map",
-        bootstrap: int = 0,
+        resolution: Literal["map", "original"] = "map",
+        bootstrap: Natural = 0,
         seed: int = 0,
     ) -> None:
-        try:
-            limits = list(check_limits(fpr_limit).values())
-        except ValueError as error:
-            raise ValueError(f"metric.{error}") from None
+        limits = list(check_limits(fpr_limit).values())
         # One key never means two things: pixel_aupro is at 0.3, as in the benchmark, whatever else is measured.
         fpr_limit = [0.3, *(limit for limit in limits if limit != 0.3)]
-        if resolution not in RESOLUTIONS:
-            raise ValueError(f"metric.resolution: expected one of {', '.join(RESOLUTIONS)}, got {resolution}")
-        if type(bootstrap) is not int or bootstrap < 0:
-            raise ValueError(f"metric.bootstrap: expected a number of resamples, 0 for none, got {bootstrap}")
         self.fpr_limit, self.resolution, self.resamples, self.seed = fpr_limit, resolution, bootstrap, seed
         self.reset()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Forget all images and figures."""
         self._rows: dict[int, dict[str, Any]] = {}
+        self.figures: dict[str, Any] = {}
 
     def update(
-        self, batch: Mapping[str, Any], anomaly_map: Tensor, anomaly_score: Tensor, **extra: Sequence[float]
+        self, batch: Mapping[str, Any], anomaly_map: Tensor, anomaly_score: Tensor, **extra: Sequence[float] | Tensor
     ) -> None:
         """Add a batch.
 
@@ -103,6 +102,23 @@ class Evaluation:
         rows = gather(self._rows)
         self._rows = rows or {}
         return rows is not None
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.reset()
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        extra = {name: value for name, value in outputs.items() if value.ndim == 1 and name != "anomaly_score"}
+        self.update(batch, outputs["anomaly_map"], outputs["anomaly_score"], **extra)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
+        if self.gather():
+            self.figures = self.compute()
+        single = {k: v for k, v in (self.figures | pl_module.state.measured).items() if isinstance(v, float)}
+        logged = {f"test/{k}": v for k, v in single.items()} | {"step": float(pl_module.state.step)}
+        pl_module.log_dict(logged, rank_zero_only=True)
 
     def predictions(self) -> Rows:
         """A row for each image, in the order of the data set: path, category, defect, label, score, mask."""

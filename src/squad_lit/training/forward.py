@@ -1,4 +1,4 @@
-"""What a model sees in images, and how what it sees in the tiles of large ones is put together."""
+"""What a forward pass gives, and how large images are cut into tiles and their outputs merged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from squad_lit.image.tile import Grid
 from squad_lit.network.generator import Reconstruction
 
 
-class Seen(NamedTuple):
-    """What a model sees in images: raw maps ``{name: (N, H, W)}``, features, and their reconstruction if it has one.
+class ForwardOutput(NamedTuple):
+    """A forward pass over images: raw maps ``{name: (N, H, W)}``, features, and their reconstruction if there is one.
 
-    Of images that are looked at in T tiles each, features and reconstruction are those of the N * T tiles, image by
-    image; the maps are of the whole images.
+    Where each image is cut into T tiles, features and reconstruction are those of the N * T tiles, image by image, and
+    the maps are those of the whole images.
     """
 
     maps: dict[str, Tensor]
@@ -40,16 +40,16 @@ def blend(tiles: Tensor, grid: Grid) -> Tensor:
     return whole
 
 
-def put_together(parts: Sequence[Seen], grid: Grid) -> Seen:
-    """What was seen in all tiles, in the order of :func:`cut`, a few at a time."""
+def merge_tiles(parts: Sequence[ForwardOutput], grid: Grid) -> ForwardOutput:
+    """The output for whole images from those for their tiles, in the order of :func:`cut`, a few tiles in each part."""
     maps = {name: blend(torch.cat([p.maps[name] for p in parts]), grid) for name in parts[0].maps}
     features = _joined([p.features for p in parts])
     recons = [p.recon for p in parts if p.recon is not None]
     if not recons:
-        return Seen(maps, features)
+        return ForwardOutput(maps, features)
     names = ("feature_recon", "codes", "indices")
     joined = {name: _joined([getattr(r, name) for r in recons]) for name in names}
-    return Seen(maps, features, Reconstruction(**joined, loss=torch.stack([r.loss for r in recons]).mean()))
+    return ForwardOutput(maps, features, Reconstruction(**joined, loss=torch.stack([r.loss for r in recons]).mean()))
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The yardstick: distance to the nearest remembered patch of the normal training images, on the same features."""
+"""The baseline: distance to the nearest remembered patch of the normal training images, on the same features."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.network.backbone import Backbone
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.synthesis.image import Synthesis
+from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.training.detector import Detector
-from squad_lit.training.forward import Seen
+from squad_lit.training.forward import ForwardOutput
 
 
 class Memory(Detector):
@@ -22,7 +22,7 @@ class Memory(Detector):
         backbone: Makes the frozen feature pyramid from ``groups``.
         groups: For each group of features the strides of its layers, in pixels.
         memory: Makes the memory from ``channels`` of the backbone's groups.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         synthesis: Makes the synthetic anomalies of the validation.
         seed: Of the choice of patches.
         tile: Side of the square tiles in which images are looked at, in pixels; None: as a whole.
@@ -32,11 +32,11 @@ class Memory(Detector):
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         memory: Callable[..., PatchMemory],
         anomaly: Callable[..., Anomaly],
-        synthesis: Synthesis,
+        synthesis: ImageSynthesis,
         seed: int,
         tile: int | None = None,
         tile_overlap: float = 0.0,
@@ -54,9 +54,9 @@ class Memory(Detector):
         )
         self.memory = memory(self.backbone.channels)
 
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
-        return Seen(self.anomaly.prepare({"memory": self.memory(features)}, image.shape[-2:]), features)
+        return ForwardOutput(self.anomaly.prepare({"memory": self.memory(features)}, image.shape[-2:]), features)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """There is nothing to optimise."""
@@ -70,5 +70,5 @@ class Memory(Detector):
         self.local_batch = len(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
         self.backbone.fit(self.training_tiles())
         self.remember(self.memory)
-        self.step = 1
+        self.state.step = 1
         self.trainer.should_stop = True

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from squad_lit.image.tile import Grid
-from squad_lit.network.backbone import Backbone
-from squad_lit.synthesis.augmentation import Augmentation
-from squad_lit.synthesis.image import Synthesis
+from squad_lit.network.contract import FeatureExtractor
+from squad_lit.synthesis.contract import ImageSynthesis, View
+from squad_lit.system.option import Count, checked
 
 # Images that pass the backbone at once.
 _CHUNK = 16
@@ -46,22 +46,17 @@ class FeaturePool:
         ValueError: A number that is not whole, or below 1.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        views: int,
-        clean_limit: int,
-        synthetic: int,
-        refresh_every: int,
-        augmentation: Augmentation,
-        synthesis: Synthesis,
+        views: Count,
+        clean_limit: Count,
+        synthetic: Count,
+        refresh_every: Count,
+        augmentation: View,
+        synthesis: ImageSynthesis,
     ) -> None:
-        sizes = {"views": views, "clean_limit": clean_limit, "synthetic": synthetic, "refresh_every": refresh_every}
-        for name, value in sizes.items():
-            if type(value) is not int:
-                raise ValueError(f"model.pool.{name}: expected a whole number, got {value}")
-            if value < 1:
-                raise ValueError(f"model.pool.{name}: expected at least 1, got {value}")
         self.views, self.clean_limit = views, clean_limit
         self.synthetic, self.refresh_every = synthetic, refresh_every
         self.augmentation, self.synthesis = augmentation, synthesis
@@ -69,7 +64,16 @@ class FeaturePool:
         self._slots: list[tuple[int, int]] = []
         self._clean: dict[str, Tensor] = {}
 
-    def attach(self, dataset: Dataset[Any], backbone: Backbone, grid: Grid, *, seed: int, show: bool = False) -> None:
+    def attach(
+        self,
+        dataset: Dataset[Any],
+        backbone: FeatureExtractor,
+        grid: Grid,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        show: bool = False,
+    ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
 
         Args:
@@ -77,9 +81,11 @@ class FeaturePool:
             backbone: On the device that is to compute.
             grid: The tiles of an image; views have their size.
             seed: Of views, anomalies and the order of batches.
+            device: Where the backbone is.
             show: Show a progress bar while the pool is filled.
         """
         self._dataset, self._backbone, self._grid, self._seed, self._show = dataset, backbone, grid, seed, show
+        self._device = device
         self._period, self._slots, self._clean = -1, [], {}
 
     def advance(self, step: int) -> None:
@@ -173,10 +179,9 @@ class FeaturePool:
     def _compute(self, what: str, make: Callable[[int], Tensor], total: int) -> dict[str, Tensor]:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
-        device = self._backbone.image_mean.device
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
             for start, chunk in zip(range(0, total, _CHUNK), chunks_ahead(make, total), strict=True):
-                for group, f in self._backbone(chunk.to(device)).items():
+                for group, f in self._backbone(chunk.to(self._device)).items():
                     if group not in out:
                         out[group] = torch.empty(total, *f.shape[1:], dtype=torch.float16)
                     out[group][start : start + len(f)] = f.cpu()

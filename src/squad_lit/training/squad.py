@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly, residual_maps
-from squad_lit.network.backbone import Backbone
-from squad_lit.network.discriminator import PatchDiscriminator, SegmentationDiscriminator
+from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
-from squad_lit.network.quantizer import FSQ, VQ, codebook_statistics
 from squad_lit.system.console import uninterrupted
+from squad_lit.system.option import Count, Positive, Share, Weight, checked
+from squad_lit.training.calibration import Measure
 from squad_lit.training.detector import Detector
-from squad_lit.training.forward import Seen, blend
+from squad_lit.training.forward import ForwardOutput, blend
+from squad_lit.training.measure import ReconstructionMeasure
 from squad_lit.training.pool import FeaturePool
 
 
@@ -36,9 +37,10 @@ class Squad(Detector):
         backbone: Makes the frozen feature pyramid from ``groups``.
         groups: For each group of features the strides of its layers, in pixels.
         generator: Makes the generator from ``channels`` and ``strides`` of the backbone's groups.
-        segmentation: Makes the segmentation discriminator from ``channels``, or None.
+        segmentation: Makes the segmentation discriminator from ``channels`` (see :mod:`squad_lit.network.contract`), or
+            None.
         patch: The adversarial discriminator of images, or None.
-        anomaly: Makes the calibrated map from the names of the raw maps.
+        anomaly: Makes the anomaly map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
@@ -62,48 +64,37 @@ class Squad(Detector):
         ValueError: A number out of range, or a weight that is not known.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        backbone: Callable[..., Backbone],
+        backbone: Callable[..., FeatureExtractor],
         groups: Mapping[str, Sequence[int]],
         generator: Callable[..., Generator],
-        segmentation: Callable[..., SegmentationDiscriminator] | None,
-        patch: PatchDiscriminator | None,
+        segmentation: Callable[..., nn.Module] | None,
+        patch: nn.Module | None,
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
-        steps: int,
-        synthetic_fraction: float,
-        image_every: int,
-        loss_weight: Mapping[str, float],
-        focal_gamma: float,
+        steps: Count,
+        synthetic_fraction: Share,
+        image_every: Count,
+        loss_weight: Mapping[str, Weight],
+        focal_gamma: Weight,
         stop_gradient: bool,
-        adversarial_start: float,
+        adversarial_start: Share,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
-        gradient_clip: float,
+        gradient_clip: Positive,
         seed: int,
         memory: Callable[..., PatchMemory] | None = None,
         tile: int | None = None,
         tile_overlap: float = 0.0,
     ) -> None:
-        if not 0 <= synthetic_fraction <= 1:
-            raise ValueError(f"model.synthetic_fraction: expected a share in [0, 1], got {synthetic_fraction}")
-        if type(image_every) is not int or image_every < 1:
-            raise ValueError(f"model.image_every: expected a whole number of at least 1, got {image_every}")
-        if not focal_gamma >= 0:  # nan too
-            raise ValueError(f"model.focal_gamma: expected at least 0, got {focal_gamma}")
         known = {"feature", "image", "focal", "dice", "adversarial"}
-        if set(loss_weight) != known or not all(weight >= 0 for weight in loss_weight.values()):
-            raise ValueError(
-                f"model.loss_weight: expected weights of at least 0 for {sorted(known)}, got {loss_weight}"
-            )
+        if set(loss_weight) != known:
+            raise ValueError(f"loss_weight: expected weights for {sorted(known)}, got {dict(loss_weight)}")
         if loss_weight["feature"] == 0:
-            raise ValueError("model.loss_weight.feature: expected more than 0: without it no feature is reconstructed")
-        if not 0 <= adversarial_start <= 1:
-            raise ValueError(f"model.adversarial_start: expected a share in [0, 1], got {adversarial_start}")
-        if not gradient_clip > 0:
-            raise ValueError(f"model.gradient_clip: expected a norm above 0, got {gradient_clip}")
+            raise ValueError("loss_weight.feature: expected more than 0: without it no feature is reconstructed")
         super().__init__(
             backbone=backbone,
             groups=groups,
@@ -131,11 +122,8 @@ class Squad(Detector):
         self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                self.register_buffer(f"code_count_{group}", torch.zeros(size, dtype=torch.long))
 
-    def look(self, image: Tensor) -> Seen:
+    def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
         recon = self.generator(features)
         maps = residual_maps(features, recon.feature_recon)
@@ -143,25 +131,26 @@ class Squad(Detector):
             maps["discriminator"] = self.segmentation(features, recon.feature_recon)
         if self.memory is not None:
             maps["memory"] = self.memory(features)
-        return Seen(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+        return ForwardOutput(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         super().check_data(categories, image_size)
         side = min(self.grid(image_size).tile)
         # Each layer halves the side, and the last convolution takes one off the 2 that must be left.
         most = side.bit_length() - 2
-        if self.patch is not None and self.patch.layers > most:
+        layers = getattr(self.patch, "layers", 0)
+        if layers > most:
             raise ValueError(
                 f"discriminator.patch.layers: expected at most {most} for the {side} px that are looked at, "
-                f"got {self.patch.layers}"
+                f"got {layers}"
             )
 
-    def image_recon(self, seen: Seen) -> Tensor:
-        assert seen.recon is not None
-        groups = {group: codes.split(AT_ONCE) for group, codes in seen.recon.codes.items()}
+    def image_recon(self, output: ForwardOutput) -> Tensor:
+        assert output.recon is not None
+        groups = {group: codes.split(AT_ONCE) for group, codes in output.recon.codes.items()}
         parts = [dict(zip(groups, part, strict=True)) for part in zip(*groups.values(), strict=True)]
         tiles = torch.cat([self.generator.image_decoder(part) for part in parts])
-        return blend(tiles, self.grid(next(iter(seen.maps.values())).shape[-2:]))
+        return blend(tiles, self.grid(next(iter(output.maps.values())).shape[-2:]))
 
     # Training
 
@@ -169,8 +158,8 @@ class Squad(Detector):
         """With several processes, let those quantisers that learn from a batch learn from all of it."""
         if self.trainer.world_size > 1:
             for quantizer in self.generator.quantizer.values():
-                if isinstance(quantizer, VQ):
-                    quantizer.synchronise()
+                if synchronise := getattr(quantizer, "synchronise", None):
+                    synchronise()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         judges = [p for d in (self.segmentation, self.patch) if d is not None for p in d.parameters()]
@@ -187,14 +176,14 @@ class Squad(Detector):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.local_batch = max(2, data.batch_size // self.trainer.world_size)
         show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.image_size)
+        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.state.image_size)
         if self.synthetic_fraction > 0 and self._synthetic == 0:
             raise ValueError(
                 f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
                 f"raise it or dataset.batch_size, or set it to 0"
             )
-        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, show=show)
-        if self.step == 0:
+        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, device=self.device, show=show)
+        if self.state.step == 0:
             self.backbone.fit(self.training_tiles())
             if self.memory is not None:
                 with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
@@ -227,13 +216,13 @@ class Squad(Detector):
                 self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
                 optimizer.step()
                 scheduler.step()
-            self.step = step + 1
+            self.state.step = step + 1
         log["loss"] = total.detach()
         for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=False):
             log[f"lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
         self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
         self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
-        if self.step == self.steps:
+        if self.state.step == self.steps:
             self.trainer.should_stop = True
 
     def _feature_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
@@ -280,61 +269,8 @@ class Squad(Detector):
         """Corrupted images in a batch of this process."""
         return round(self.synthetic_fraction * self.local_batch)
 
-    @property
-    def _fsq(self) -> FSQ | None:
-        """A quantiser whose codes have levels that can be moved, if there is one."""
-        quantizer = next(iter(self.generator.quantizer.values()))
-        return quantizer if isinstance(quantizer, FSQ) else None
-
-    # Validation
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self._copied: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
-        self._error: dict[str, list[Tensor]] = {group: [] for group in self.backbone.groups}
-
-    def observe(self, seen: Seen) -> None:
-        assert seen.recon is not None
-        for group, features in seen.features.items():
-            self._error[group] += (features - seen.recon.feature_recon[group]).square().mean((1, 2, 3)).unbind()
-
-    def compare(self, corrupted: Seen, clean: dict[str, Tensor], mask: Tensor) -> None:
-        assert corrupted.recon is not None
-        for group, features in corrupted.features.items():
-            inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
-            recon = corrupted.recon.feature_recon[group]
-            self._copied[group].append(losses.copied(features, clean[group], recon, inside).cpu())
-
-    def finish_validation(self) -> None:
-        super().finish_validation()
-        for group, found in self._copied.items():
-            if found:
-                kept, made = torch.stack(found).sum(0)
-                self.measured[f"copy_ratio/{group}"] = float(kept / made)
-        self.measured |= {f"feature_error/{g}": float(torch.stack(v).mean()) for g, v in self._error.items() if v}
-        self._count_codes()
-        for group, size in self.generator.codebook_sizes.items():
-            if size:
-                usage, perplexity = codebook_statistics(self._code_count(group))
-                self.measured |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
-            if self._fsq is not None:
-                self.measured[f"level_histogram/{group}"] = self._fsq.level_histogram(self._code_count(group))
-
-    def _count_codes(self) -> None:
-        """How often each code occurs on the normal training images, or tiles, that the pools hold."""
-        # From zero on: counts are of the current weights only.
-        sizes = self.generator.codebook_sizes
-        counts = {group: torch.zeros_like(self._code_count(group)) for group, size in sizes.items() if size}
-        for features in self.pool.plain_features():
-            encoded = self.generator.encode({g: f.to(self.device) for g, f in features.items()})
-            for group, quantized in encoded.items():
-                if quantized.indices is not None:
-                    counts[group] += torch.bincount(quantized.indices.flatten(), minlength=len(counts[group]))
-        for group, count in counts.items():
-            self._code_count(group).copy_(self.sum_over_processes(count))
-
-    def _code_count(self, group: str) -> Tensor:
-        return self.get_buffer(f"code_count_{group}")
+    def measure(self) -> Measure:
+        return ReconstructionMeasure(self.generator, self.pool.plain_features(), self.sum_over_processes)
 
 
 class _Steps:
@@ -344,7 +280,7 @@ class _Steps:
         self.module = module
 
     def __iter__(self) -> Iterator[int]:
-        first, period = self.module.step, self.module.pool.refresh_every
+        first, period = self.module.state.step, self.module.pool.refresh_every
         return iter(range(first, min((first // period + 1) * period, self.module.steps)))
 
 

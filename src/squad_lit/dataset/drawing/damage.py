@@ -1,4 +1,4 @@
-"""What can be wrong: marks are laid over a picture of the product, bends change the coordinates it is drawn at."""
+"""Defects. Marks are laid over the picture of a product; bends change the coordinates at which it is drawn."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas, Point, over, 
 
 
 def _place(canvas: Canvas, surface: Array, margin: float) -> Point:
-    """A random point on the product, ``margin`` away from its edge where it is that wide."""
+    """A random point on the product, ``margin`` away from its edge if the product is that wide."""
     depth = ndimage.distance_transform_edt(np.pad(surface > 0.5, 1))[1:-1, 1:-1] * canvas.pitch
     choices = np.argwhere(depth >= min(margin, 0.9 * depth.max()))
     row, column = choices[canvas.rng.integers(len(choices))]
@@ -17,7 +17,7 @@ def _place(canvas: Canvas, surface: Array, margin: float) -> Point:
 
 
 def _walk(canvas: Canvas, start: Point, *, length: float, wander: float, pull: float = 0.5) -> list[Point]:
-    """A path from a point: steps of 4 units in a random direction, which wanders and is pulled back."""
+    """A path of steps of 4 units from a point, in a random direction that wanders and is pulled back."""
     main = heading = canvas.between(0, 2 * np.pi)
     points = [start]
     for _ in range(max(round(length / 4), 2)):
@@ -41,7 +41,7 @@ def _stroke(canvas: Canvas, points: list[Point], width: float) -> Array:
 
 
 def _blob(canvas: Canvas, centre: Point, radius: float, roughness: float) -> Array:
-    """Signed distance, about, to an uneven round shape."""
+    """Approximate signed distance to an uneven round shape."""
     dy, dx = canvas.y - centre[0], canvas.x - centre[1]
     angle = np.arctan2(dy, dx)
     edge = np.ones_like(dy)
@@ -51,7 +51,7 @@ def _blob(canvas: Canvas, centre: Point, radius: float, roughness: float) -> Arr
 
 
 def crack(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """Hair-thin: 1 to 2 units wide, dark, with a lit lower edge and sometimes a branch."""
+    """A dark hairline, 1 to 2 units wide, with a lit lower edge and sometimes a branch."""
     path = _walk(canvas, _place(canvas, surface, 18), length=canvas.between(35, 85), wander=0.45)
     width = canvas.between(1.0, 1.9)
     cover = canvas.inside(_stroke(canvas, path, width))
@@ -64,7 +64,7 @@ def crack(canvas: Canvas, image: Array, surface: Array) -> Array:
 
 
 def scratch(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """A tool's trace: nearly straight, bright with a dark flank, now and then lifted."""
+    """The nearly straight trace of a tool, bright with a dark flank, and interrupted now and then."""
     path = _walk(canvas, _place(canvas, surface, 25), length=canvas.between(45, 110), wander=0.06, pull=0.1)
     cover = canvas.inside(_stroke(canvas, path, canvas.between(1.1, 2.4)))
     cover = cover * surface * np.clip(0.9 + 0.5 * canvas.noise(24), 0.15, 1)
@@ -73,7 +73,7 @@ def scratch(canvas: Canvas, image: Array, surface: Array) -> Array:
 
 
 def cut(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """A slit through cloth: dark inside, fibres torn at the edges."""
+    """A slit through cloth, dark inside, with torn fibres at the edges."""
     path = _walk(canvas, _place(canvas, surface, 40), length=canvas.between(28, 60), wander=0.05)
     distance = _stroke(canvas, path, canvas.between(3.0, 5.5)) + 0.6 * canvas.noise(70)
     torn = np.clip(1 - np.abs(distance - 0.8) / 1.6, 0, 1) * (0.5 + 0.5 * (canvas.noise(110) > 0))
@@ -82,20 +82,20 @@ def cut(canvas: Canvas, image: Array, surface: Array) -> Array:
 
 
 def stain(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """A dried liquid: large, of low contrast, a little stronger at its rim."""
+    """A large stain of a dried liquid, of low contrast, a little stronger at its rim."""
     y, x = _place(canvas, surface, 25)
     row, column = int(y / canvas.pitch), int(x / canvas.pitch)
     ground = image[max(row - 6, 0) : row + 7, max(column - 6, 0) : column + 7].mean(axis=(0, 1))
     colours = [np.array(colour) for colour in ((0.34, 0.22, 0.10), (0.20, 0.24, 0.30), (0.90, 0.88, 0.80))]
     gaps = [np.abs(colour - ground).max() for colour in colours]
-    choice = canvas.rng.choice(np.flatnonzero(np.array(gaps) > 0.3))  # something that shows on this ground
+    choice = canvas.rng.choice(np.flatnonzero(np.array(gaps) > 0.3))  # a colour that shows on this ground
     distance = _blob(canvas, (y, x), canvas.between(14, 32), 0.35)
     soak = np.clip(0.5 - distance / 5, 0, 1) * (0.8 + 0.35 * np.exp(-((distance + 3) ** 2) / 12)) * surface
     return over(image, canvas.between(0.08, 0.16) / gaps[choice] * soak, colours[choice])
 
 
 def hole(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """Through the material: dark, with a lit lower rim."""
+    """A dark hole through the material, with a lit lower rim."""
     distance = _blob(canvas, _place(canvas, surface, 25), canvas.between(3.5, 11), 0.25) + 0.4 * canvas.noise(60)
     image = np.clip(image - 0.18 * canvas.relief(distance - 2.5, 2.5)[..., None], 0, 1)
     depth = np.clip(-distance / 5, 0, 1)[..., None]
@@ -103,7 +103,7 @@ def hole(canvas: Canvas, image: Array, surface: Array) -> Array:
 
 
 def contamination(canvas: Canvas, image: Array, surface: Array) -> Array:
-    """A foreign body: a crumb, or a hair."""
+    """A foreign body, either a crumb or a hair."""
     colour = np.array(
         ((0.86, 0.84, 0.80), (0.12, 0.12, 0.13), (0.20, 0.34, 0.66), (0.64, 0.18, 0.14), (0.80, 0.62, 0.16))
     )
@@ -120,7 +120,7 @@ def contamination(canvas: Canvas, image: Array, surface: Array) -> Array:
 
 
 def thread_pull(canvas: Canvas) -> tuple[Array, Array]:
-    """One thread drawn tight: it bows, and its neighbours with it."""
+    """One thread drawn tight, which bows together with its neighbours."""
     y, x = canvas.between(60, 196), canvas.between(70, 186)
     length, size = canvas.between(14, 30), canvas.between(7, 10) * canvas.side()
     bow = size * np.exp(-(((canvas.x - x) / length) ** 2) - ((canvas.y - y) / 8) ** 2)

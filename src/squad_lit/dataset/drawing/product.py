@@ -1,8 +1,8 @@
-"""What is drawn: two textures and two parts on a plain background.
+"""The products, which are two textures and two parts on a plain background.
 
-Each is drawn at coordinates (y, x), which damage may have bent. ``missing`` picks the piece to leave out. It takes
-nothing from canvas.rng, so that the damaged picture is the whole one in everything else. Each returns colours
-(H, W, 3) and how much of a pixel is product (H, W).
+Each function draws at coordinates (y, x), which damage may have bent. ``missing`` chooses the piece to leave out and
+draws nothing from ``canvas.rng``, so that a damaged picture equals the whole one everywhere else. Each function returns
+colours ``(H, W, 3)`` and the share of each pixel that the product covers ``(H, W)``.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from squad_lit.dataset.drawing.canvas import LAMP, Array, Canvas, box_distance, 
 
 
 def fabric(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Array, Array]:
-    """Plain weave: every thread a cylinder that runs over and under."""
+    """A plain weave, in which every thread is a cylinder that runs over and under."""
     period = canvas.between(8.8, 9.4)
     tilt = canvas.between(-0.02, 0.02)
     u = (x + tilt * y) / period + canvas.between(0, 1) + 0.10 * canvas.noise(3)
@@ -42,7 +42,7 @@ def fabric(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Arr
 
 
 def wood(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Array, Array]:
-    """A planed board: growth rings cut at a slant, fibres and pores along y."""
+    """A planed board with growth rings cut at a slant, and fibres and pores along y."""
     tilt = canvas.between(-0.07, 0.07)
     across = x + tilt * y
     rings = across / canvas.between(15, 20) + 0.35 * canvas.noise(2) + 0.25 * canvas.streaks(90, 20) + 8
@@ -50,7 +50,7 @@ def wood(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Array
         canvas.between(0.85, 1)
         * canvas.rng.uniform(0.25, 1, size=64).astype(np.float32)[np.floor(rings).astype(int) % 64]
     )
-    late = strength * (rings % 1) ** 3.0 * np.clip((1 - rings % 1) / 0.16, 0, 1)  # slow rise to late wood, quick end
+    late = strength * (rings % 1) ** 3.0 * np.clip((1 - rings % 1) / 0.16, 0, 1)  # slow rise to late wood, sharp end
     fibre = canvas.streaks(26, 0.4) * 0.6 + canvas.streaks(50, 1.2) * 0.4
     pores = np.clip(canvas.streaks(9, 0.45) - 1.7, 0, 1.2) * (0.25 + 0.75 * late)
     light = 1 + 0.055 * fibre + 0.025 * canvas.noise(4) - 0.35 * pores + canvas.fuzz(0.012)
@@ -110,17 +110,17 @@ PIECES = (
     (48, 58, 0),
     (-62, -18, 1),
 )
-"""Small components of the circuit: (y, x, 1 if it stands upright)."""
+"""Small components of the circuit, as (y, x, 1 if upright)."""
 
 
 def _print(text: str) -> Array:
-    """A line of print, one array element a dot."""
+    """A line of print, with one array element per dot."""
     rows = [[int(dot) for glyph in text for dot in GLYPHS[glyph].split()[row] + "0"] for row in range(7)]
     return np.pad(np.array(rows, dtype=np.float32), 1)
 
 
 def circuit(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Array, Array]:
-    """A small printed circuit board: a chip with pins and print, eight small components, traces, contacts and holes."""
+    """A small circuit board with a chip (pins and print), eight small components, traces, contacts and holes."""
     y, x = pose(canvas, y, x, shift=3, turn=2.5, scale=0.01)
     corner_y, corner_x = np.abs(y) - 72, np.abs(x) - 88
     bolt = np.hypot(corner_y, corner_x)
@@ -132,7 +132,7 @@ def circuit(canvas: Canvas, y: Array, x: Array, missing: int | None) -> tuple[Ar
     hue = canvas.tint(0.008)
     laminate = 1 + 0.05 * np.sin(x * 1.9) * np.sin(y * 1.9) + 0.05 * canvas.noise(5) + 0.03 * canvas.noise(60)
     green = laminate[..., None] * (rgb(0.05, 0.34, 0.20) + hue)
-    # Buses: parallel lines with a slanted stretch, from the chip to the contacts, to both sides and up.
+    # Buses are parallel lines with a slanted part, from the chip to the contacts, to both sides and up.
     slanted = x - np.clip((y - 34) * 0.9, 0, 16) * np.sign(x)
     traces = np.maximum(np.abs(repeat(slanted, 8, 10)) - 1.1, box_distance(y - 40, x, (22, 58)))
     slanted = y - np.clip(np.abs(x) - 42, 0, 8) * np.sign(y + 6)

@@ -1,4 +1,4 @@
-"""From a recipe to pictures and masks."""
+"""Renders the pictures and masks of a recipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,25 +12,28 @@ from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas
 from squad_lit.dataset.sample import NORMAL
 
 DRAWING = 1
-"""Version of the pictures: raise it when they change, so that files of an older version are not taken for them."""
+"""Version of the pictures. Raise it when they change, so that files of an older version are not reused."""
 SPECK = 8
-"""Pixels (of 256 x 256) of the smallest region of a mask; per-region metrics give a lone pixel the weight of a hole."""
+"""Least pixels (of 256 x 256) of a region of a mask. Per-region metrics would weigh a lone pixel like a hole."""
 VISIBLE = 8
-"""A pixel is damaged where a channel changes by at least this many of 255: about where an eye begins to see it."""
+"""Least change of a channel, of 255, that makes a pixel damaged; about the least that an eye sees."""
 LEAST_DAMAGE = 24
-"""Pixels (of 256 x 256) that a mask has at least; damage that falls where it hardly shows is drawn again."""
+"""Least pixels (of 256 x 256) of a mask. Damage that shows less is drawn again elsewhere."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is drawn; another recipe goes to another folder.
+    """What is drawn. Each recipe has its own folder.
 
     Args:
-        seed: Of every picture. Not the seed of the run: runs that differ in their seed share the data.
-        size: Height and width in pixels.
-        train: Normal training images a category.
-        test_good: Normal test images a category.
-        per_defect: Test images for each kind of defect of a category.
+        seed: Seed of all pictures. It is not the run's seed, so that runs with different seeds share the data.
+        size: Height and width in pixels, at least 64.
+        train: Normal training images per category.
+        test_good: Normal test images per category.
+        per_defect: Test images per category and kind of defect.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     seed: int
@@ -59,13 +62,13 @@ Bend = Callable[[Canvas], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Product:
-    """A category: how it is drawn and what can be wrong with it."""
+    """How a category is drawn, and which defects it can have."""
 
     draw: Draw
     marks: dict[str, Mark]
     bends: dict[str, Bend]
     pieces: bool
-    """Whether a piece can be missing."""
+    """Whether it has pieces that can be missing."""
 
     @property
     def defects(self) -> list[str]:
@@ -89,7 +92,7 @@ PRODUCTS = {
 
 
 def _camera(canvas: Canvas, image: Array) -> NDArray[np.uint8]:
-    """Uneven light, a lens that is a little soft, a sensor that is a little noisy."""
+    """Add uneven light, the slight blur of a lens, and the slight noise of a sensor."""
     across, down = 0.035 * canvas.normal(2)
     light = canvas.between(0.95, 1.05) + across * (canvas.x / UNITS - 0.5) + down * (canvas.y / UNITS - 0.5)
     image = ndimage.gaussian_filter(image * light[..., None], (0.55, 0.55, 0), truncate=3)
@@ -100,28 +103,29 @@ def _camera(canvas: Canvas, image: Array) -> NDArray[np.uint8]:
 def render(
     recipe: Recipe, category: str, split: str, index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """One picture, the same product without damage, and the mask of the damage.
+    """Draw a picture, the same product without damage, and the mask of the damage.
 
     Args:
-        recipe: Its seed and size count.
-        category: One of ``PRODUCTS``.
+        recipe: What to draw; only seed and size matter here.
+        category: A key of ``PRODUCTS``.
         split: ``train``, ``good`` or a kind of defect of the category.
         index: Number of the picture in the split, from 0.
 
     Returns:
-        Picture and undamaged picture ``(H, W, 3)`` (equal for ``train`` and ``good``), mask ``(H, W)``.
+        The picture and the undamaged picture, ``(H, W, 3)`` uint8, equal for ``train`` and ``good``; and the mask,
+        ``(H, W)`` bool.
     """
     item = PRODUCTS[category]
     number = ["train", NORMAL, *item.defects].index(split)
     key = [recipe.seed, list(PRODUCTS).index(category), number, index]
 
     def photograph(chance: Canvas | None) -> NDArray[np.uint8]:
-        # The same seed each time: whole and damaged share pose, colours, light and noise.
+        # The same seed each time, so that whole and damaged share pose, colours, light and noise.
         canvas = Canvas(recipe.size, np.random.default_rng(key))
         y, x = item.bends[split](chance) if chance and split in item.bends else (canvas.y, canvas.x)
         missing = int(chance.rng.integers(1 << 16)) if chance and split == "missing_part" else None
         image, surface = item.draw(canvas, y, x, missing)
-        image = np.clip(image, 0, 1)  # before the damage: glare that a mark cuts off would count as damaged
+        image = np.clip(image, 0, 1)  # before the damage; otherwise glare that a mark covers would count as damaged
         if chance and split in item.marks:
             image = item.marks[split](chance, image, surface)
         return _camera(canvas, image)
@@ -139,9 +143,9 @@ def render(
 
 
 def _visible(damaged: NDArray[np.uint8], whole: NDArray[np.uint8], *, speck: float) -> NDArray[np.bool_]:
-    """Where two pictures differ visibly, without regions of fewer than ``speck`` pixels."""
+    """Where two pictures differ visibly, without regions smaller than ``speck`` pixels."""
     change = np.abs(damaged.astype(int) - whole).max(axis=2) >= VISIBLE
-    # A stain of the colour of one thread leaves gaps of a pixel or two: closed, as a person would.
+    # A stain with the colour of one thread leaves gaps of a pixel or two, which a person would close as well.
     change = ndimage.binary_closing(np.pad(change, 2), np.ones((3, 3)))[2:-2, 2:-2]
     regions, _ = ndimage.label(change, np.ones((3, 3)))
     large = np.bincount(regions.ravel()) >= speck

@@ -1,5 +1,5 @@
 "use strict";
-// What rows are at a threshold. As in squad_lit.predict, what lies above it is called anomalous.
+// The verdict on a row at a threshold. As in squad_lit.predict, a score above the threshold is called anomalous.
 function verdict(row, threshold) {
   const flagged = row.score > threshold;
   if (row.label === null) return flagged ? "flagged" : "passed";
@@ -7,7 +7,7 @@ function verdict(row, threshold) {
   return flagged ? "false alarm" : "passed";
 }
 
-// How many there are of each; a ratio without images is null.
+// The number of rows per verdict, and ratios, which are null without images.
 function count(rows, threshold) {
   const of = { found: 0, miss: 0, "false alarm": 0, passed: 0, flagged: 0 };
   for (const row of rows) of[verdict(row, threshold)] += 1;
@@ -22,7 +22,7 @@ function count(rows, threshold) {
   };
 }
 
-// The rows to show, in order: of a category, a verdict, and with all words in name, category or kind.
+// The rows to show, in order. They have the category, the verdict, and all words in name, category or kind.
 function choose(rows, { threshold, filter = "all", category = "", search = "", sort = "highest" }) {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = row => {

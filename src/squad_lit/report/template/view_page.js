@@ -1,10 +1,10 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = id => document.getElementById(id);
 const labelled = data.rows[0].label !== null;
-const PAGE = 120, BINS = 60; // cards at once, bars
+const PAGE = 120, BINS = 60; // cards per page, bars of the histogram
 let threshold = data.threshold, pages = 1, listed = [], open = -1;
 
-// Scores reach from about 0 to hundreds and the threshold lies near 0: the axis is logarithmic above the lowest.
+// Scores reach from about 0 to hundreds and the threshold lies near 0, so the axis is logarithmic above the lowest.
 const lowest = Math.min(threshold, ...data.rows.map(row => row.score));
 const highest = Math.max(threshold, ...data.rows.map(row => row.score));
 const end = Math.log1p(highest - lowest) * 1.02 || 1;
@@ -29,7 +29,7 @@ function tiles(row, tag) {
 }
 
 function describe(row) {
-  const category = element("category") ? row.category : ""; // where there is only one, it says nothing
+  const category = element("category") ? row.category : ""; // a single category is not shown
   return [verdict(row, threshold), category, row.kind, row.name].filter(Boolean).join(" · ");
 }
 
@@ -61,7 +61,7 @@ function drawHistogram() {
     of[kind][Math.min(BINS - 1, Math.floor(place(row.score) * BINS))] += 1;
   }
   const most = Math.max(1, ...Object.values(of).flat()), middle = labelled ? 50 : 100, width = 1000 / BINS;
-  // Square roots, so that one image is seen beside a hundred.
+  // Square roots, so that one image is visible beside a hundred.
   const bar = kind => (n, i) => {
     const height = Math.sqrt(n / most) * (middle - 4), y = kind === "bad" ? middle : middle - height;
     return n ? `<rect class="${kind}" x="${i * width + 1}" y="${y}" width="${width - 2}" height="${height}"/>` : "";

@@ -1,0 +1,78 @@
+"""What a network of your own must offer to take the place of ours.
+
+A part is a class that is named in a configuration; it inherits from ``torch.nn.Module`` and from nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from squad_lit.network.quantizer import Quantized
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """A frozen backbone, made from ``groups``: ``backbone``."""
+
+    groups: Mapping[str, Sequence[int]]
+    """For each group of features its layers."""
+    channels: Mapping[str, int]
+    """Channels of each group."""
+    stride: Mapping[str, int]
+    """Pixels per cell of each group."""
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Images ``(N, 3, H, W)`` in [0, 1] to features ``{group: (N, C, H / stride, W / stride)}``, no gradient."""
+        ...
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn what is to be known of normal training images, such as a scale; called once, before the training."""
+        ...
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A quantiser of one group of features, made without arguments: ``model.generator.quantizer``.
+
+    A method ``level_histogram(count) -> list[list[float]]`` is optional: the share of each level of each scalar, from
+    the occurrences ``(codebook_size,)`` of each code. A method ``synchronise()`` is optional, too: it is called once
+    where several processes train together.
+    """
+
+    dim: int
+    """Scalars per cell."""
+    codebook_size: int
+    """Number of codes; 0 where there is no codebook."""
+
+    def __call__(self, z: Tensor) -> Quantized:
+        """Quantise ``(N, dim, H, W)``.
+
+        Returns:
+            ``codes`` of the same shape, with a gradient to ``z``; ``indices`` ``(N, H, W)`` int64 in [0,
+            codebook_size), or None; ``loss``, a scalar that is added to the generator's.
+        """
+        ...
+
+
+@runtime_checkable
+class Segmentation(Protocol):
+    """A discriminator of synthetic anomalies, made from ``channels``: ``discriminator.segmentation``."""
+
+    def __call__(self, features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> Tensor:
+        """Features ``{group: (N, C, H, W)}`` and their reconstruction to logits ``(N, 1, h, w)`` of any grid."""
+        ...
+
+
+@runtime_checkable
+class ImageJudge(Protocol):
+    """A discriminator of real and reconstructed images: ``discriminator.patch``.
+
+    An attribute ``layers`` is optional: how often it halves the sides, so that too small images are refused in words.
+    """
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Images ``(N, 3, H, W)`` in [0, 1] to logits of "real", of any shape."""
+        ...

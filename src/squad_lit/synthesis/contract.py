@@ -1,0 +1,67 @@
+"""What a part of your own must offer to take the place of ours: kinds of defect, synthesis, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from squad_lit.image.tile import Window
+from squad_lit.synthesis.defect import Array, Mask, Scene
+
+
+@runtime_checkable
+class Defect(Protocol):
+    """A kind of small synthetic defect: ``synthesis.defects.NAME``, with a weight in ``synthesis.kinds.NAME``."""
+
+    def __call__(self, scene: Scene, area: float, opacity: float) -> Array:
+        """Draw the defect on an image.
+
+        Args:
+            scene: The image ``(H, W, 3)`` float32 in [0, 1], the foreground where the defect should lie, and
+                ``scene.rng``, the only source of randomness.
+            area: Wanted size in pixels.
+            opacity: In (0, 1].
+
+        Returns:
+            The changed image, ``(H, W, 3)`` float32 in [0, 1]. The mask is what differs visibly.
+        """
+        ...
+
+
+@runtime_checkable
+class ImageSynthesis(Protocol):
+    """What makes synthetic anomalies: ``synthesis``."""
+
+    def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
+        """Corrupt an image.
+
+        Args:
+            image: ``(H, W, 3)`` float32 in [0, 1].
+            others: Normal images of the same category and size; may be empty.
+            rng: The only source of randomness, so that a sample depends on its seed alone.
+
+        Returns:
+            The corrupted image, and the mask ``(H, W)`` bool of the pixels that changed; never empty.
+        """
+        ...
+
+
+@runtime_checkable
+class View(Protocol):
+    """What makes another view of a normal training image: ``augmentation``."""
+
+    def __call__(self, image: Tensor, rng: np.random.Generator, window: Window) -> Tensor:
+        """Draw a view.
+
+        Args:
+            image: ``(3, H, W)`` in [0, 1].
+            rng: The only source of randomness.
+            window: Rows and columns of the part that is wanted.
+
+        Returns:
+            The part, ``(3, height, width)`` in [0, 1].
+        """
+        ...

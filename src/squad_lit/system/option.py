@@ -1,0 +1,179 @@
+"""Options: the kind and the range of an argument, stated once, in the signature of what takes it.
+
+``@checked`` above a constructor compares each argument with its annotation before the constructor runs::
+
+    @checked
+    def __init__(self, *, steps: Count, momentum: Share = 0.9) -> None: ...
+
+A violation is a ``ValueError`` that reads ``steps: expected at least 1, got 0``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "none_required": "null",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "at least {min_length} values",
+    "too_long": "at most {max_length} values",
+    "literal_error": "{expected}",
+    "list_type": "a list",
+    "sequence_str": "a list",
+    "dict_type": "a dictionary",
+    "mapping_type": "a dictionary",
+    "dict_attributes_type": "a dictionary",
+    "callable_type": "a dictionary with _target_",
+    "dataclass_exact_type": "a dictionary with _target_",
+}
+_CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def checked(init: F) -> F:
+    """Decorate a constructor, so that it refuses arguments that do not fit their annotations.
+
+    Only plain values are compared: numbers, texts, None, and lists and dictionaries of them. Objects pass as they are.
+
+    Example:
+        >>> class Schedule:
+        ...     @checked
+        ...     def __init__(self, *, steps: Count) -> None: ...
+        >>> Schedule(steps=0)
+        Traceback (most recent call last):
+        ValueError: steps: expected at least 1, got 0
+    """
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        check_arguments(init, inspect.signature(init).bind(self, *args, **kwargs).arguments)
+        init(self, *args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Compare some arguments of a function or constructor with its annotations.
+
+    Args:
+        function: The function; of a class its constructor.
+        arguments: By parameter; names that the function does not have are left out.
+
+    Raises:
+        ValueError: An argument does not fit; the message begins with the parameter's name.
+    """
+    adapters = _adapters(function)
+    for name, value in arguments.items():
+        if name in adapters and _is_plain(value):
+            try:
+                adapters[name].validate_python(value)
+            except ValidationError as error:
+                # YAML has no tuples: a list is one.
+                found = [e for e in error.errors() if not (e["type"] == "tuple_type" and isinstance(e["input"], list))]
+                if found:
+                    raise ValueError(_sentence(name, value, found, _takes_none(adapters[name]))) from None
+
+
+@functools.cache
+def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+    """A validator of each parameter whose annotation can be understood."""
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        try:
+            kind = parameter.annotation
+            if isinstance(kind, str):  # from __future__ import annotations
+                alone = type("alone", (), {"__annotations__": {name: kind}})
+                module = inspect.getmodule(inspect.unwrap(function))
+                kind = typing.get_type_hints(alone, vars(module), include_extras=True)[name]
+            if kind not in (parameter.empty, Any):
+                found[name] = TypeAdapter[Any](Callable if is_dataclass(kind) else kind, config=_STRICT)  # type: ignore[arg-type]
+        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError, SchemaError):
+            continue  # in a form that says nothing at run time: of another library, or a protocol
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _sentence(name: str, value: Any, errors: Sequence[Any], takes_none: bool) -> str:
+    """What is wrong, at the place where it is; the alternatives of a union are joined."""
+    places: dict[tuple[Any, ...], list[str]] = {}
+    for error in errors:
+        place, found = _locate(value, error["loc"])
+        if error["loc"][-1:] == ("[key]",):
+            place, found, expected = place[:-1], place[-1], "texts as names"
+        else:
+            expected = _expected(error)
+        places.setdefault((*place, _shown(found)), []).append(expected)
+    # The longest: where several alternatives were tried, the one that fits best.
+    (*path, shown), all_expected = max(places.items(), key=lambda item: len(item[0]))
+    if takes_none and shown == _shown(value):
+        all_expected.append("null")
+    option = name + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return f"{option}: expected {' or '.join(dict.fromkeys(all_expected))}, got {shown}"
+
+
+def _takes_none(adapter: TypeAdapter[Any]) -> bool:
+    try:
+        adapter.validate_python(None)
+    except ValidationError:
+        return False
+    return True
+
+
+def _locate(value: Any, loc: Sequence[Any]) -> tuple[list[Any], Any]:
+    """The keys that lead to what is wrong, and what is there; pydantic also names the branches of a union."""
+    place: list[Any] = []
+    for key in loc:
+        if (isinstance(value, Mapping) and key in value) or (isinstance(value, list | tuple) and isinstance(key, int)):
+            place, value = [*place, key], value[key]
+    return place, value
+
+
+def _expected(error: Any) -> str:
+    context = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in error.get("ctx", {}).items()}
+    if error["type"] == "is_instance_of":
+        return _CLASSES.get(context["class"], "a dictionary with _target_")
+    if error["type"] in _EXPECTED:
+        return _EXPECTED[error["type"]].format(**context).replace("'", "")
+    return re.sub("^Input should be ", "", str(error["msg"]))
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed, with the quotes that tell a text from a number."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

@@ -1,0 +1,85 @@
+"""How a command ends."""
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+
+from squad_lit.system.console import exit_status, sentence
+
+
+def fail(error: BaseException) -> Callable[[], NoReturn]:
+    def run() -> NoReturn:
+        raise error
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, FileNotFoundError, ImportError, FloatingPointError])
+def test_what_a_user_can_mend_is_a_sentence(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(fail(error("the disk is full"))) == 1
+    assert capsys.readouterr().err == "error: the disk is full\n(HYDRA_FULL_ERROR=1 shows where)\n"
+
+
+def test_the_status_of_the_command_is_handed_on() -> None:
+    assert [exit_status(lambda status=status: status) for status in (0, 2)] == [0, 2]
+
+
+def test_other_errors_and_asked_for_traces_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_status(fail(ZeroDivisionError("a bug")))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="the disk is full"):
+        exit_status(fail(ValueError("the disk is full")))
+
+
+def test_ctrl_c_has_its_own_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(fail(KeyboardInterrupt()), interrupted="interrupted; the same command continues") == 130
+    assert capsys.readouterr().err == "interrupted; the same command continues\n"
+
+
+def test_errors_are_recorded_and_may_be_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded: list[tuple[str, Exception]] = []
+    for error in (ValueError("a value"), ZeroDivisionError("a bug")):
+        try:
+            exit_status(fail(error), failed=lambda text, error: recorded.append((text, error)))
+        except ZeroDivisionError:
+            assert error is recorded[-1][1]
+    assert [text for text, _ in recorded] == ["a value", "ZeroDivisionError: a bug"]
+
+    def replace(text: str, error: Exception) -> NoReturn:
+        raise RuntimeError(f"job 3: {text}") from error
+
+    capsys.readouterr()
+    with pytest.raises(RuntimeError, match="job 3: a value"):
+        exit_status(fail(ValueError("a value")), failed=replace)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_of_a_worker_is_told_without_its_trace() -> None:
+    trace = 'Original Traceback (most recent call last):\n  File "a.py", line 1, in f\n'
+    text = f"Caught OSError in worker 0.\n{trace}OSError: a.png: broken\n"
+    assert sentence(OSError(text)) == "a.png: broken"
+
+
+def test_a_warning_for_the_user_is_a_line_and_a_name_that_is_no_text_is_printed() -> None:
+    code = r"""
+import sys, warnings
+from squad_lit.system.console import exit_status
+def run():
+    warnings.warn("few images")
+    raise ValueError("a\udcff.png")
+sys.exit(exit_status(run))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[:2] == ["warning: few images", r"error: a\udcff.png"]
