@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import shlex
 import struct
 import sys
 import time
@@ -101,7 +102,7 @@ _FAKE = """
 import json, os, pathlib, signal, sys, time
 given = dict(text.lstrip("+").split("=", 1) for text in sys.argv[1:] if "=" in text)
 folder = pathlib.Path(given["hydra.run.dir"][1:-1].replace(chr(92) + "'", "'"))
-end = given.get("end")
+end = os.path.expandvars(given.get("end", "").replace("oc.env:", ""))
 if end == "error":
     (folder / "error.txt").write_text("no folder for category cable")
     sys.exit(1)
@@ -109,6 +110,11 @@ if end == "silent":
     sys.exit(3)
 if end == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
+if end == "deaf":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    (folder / "ready").touch()
+    time.sleep(60)
 if end == "sleep":
     def stop(number, frame):
         with (folder / "signals").open("a") as file:
@@ -121,7 +127,8 @@ if end == "sleep":
     (folder / "ready").touch()
     time.sleep(60)
 print("trained")
-known = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "slurm": os.environ.get("SLURM_JOB_NAME"), "run": {}}
+names = {"gpu": "CUDA_VISIBLE_DEVICES", "slurm": "SLURM_JOB_NAME", "rank": "SLURM_PROCID", "threads": "OMP_NUM_THREADS"}
+known = {"run": {}} | {key: os.environ.get(name) for key, name in names.items()}
 rate = float(given.get("model.optimizer.lr", 0.5))
 known["synthetic_ap"] = None if rate > 0.9 else rate
 (folder / "metrics.json").write_text(json.dumps(given | known))
@@ -129,9 +136,8 @@ known["synthetic_ap"] = None if rate > 0.9 else rate
 
 
 @pytest.fixture
-def fake_training(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_training(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs start a script that ends in a moment, in the place of a training."""
     script = tmp_path_factory.mktemp("fake") / "train.py"
     script.write_text(_FAKE)
-    monkeypatch.setattr("squad_lit.run.job._COMMAND", [sys.executable, "-S", str(script)])
-    return script
+    monkeypatch.setenv("SQUAD_LIT_TRAIN", shlex.join([sys.executable, "-S", str(script)]))

@@ -4,7 +4,6 @@ import functools
 import runpy
 from pathlib import Path
 
-import hydra
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,16 +16,15 @@ from squad_lit.dataset.ksdd2 import KSDD2
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.visa import VisA
-from squad_lit.run.config import CONF, arrange
+from squad_lit.run.config import CONF, arrange, compose
 from squad_lit.run.fit import make_module
 from squad_lit.run.job import config_hash
-from squad_lit.run.option import check_kinds
+from squad_lit.run.option import check
 
 
 @pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])
 def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[AnomalyDataModule]) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [f"experiment={benchmark.name}"], return_hydra_config=True)
+    config = compose([f"experiment={benchmark.name}"], with_hydra=True)
     swept = config.hydra.sweeper.params["dataset.category"].split(",")
     seen = [OverridesParser.create().parse_override(f"dataset.category={name}").value() for name in swept]
     assert config.hydra.mode == RunMode.MULTIRUN
@@ -37,41 +35,37 @@ def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[Anom
 def jobs(experiment: str, *overrides: str) -> list[list[str]]:
     """What each job of an experiment is composed from."""
     given = [f"experiment={experiment}", *overrides]
-    params = hydra.compose("train", given[:1], return_hydra_config=True).hydra.sweeper.params
+    params = compose(given[:1], with_hydra=True).hydra.sweeper.params
     parsed = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *given])
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
 @functools.cache
-def compose(name: str) -> list[DictConfig]:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return [hydra.compose("train", [*job, "backbone.weights=null"]) for job in jobs(f"ablation/{name}")]
+def ablation(name: str) -> list[DictConfig]:
+    return [compose([*job, "backbone.weights=null"]) for job in jobs(f"ablation/{name}")]
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "experiment" / "ablation").glob("*.yaml")))
 def test_each_job_of_an_ablation_builds_and_no_two_are_the_same(name: str) -> None:
-    configs = compose(name)
+    configs = ablation(name)
     assert len({config_hash(config) for config in configs}) == len(configs) >= 3
     for config in configs:
-        check_kinds(config)
+        check(config)
     groups = [make_module(config).backbone.groups for config in configs]
     if name == "groups":  # replaced, where Hydra by itself would have added to the default
         assert groups == [{"low": [4, 8], "high": [16]}, {"low": [4, 8]}, {"high": [16]}, {"all": [4, 8, 16]}]
 
 
 def test_each_kind_of_anomaly_is_off_once() -> None:
-    images = [config.synthesis.image for config in compose("synthesis")]
-    default = images[0]
-    off = [kind for image in images for kind, weight in image.kinds.items() if weight == 0 < default.kinds[kind]]
-    assert sorted(off) == sorted(kind for kind, weight in default.kinds.items() if weight > 0)
-    assert [image.gross for image in images if image.gross != default.gross] == [1.0, 0.0]
+    kinds = [config.synthesis.kinds for config in ablation("kinds")]
+    off = [kind for own in kinds for kind, weight in own.items() if weight == 0 < kinds[0][kind]]
+    assert sorted(off) == sorted(kind for kind, weight in kinds[0].items() if weight > 0)
+    assert [config.synthesis.gross for config in ablation("synthesis")] == [0.4, 1.0, 0.0]
 
 
 def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        assert len(jobs("ablation/levels", "model.fsq.levels=[8,6,5]")) == 1
-        both = jobs("[mpdd,ablation/quantizer]", "dataset.category=tubes,metal_plate")
-        configs = [hydra.compose("train", job) for job in both]
+    assert len(jobs("ablation/levels", "model.fsq.levels=[8,6,5]")) == 1
+    configs = [compose(job) for job in jobs("[mpdd,ablation/quantizer]", "dataset.category=tubes,metal_plate")]
     seen = [(config.dataset.category, config.quantizer) for config in configs]
     assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]
 

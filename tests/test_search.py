@@ -1,38 +1,28 @@
 """The search, with a training whose objective is its learning rate, undefined above 0.9."""
 
-import contextlib
+import os
 import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
-import hydra
 import optuna
 import pytest
+from hydra.errors import HydraException
 
-from squad_lit.run import job, lock, search
-from squad_lit.run.config import CONF
+from squad_lit import search
+from squad_lit.run.search import search as run_search
 from squad_lit.system.file import read_rows
 
 RATE = "model.optimizer.lr=interval(0.1,0.9)"
-
-
-@pytest.fixture(autouse=True)
-def command(fake_training: Path) -> None:
-    del fake_training
+pytestmark = pytest.mark.usefixtures("fake_training")
 
 
 def run(folder: Path, *overrides: str, trials: int = 3, jobs: int = 1) -> optuna.Study:
-    return search.search(folder, overrides or (RATE,), trials=trials, jobs=jobs, gpus=None, seed=0)
+    return run_search(folder, overrides or (RATE,), trials=trials, jobs=jobs)
 
 
-@pytest.fixture
-def no_composition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One configuration for all trials: composing takes longer than these."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train")
-    monkeypatch.setattr(search, "_compose", lambda overrides: config)
-
-
-@pytest.mark.usefixtures("no_composition")
 def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
     run(tmp_path, trials=2)
     study = run(tmp_path, trials=4, jobs=2)
@@ -47,7 +37,6 @@ def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
         run(tmp_path, "model.optimizer.lr=interval(0.1,0.5)")
 
 
-@pytest.mark.usefixtures("no_composition")
 def test_an_undefined_objective_and_a_failed_job_end_no_study_and_get_no_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,82 +61,82 @@ def test_a_trial_that_cannot_start_fails_and_the_others_run(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=0,-1", r"seed: expected a whole number in .*, got -1"),
+        ("seed=0,-1", "seed: expected at least 0, got -1"),
         ("quantizer=fsq,vqq", "Could not find 'quantizer/vqq'"),
-        ("model.optimizer.lr=interval(0,1)", r"model\.optimizer\.lr: expected a number above 0, got 0"),
+        ("model.gradient_clip=interval(0,1)", r"model\.gradient_clip: expected more than 0, got 0"),
     ],
 )
 def test_a_value_that_is_wrong_by_itself_shows_before_the_first_trial(
     tmp_path: Path, override: str, message: str
 ) -> None:
-    with pytest.raises(search._FAILURES, match=message):
+    with pytest.raises((ValueError, HydraException), match=message):
         run(tmp_path / "study", override)
     assert not (tmp_path / "study").exists()
 
 
 def test_gpus_for_a_trainer_on_the_cpu_are_refused_before_the_first_trial(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="this trainer computes on the CPU: add trainer=gpu"):
-        search.search(tmp_path / "study", ["seed=0,1"], trials=2, jobs=1, gpus=["0"], seed=0)
+        run_search(tmp_path / "study", ["seed=0,1"], trials=2, gpus=["0"])
     assert not (tmp_path / "study").exists()
 
 
-def test_two_searches_cannot_share_a_folder(tmp_path: Path) -> None:
-    with lock.hold(tmp_path), pytest.raises(ValueError, match="another sweep or search is running in"):
-        run(tmp_path)
-    assert not (tmp_path / "study.journal").exists()
-
-
 @pytest.mark.parametrize("trials", ["0", "-3", "2.5"])
-def test_the_number_of_trials_is_a_positive_whole_one(trials: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_trials_is_a_positive_whole_one(
+    trials: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["search", RATE, "--output", "x", "--trials", trials])
     with pytest.raises(SystemExit):
-        search._parser().parse_args([RATE, "--output", "x", "--trials", trials])
+        search.main()
     assert f"--trials: expected a whole number of at least 1, got {trials}" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("no_composition")
 def test_an_interrupted_trial_is_run_to_its_end_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(jobs: list[job.Job]) -> None:
-        for one in jobs:
-            one.send(signal.SIGKILL)
-            job.wait([one])
-            with contextlib.suppress(ValueError):
-                one.figures()
-        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "wait", stop)
+    def stop() -> None:
+        while not (tmp_path / "0" / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    given = ["seed=0,1", "+end=${oc.env:SQUAD_LIT_END}"]
+    monkeypatch.setenv("SQUAD_LIT_END", "sleep")
+    threading.Thread(target=stop).start()
+    try:
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path)
-    study = run(tmp_path, trials=1)
+            run(tmp_path, *given)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.setenv("SQUAD_LIT_END", "none")
+    study = run(tmp_path, *given, trials=1)
     assert [(trial.number, trial.state.name) for trial in study.trials] == [(0, "COMPLETE")]
     assert (tmp_path / "0" / "metrics.json").exists()
 
 
-def test_what_is_searched() -> None:
-    fixed, space = search._parse(
-        [
-            "seed=1",
-            "a=interval(0,1)",
-            "b=tag(log,interval(1e-4,1e-2))",
-            "c=range(1,8,3)",
-            "d=[8,6,5],[8,5,5,5]",
-            "e=int(interval(1,5))",
-        ]
+def test_what_is_searched(tmp_path: Path) -> None:
+    study = run(
+        tmp_path,
+        "threads=1",
+        "model.optimizer.lr=interval(0.5,1)",
+        "model.optimizer.weight_decay=tag(log,interval(1e-4,1e-2))",
+        "model.image_every=range(1,8,3)",
+        "model.fsq.levels=[8,6,5],[8,5,5,5]",
+        "seed=int(interval(1,5))",
+        trials=1,
     )
-    assert fixed == ["seed=1"]
-    assert space == {
-        "a": optuna.distributions.FloatDistribution(0, 1),
-        "b": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
-        "c": optuna.distributions.IntDistribution(1, 7, step=3),
-        "d": optuna.distributions.CategoricalDistribution(["[8,6,5]", "[8,5,5,5]"]),
-        "e": optuna.distributions.IntDistribution(1, 5),
+    assert study.trials[0].distributions == {
+        "model.optimizer.lr": optuna.distributions.FloatDistribution(0.5, 1),
+        "model.optimizer.weight_decay": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "model.image_every": optuna.distributions.IntDistribution(1, 7, step=3),
+        "model.fsq.levels": optuna.distributions.CategoricalDistribution(["[8,6,5]", "[8,5,5,5]"]),
+        "seed": optuna.distributions.IntDistribution(1, 5),
     }
     with pytest.raises(ValueError, match="nothing to search"):
-        search._parse(["seed=1"])
+        run(tmp_path, "seed=1")
+    with pytest.raises(ValueError, match="no experiment that is a sweep itself"):
+        run(tmp_path, "seed=1,2", "experiment=mvtec")
 
 
-def test_the_direction_is_that_of_the_objective(tmp_path: Path) -> None:
-    for name, direction in (("copy_ratio/low", "MINIMIZE"), ("synthetic_ap", "MAXIMIZE")):
-        (tmp_path / direction).mkdir()
-        study = search._open(tmp_path / direction, [], search.is_cost(name), seed=0)
-        assert study.direction.name == direction
+@pytest.mark.parametrize(("name", "direction"), [("copy_ratio/low", "MINIMIZE"), ("synthetic_ap", "MAXIMIZE")])
+def test_the_direction_is_that_of_the_objective(tmp_path: Path, name: str, direction: str) -> None:
+    study = run(tmp_path, "seed=0,1", f"objective={name}", trials=1)
+    assert study.direction.name == direction

@@ -327,14 +327,14 @@ def test_an_error_of_a_reading_process_is_a_sentence(tmp_path: Path, mvtec: Path
     assert "Traceback" not in done.stderr
 
 
-def test_two_jobs_at_once_by_joblib_give_the_figures_of_one_after_the_other(tmp_path: Path, mvtec: Path) -> None:
+def test_two_jobs_at_once_give_the_figures_of_one_after_the_other(tmp_path: Path, mvtec: Path) -> None:
     sweep = [
         "experiment=mvtec",
         "dataset.category=screw,bottle",
         f"dataset.root={mvtec}",
         f"hydra.sweep.dir={tmp_path}",
     ]
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1"]
+    launcher = ["hydra.launcher.jobs=2", "threads=1"]
     done = finish([sys.executable, "-m", "squad_lit.train", *SMALL, *sweep, *launcher])
     assert done.returncode == 0, done.stderr
     for job, category in enumerate(("screw", "bottle")):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from experiments.study import DATASETS, METRICS
+from experiments.shared import DATASETS
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,6 +28,7 @@ from squad_lit.dataset.sample import Sample
 from squad_lit.deploy.export import SUFFIXES, export, quiet, write_onnx, write_openvino
 from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.image.file import read_pixels
+from squad_lit.report.figures import COLUMNS as METRICS
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 from squad_lit.training.squad import Squad

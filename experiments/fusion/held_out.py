@@ -17,7 +17,7 @@ from experiments.fusion.run import collect, collect_bad, fused, load, z_scores
 from torch import Tensor
 
 from squad_lit.metric import average_precision, pixel_metrics
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 
 WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
@@ -25,10 +25,10 @@ WEIGHTS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 def measure(run: Path) -> tuple[str, str, list[tuple[float, float]]]:
     """Category, the kind left out, and for each weight Pixel AP on that kind and on the test set, in percent."""
     config, data, module = load(run)
-    kinds = config.synthesis.image.kinds
+    kinds = config.synthesis.kinds
     left_out = next(kind for kind, weight in kinds.items() if weight == 0 and kind != "smear")
     only = {kind: float(kind == left_out) for kind in kinds}
-    module.synthesis = instantiate(config.synthesis.image, kinds=only, gross=0.0)
+    module.synthesis = make(config, "synthesis", kinds=only, gross=0.0)
     plain, test = collect(module, data.val_set), collect(module, data.test_set)
     bad = collect_bad(module, data)
     z_bad, z_test = z_scores(bad, plain), z_scores(test, plain)

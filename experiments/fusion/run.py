@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from experiments.study import METRICS, read, write
+from experiments.shared import read, write
 from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -27,7 +27,8 @@ from torch import Tensor
 
 from squad_lit.metric import auroc, average_precision, image_metrics, pixel_metrics
 from squad_lit.network.anomaly import enlarge, top_mean
-from squad_lit.run.command import instantiate
+from squad_lit.report.figures import COLUMNS as METRICS
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 
@@ -51,7 +52,7 @@ class Maps(NamedTuple):
 def load(run: Path) -> tuple[Any, Any, Detector]:
     """Configuration, data and model of a training."""
     config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
+    data = make(config, "dataset")
     data.setup()
     return config, data, checkpoint.load(run / "last.ckpt")
 

@@ -1,4 +1,4 @@
-"""What do a larger backbone and larger images add? Runs the study and prints its table.
+"""What do a larger backbone and larger images add? Runs the study and prints its tables.
 
     python -m experiments.larger.run runs/larger
 
@@ -10,17 +10,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from experiments.study import EQUAL_FUSION, each, markdown, run
+from experiments.shared import EQUAL_FUSION, measure, tables
 
 BEFORE = ["model.steps=2400", *EQUAL_FUSION]
 ARMS = {
-    "lite2": (["backbone=lite2"], [0]),
-    "lite2 2400": (["backbone=lite2", *BEFORE], [0]),
-    "320 px 2400": (["dataset.image_size=320", *BEFORE], [0]),
-    "memory lite2": (["model=memory", "backbone=lite2"], [0]),
+    "lite2": ["backbone=lite2"],
+    "lite2 2400": ["backbone=lite2", *BEFORE],
+    "320 px 2400": ["dataset.image_size=320", *BEFORE],
+    "memory lite2": ["model=memory", "backbone=lite2"],
 }
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/larger").absolute()
-    rows = run(each(ARMS), root, Path(__file__).with_name("results.csv"), workers=2)
-    print(markdown(rows, {"seconds": "seconds/train"}))
+    print(tables(measure(ARMS, root, Path(__file__).with_name("results.csv"), jobs=2)))

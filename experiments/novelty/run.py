@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from squad_lit.metric import image_metrics, pixel_metrics
 from squad_lit.network.anomaly import top_mean
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 
@@ -157,7 +157,7 @@ def line(name: str, anomaly_map: Tensor, test: dict[str, Any], top: float) -> st
 def main(run: Path) -> None:
     """The table of a run."""
     config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
+    data = make(config, "dataset")
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
     train, val, test = (collect(module, part) for part in (data.train_set, data.val_set, data.test_set))

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.study import Job, markdown, run
+from experiments.shared import folder_of, measure, tables
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 
 HERE = Path(__file__).parent
@@ -32,21 +32,15 @@ ARMS = {
     for quantizer in ("fsq", "vq", "none")
     for patch in (False, True)
 }
-FIGURES = {
-    "PSNR (dB)": "psnr",
-    "SSIM": "ssim",
-    "feature error, low": "feature_error/low",
-    "feature error, high": "feature_error/high",
-}
 
 
 def pictures(root: Path, category: str) -> NDArray[np.uint8]:
     """Rows: a normal test image and one of each of two kinds of defect; columns: the image, then each arm."""
     columns: list[list[NDArray[np.uint8]]] = []
     for arm in ARMS:
-        folder = root / Job(category, arm).folder
+        folder = root / folder_of(category, arm)
         config = OmegaConf.load(folder / "config.yaml")
-        data: Any = instantiate(config.dataset)
+        data: Any = make(config, "dataset")
         data.setup()
         kinds = [item["defect"] for item in (data.test_set[i] for i in range(len(data.test_set)))]
         chosen = [kinds.index(kind) for kind in sorted(set(kinds), key=lambda kind: kind != "good")[:3]]
@@ -70,7 +64,6 @@ if __name__ == "__main__":
     from squad_lit.system.file import write_picture
 
     place = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/reconstruction").absolute()
-    jobs = [Job(category, arm, options) for arm, options in ARMS.items() for category in CATEGORIES]
-    print(markdown(run(jobs, place, HERE / "results.csv", workers=2), FIGURES))
+    print(tables(measure(ARMS, place, HERE / "results.csv", categories=CATEGORIES, jobs=2)))
     for name in CATEGORIES:
         write_picture(HERE / f"{name}.png", pictures(place, name))

@@ -13,15 +13,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from experiments.selection.run import OTHER_SYNTHESIS, loss, rank
 from omegaconf import OmegaConf
 
 from squad_lit.metric import average_precision
-from squad_lit.run.command import instantiate
-from squad_lit.run.config import CONF
+from squad_lit.run.config import compose
+from squad_lit.run.option import make
 from squad_lit.system.file import read_figures
 from squad_lit.training import checkpoint
 
@@ -31,11 +30,10 @@ COPIES = (1, 2, 4, 8, 16)
 @torch.inference_mode()
 def measure(run: Path) -> dict[str, Any]:
     """Category, arm, test metrics in percent, and the signal for each number of anomalies on an image."""
-    data = instantiate(OmegaConf.load(run / "config.yaml").dataset)
+    data = make(OmegaConf.load(run / "config.yaml"), "dataset")
     data.setup()
     module = checkpoint.load(run / "last.ckpt")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        synthesis = instantiate(hydra.compose("train").synthesis.image)
+    synthesis = make(compose(), "synthesis")
     images = [data.val_set[i]["image"].permute(1, 2, 0).numpy() for i in range(len(data.val_set))]
     maps, masks = [], []
     for copy in range(max(COPIES)):

@@ -15,8 +15,10 @@ from statistics import mean
 from typing import Any
 
 from experiments.ablation.run import KINDS
-from experiments.study import DATASETS, METRICS, read
+from experiments.shared import DATASETS, read
 from scipy.stats import spearmanr
+
+from squad_lit.report.figures import COLUMNS as METRICS
 
 HERE = Path(__file__).parent
 # Of one length: what is trained longer is better, and any signal sees it.

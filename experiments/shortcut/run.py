@@ -12,52 +12,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.study import EQUAL_FUSION, Job, markdown, run
+from experiments.shared import EQUAL_FUSION, measure, tables
 
 HERE = Path(__file__).parent
 CATEGORIES = ("bottle", "screw")
-# Code-level anomalies exist for FSQ only: none in any arm (they are off by default, too).
-COMMON = ["model.steps=400", "synthesis.code.fraction=0", *EQUAL_FUSION]
+COMMON = ["model.steps=400", *EQUAL_FUSION]
 # Levels of about 2^4, 2^8, 2^10, 2^12 and 2^16 codes; VQ has as many codes as FSQ.
 LEVELS = ([4, 4], [8, 6, 5], [8, 5, 5, 5], [7, 5, 5, 5, 5], [8, 8, 8, 5, 5, 5])
 DISCRIMINATORS = ("none", "segmentation", "patch", "both")
-REST = {
-    "copy low": "copy_ratio/low",
-    "copy high": "copy_ratio/high",
-    "error low": "feature_error/low",
-    "error high": "feature_error/high",
-    "use low": "codebook_usage/low",
-    "perplexity low": "perplexity/low",
-    "PSNR": "psnr",
-    "SSIM": "ssim",
-}
 
 
-def jobs() -> list[Job]:
+def arms() -> dict[str, list[str]]:
     """Widths of the bottleneck for each quantiser, and the discriminators at one width."""
-    arms: dict[str, list[str]] = {}
-    arms["none"] = ["quantizer=none"]
+    found: dict[str, list[str]] = {}
+    found["none"] = ["quantizer=none"]
     for levels in LEVELS:
         size = math.prod(levels)
-        arms[f"fsq {size}"] = [f"model.fsq.levels={levels}".replace(" ", "")]
+        found[f"fsq {size}"] = [f"model.fsq.levels={levels}".replace(" ", "")]
         if size < 2**15:
-            arms[f"vq {size}"] = ["quantizer=vq", f"model.vq.codebook_size={size}"]
+            found[f"vq {size}"] = ["quantizer=vq", f"model.vq.codebook_size={size}"]
     for quantizer in ("fsq", "none"):
         for discriminator in DISCRIMINATORS:
             if discriminator != "segmentation":  # that one is among the widths
-                arms[f"{quantizer} {discriminator}"] = [f"quantizer={quantizer}", f"discriminator={discriminator}"]
+                found[f"{quantizer} {discriminator}"] = [f"quantizer={quantizer}", f"discriminator={discriminator}"]
     # No synthetic anomaly in the training: a plain autoencoder, in which nothing but the code stands against copying.
     plain = ["discriminator=none", "model.synthetic_fraction=0"]
-    arms["plain none"] = ["quantizer=none", *plain]
+    found["plain none"] = ["quantizer=none", *plain]
     for levels in ([4, 4], [8, 5, 5, 5], [8, 8, 8, 5, 5, 5]):
-        arms[f"plain fsq {math.prod(levels)}"] = [f"model.fsq.levels={levels}".replace(" ", ""), *plain]
-    arms["plain vq 1000"] = ["quantizer=vq", *plain]
+        found[f"plain fsq {math.prod(levels)}"] = [f"model.fsq.levels={levels}".replace(" ", ""), *plain]
+    found["plain vq 1000"] = ["quantizer=vq", *plain]
     # 128 numbers a cell: next to no bottleneck.
-    arms["none 128"] = ["quantizer=none", "model.none.dim=128"]
-    arms["plain none 128"] = ["quantizer=none", "model.none.dim=128", *plain]
-    arms["vq both"] = ["quantizer=vq", "discriminator=both"]
-    arms["vq 64000"] = ["quantizer=vq", "model.vq.codebook_size=64000"]  # last: by far the dearest
-    return [Job(category, arm, [*COMMON, *options]) for arm, options in arms.items() for category in CATEGORIES]
+    found["none 128"] = ["quantizer=none", "model.none.dim=128"]
+    found["plain none 128"] = ["quantizer=none", "model.none.dim=128", *plain]
+    found["vq both"] = ["quantizer=vq", "discriminator=both"]
+    found["vq 64000"] = ["quantizer=vq", "model.vq.codebook_size=64000"]  # last: by far the dearest
+    return {arm: [*COMMON, *options] for arm, options in found.items()}
 
 
 def plot(rows: list[dict[str, Any]]) -> None:
@@ -85,6 +74,6 @@ def plot(rows: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     where = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/shortcut").absolute()
-    table = run(jobs(), where, HERE / "results.csv", workers=2)
-    print(markdown(table, REST))
-    plot(table)
+    rows = measure(arms(), where, HERE / "results.csv", categories=CATEGORIES, jobs=2)
+    print(tables(rows))
+    plot(rows)

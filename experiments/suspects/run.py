@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 
 from squad_lit.metric import auroc
+from squad_lit.run.job import Job
+from squad_lit.run.launcher import run_jobs
 
 HERE = Path(__file__).parent
 CATEGORIES = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
@@ -45,10 +47,11 @@ def rank(source: Path, folder: Path, options: list[str]) -> list[dict[str, str]]
     plant(source, folder / "images")
     if not (folder / "suspects.csv").exists():
         data = ["dataset=folder", f"dataset.root={folder}", "dataset.train_dir=images", "dataset.test_fraction=0"]
-        data += [f"hydra.run.dir={folder}", "logger=none", *options]
-        if not (folder / "metrics.json").exists():
-            subprocess.run([sys.executable, "-m", "squad_lit.train", *data], check=True)
-        more = ["fit=false", f"checkpoint={folder / 'last.ckpt'}"]
+        data += ["logger=none", *options]
+        (job,) = run_jobs([Job(folder, data)])
+        if job.figures is None:
+            raise SystemExit(1)
+        more = [f"hydra.run.dir={folder}", "fit=false", f"checkpoint={folder / 'last.ckpt'}"]
         subprocess.run([sys.executable, "-m", "squad_lit.check", *data, *more], check=True)
     with (folder / "suspects.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -11,35 +11,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import hydra
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from squad_lit.image.picture import outline, panel, stack, to_picture
-from squad_lit.run.command import instantiate
-from squad_lit.run.config import CONF
+from squad_lit.run.config import compose
+from squad_lit.run.option import make
 from squad_lit.synthesis.defect import KINDS
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import write_picture
-from squad_lit.training import checkpoint
 
 COLUMNS = 6
 
 
 def draw(overrides: list[str], side: int) -> NDArray[np.uint8]:
     """The sheet, each picture cut to the middle ``side`` pixels around its mask."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", overrides)
-    data = instantiate(config.dataset)
+    config = compose(overrides)
+    data = make(config, "dataset")
     data.prepare_data()
     data.setup()
     normal = [data.train_set[i]["image"].permute(1, 2, 0).numpy() for i in range(min(COLUMNS, len(data.train_set)))]
-    plain = OmegaConf.to_container(config.synthesis.image, resolve=True)
     rows = []
     for kind in (*KINDS, "gross"):
         weights = dict.fromkeys(KINDS, 1.0) if kind == "gross" else {kind: 1.0}
-        synthesis = checkpoint.build({**plain, "kinds": weights, "gross": float(kind == "gross"), "fine_count": 1})
+        synthesis = make(config, "synthesis", kinds=weights, gross=float(kind == "gross"), fine_count=1)
         tiles = {}
         for column in range(COLUMNS):
             image = normal[column % len(normal)]

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from scipy import ndimage
 
 from squad_lit.metric import average_precision
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 
 DISTANCES = (2, 4, 8)
@@ -36,7 +36,7 @@ def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.flo
 def main(run: Path) -> None:
     """A line of the table."""
     config = OmegaConf.load(run / "config.yaml")
-    data = instantiate(config.dataset)
+    data = make(config, "dataset")
     data.setup()
     model = checkpoint.load(run / "last.ckpt")
     maps, masks = [], []

@@ -1,4 +1,4 @@
-"""Runs this experiment and prints its table.
+"""Runs this experiment and prints its tables.
 
 python -m experiments.three_categories.run runs/three_categories
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from experiments.study import each, markdown, run
+from experiments.shared import measure, tables
 
 ARMS = {
-    "memory": (["model=memory"], [0, 1, 2]),
-    "memory random": (["model=memory", "model.memory.selection=random"], [0, 1, 2]),
-    "squad": ([], [0, 1, 2]),
-    "hybrid": (["model=hybrid"], [0, 1, 2]),
+    "memory": ["model=memory"],
+    "memory random": ["model=memory", "model.memory.selection=random"],
+    "squad": [],
+    "hybrid": ["model=hybrid"],
 }
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/three_categories").absolute()
-    print(markdown(run(each(ARMS), root, Path(__file__).with_name("results.csv")), {"seconds": "seconds/train"}))
+    print(tables(measure(ARMS, root, Path(__file__).with_name("results.csv"), seeds=(0, 1, 2))))

@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import mannwhitneyu
 
-from squad_lit.run.command import instantiate
+from squad_lit.run.option import make
 from squad_lit.training import checkpoint
 
 TRAINING = 100  # images looked at, evenly spread
@@ -27,7 +27,7 @@ def main(runs: list[Path]) -> None:
     head = ["run", "median: training", "held out", "test, good", "training above the median of held out", "p"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for run in runs:
-        data = instantiate(OmegaConf.load(run / "config.yaml").dataset)
+        data = make(OmegaConf.load(run / "config.yaml"), "dataset")
         data.setup()
         module = checkpoint.load(run / "last.ckpt")
         train = range(0, len(data.train_set), max(1, len(data.train_set) // TRAINING))

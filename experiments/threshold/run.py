@@ -23,7 +23,7 @@ def main(runs: list[Path]) -> None:
     head = ["run", "normal images", "asked", "expected", "95 % interval", "false alarms", "defects found"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for run in runs:
-        normal = checkpoint.load(run / "last.ckpt").normal["score"]
+        normal = checkpoint.load(run / "last.ckpt").state.normal_scores
         with (run / "predictions.csv").open(newline="") as file:
             rows = [(int(row["label"]), float(row["anomaly_score"])) for row in csv.DictReader(file)]
         good, bad = ([score for label, score in rows if label == wanted] for wanted in (0, 1))

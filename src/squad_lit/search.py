@@ -51,11 +51,11 @@ def _run(given: argparse.Namespace) -> int:
     require("optuna")
     from hydra.errors import HydraException
 
-    from squad_lit.run import lock
+    from squad_lit.run.launcher import find_gpus
     from squad_lit.run.search import search
 
-    gpus = lock.gpus() if given.jobs is None else None
-    jobs = len(gpus) if gpus is not None else given.jobs
+    gpus = find_gpus() if given.jobs is None else []
+    jobs = given.jobs or len(gpus)
     try:
         study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
     except HydraException as error:  # an override that it does not understand

@@ -35,18 +35,20 @@ def _run(arguments: Sequence[str]) -> int:
 
 def train(config: DictConfig) -> float | None:
     """One training, with Hydra's globals set; of a job of a sweep it returns the objective."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from squad_lit.run.command import exit_with_sentence
 
-    with exit_with_sentence():
-        from hydra.core.hydra_config import HydraConfig
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from squad_lit.run.launcher import run_here
 
+        return run_here(config)
+    with exit_with_sentence():
         from squad_lit.report.figures import table
         from squad_lit.run.fit import run
         from squad_lit.run.option import check_effect
-        from squad_lit.run.sweep import is_sweep, run_job
 
-        if is_sweep():
-            return run_job(config)
         check_effect(config, list(HydraConfig.get().overrides.task))
         folder = Path(HydraConfig.get().runtime.output_dir)
         figures = run(config, folder).figures

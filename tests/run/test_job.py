@@ -3,25 +3,33 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from squad_lit.run import job, lock
-from squad_lit.run.job import Job, config_hash, quote, wait
+from squad_lit.run import fit
+from squad_lit.run.job import Job, config_hash, hold, quote
+from squad_lit.run.launcher import find_gpus, run_jobs
 
-
-@pytest.fixture(autouse=True)
-def command(fake_training: Path) -> None:
-    del fake_training
+pytestmark = pytest.mark.usefixtures("fake_training")
 
 
 def make(**more: object) -> DictConfig:
     return OmegaConf.create(
-        {"seed": 0, "threads": None, "logger": {"csv": {"save_dir": "${hydra:runtime.output_dir}"}}}
+        {
+            "seed": 0,
+            "threads": None,
+            "output": "${hydra:runtime.output_dir}",
+            "logger": {"csv": {"save_dir": "${output}"}},
+        }
         | {
             "dataset": {"_target_": "squad_lit.dataset.mvtec.MVTec", "root": "a", "batch_size": 4},
             "model": {"steps": 3},
@@ -30,11 +38,22 @@ def make(**more: object) -> DictConfig:
     )
 
 
-def run(folder: Path, *arguments: str, config: DictConfig | None = None, **options: object) -> dict[str, object]:
-    folder.mkdir(exist_ok=True)
-    started = Job(folder, config or make(), arguments, **options)  # type: ignore[arg-type]
-    wait([started])
-    return started.figures()
+def run(folder: Path, *arguments: str, config: DictConfig | None = None) -> Job:
+    (job,) = run_jobs([Job(folder, arguments, config or make())])
+    return job
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = f"import pathlib, squad_lit.run.job as j; held = j.hold(pathlib.Path({str(folder)!r})); print(flush=True)"
+    other = subprocess.Popen([sys.executable, "-c", f"{code}; input()"], stdin=-1, stdout=-1, text=True)
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "\n"
+        yield other
+        other.kill()
 
 
 def test_the_hash_is_of_what_changes_figures() -> None:
@@ -49,11 +68,11 @@ def test_the_hash_is_of_what_changes_figures() -> None:
 def test_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
     config = make()
     (tmp_path / "metrics.json").write_text(json.dumps({"psnr": 3.5, "run": {"config_hash": config_hash(config)}}))
-    started = Job(tmp_path, config, ["end=error"])
-    assert started.skipped
-    assert started.figures()["psnr"] == 3.5
-    with pytest.raises(ValueError, match="figures of another configuration"):
-        Job(tmp_path, make(seed=1), [])
+    job = run(tmp_path, "end=error", config=config)
+    assert job.skipped
+    assert job.figures is not None
+    assert job.figures["psnr"] == 3.5
+    assert "figures of another configuration" in run(tmp_path, config=make(seed=1)).error
 
 
 def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites_it(tmp_path: Path) -> None:
@@ -61,9 +80,11 @@ def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites
     folder.mkdir()
     (folder / "last.ckpt").touch()
     OmegaConf.save(make(threads=3), folder / "config.yaml")
-    with pytest.raises(ValueError, match=r"a run with other values of model\.steps: choose another folder"):
-        run(folder, config=make(model={"steps": 4}))
-    figures = run(folder)
+    assert (
+        "a run with other values of model.steps: choose another" in run(folder, config=make(model={"steps": 4})).error
+    )
+    figures = run(folder).figures
+    assert figures is not None
     assert figures["resume"] == quote(folder / "last.ckpt")
     assert figures["hydra.mode"] == "RUN"
 
@@ -79,79 +100,143 @@ def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites
         ("config.yaml", "dataset: 1", "a run with other values of dataset"),
     ],
 )
-def test_a_damaged_file_is_named_and_the_folder_is_free_again(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     if name == "config.yaml":
         (tmp_path / "last.ckpt").touch()
-    with pytest.raises(ValueError, match=message) as found:
-        Job(tmp_path, make(), [])
-    assert str(tmp_path) in str(found.value)
-    free = lock.take(tmp_path / ".lock")
-    assert free is not None
-    free.close()
+    error = run(tmp_path).error
+    assert message in error
+    assert str(tmp_path) in error
 
 
-def test_a_trainer_on_the_cpu_gets_no_gpu(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="this trainer computes on the CPU: add trainer=gpu"):
-        Job(tmp_path, make(trainer={"accelerator": "cpu"}), [], gpus=["0"])
-
-
-def test_two_jobs_cannot_share_a_folder(tmp_path: Path) -> None:
-    first = Job(tmp_path, make(), ["end=sleep"])
-    try:
-        with pytest.raises(ValueError, match="in use by another process"):
-            Job(tmp_path, make(), [])
-    finally:
-        first.send(signal.SIGKILL)
-        wait([first])
+def test_a_folder_is_of_one_process_and_free_again_when_that_is_killed(tmp_path: Path) -> None:
+    with holder(tmp_path) as other:
+        told = f"{tmp_path} is in use by another process (pid {other.pid}): wait for its end, or choose another folder"
+        assert run(tmp_path).error == told
+        with pytest.raises(ValueError, match="is in use by another process"):
+            fit.run(make(), tmp_path)
+        assert not (tmp_path / "config.yaml").exists()
+        other.kill()
+        other.wait()
+        assert run(tmp_path).figures is not None
+    with hold(tmp_path), hold(tmp_path):  # the callback of a run takes it, and the run once more
+        pass
 
 
 @pytest.mark.parametrize(
     ("end", "message"),
     [
         ("error", "no folder for category cable"),
-        ("kill", "signal 9, perhaps for memory"),
-        ("silent", "exit status 3"),
+        ("kill", "its process was killed by signal 9, perhaps for memory, without a message"),
+        ("silent", "its process ended with exit status 3, without a message"),
     ],
 )
-def test_how_a_job_failed_is_told(tmp_path: Path, end: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(tmp_path, f"end={end}")
+def test_how_a_job_failed_is_told_and_the_others_run(
+    tmp_path: Path, end: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [Job(tmp_path / "a", [f"end={end}"], make(), name="first"), Job(tmp_path / "b", [], make())]
+    assert run_jobs(jobs) == jobs
+    assert [job.error for job in jobs] == [message, ""]
+    out, err = capfd.readouterr()
+    assert err == f"first failed: {message}; see {tmp_path / 'a'}\n"
+    assert out == f"trained\nb is finished: {tmp_path / 'b'}\n"
+    assert (tmp_path / "a" / "error.txt").read_text().strip() == message
 
 
-def test_jobs_side_by_side_have_different_gpus_and_are_quiet(
+def test_jobs_side_by_side_have_their_gpus_and_share_of_the_cpu_and_are_quiet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lock.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(job.time, "sleep", lambda seconds, sleep=time.sleep: sleep(seconds / 20))
-    folders = [tmp_path / name for name in "abc"]
-    for folder in folders:
-        folder.mkdir()
-    jobs = [Job(f, make(), [], gpus=["0", "1"], quiet=True) for f in folders[:2]]
-    wait(jobs[:1])
-    wait(jobs[1:])
-    assert [one.figures()["gpu"] for one in jobs] == ["0", "1"]
-    assert run(folders[2], gpus=["0", "1"], quiet=True)["gpu"] == "0"  # it is free again
-    assert (folders[0] / "output.log").read_text() == "trained\n"
-    assert capfd.readouterr().out == ""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the GPUs' locks are
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(9)), raising=False)
+    jobs = [Job(tmp_path / name, [], make(threads=5 if name == "b" else None)) for name in "abc"]
+    seen = []
+    run_jobs(jobs, side_by_side=4, gpus=["0", "MIG-GPU-a/1/0", "0"], on_end=seen.append)
+    figures = [job.figures or {} for job in jobs]
+    assert [found["gpu"] for found in figures] == ["0", "MIG-GPU-a/1/0", "0"]
+    assert [found["threads"] for found in figures] == ["2", None, "2"]  # of nine
+    assert set(seen) == set(jobs)
+    assert (tmp_path / "a" / "output.log").read_text() == "trained\n"
+    assert "trained" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_stops_the_sweep_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -> None:
-    started = Job(tmp_path, make(), ["end=sleep"])
-    while not (tmp_path / "ready").exists():
+def test_a_gpu_waits_until_the_job_on_it_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    jobs = [Job(tmp_path / name, [f"end={end}"], make()) for name, end in (("a", "sleep"), ("b", ""))]
+
+    def wake() -> None:
+        when_there(tmp_path / "a" / "ready")
+        assert not (tmp_path / "b").exists()
+        jobs[0].send(signal.SIGTERM)
+
+    waker = threading.Thread(target=wake)
+    waker.start()
+    run_jobs(jobs, side_by_side=2, gpus=["7"])
+    waker.join()
+    assert [bool(job.figures) for job in jobs] == [False, True]
+    assert jobs[1].figures is not None
+    assert jobs[1].figures["gpu"] == "7"
+
+
+def when_there(*files: Path) -> None:
+    while not all(file.exists() for file in files):
         time.sleep(0.01)
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
-            wait([started])
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (tmp_path / "signals").read_text() == f"{number:d} "
-    assert not started.is_running()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A suite that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_the_jobs_reaches_each_once_and_waits_for_it(tmp_path: Path, number: signal.Signals) -> None:
+    jobs = [Job(tmp_path / name, ["end=sleep"], make()) for name in "abc"]
+
+    def stop() -> None:
+        when_there(*(tmp_path / name / "ready" for name in "ab"))
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+        run_jobs(jobs, side_by_side=2)
+    for name in "ab":
+        assert (tmp_path / name / "signals").read_text() == f"{number:d} "
+        assert (tmp_path / name / "stopped").exists()
+    assert not any(job.is_running() for job in jobs)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_ctrl_c_kills(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = Job(tmp_path / "a", ["end=deaf"], make())
+
+    def stop() -> None:
+        when_there(tmp_path / "a" / "ready")
+        os.kill(os.getpid(), signal.SIGINT)
+        while "Ctrl-C again" not in capfd.readouterr().err:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job])
+    assert not job.is_running()
+
+
+def test_an_error_of_the_caller_leaves_no_job_behind(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / "a", ["end=sleep"], make()), Job(tmp_path / "b", [], make())]
+
+    def fail(job: Job) -> None:
+        when_there(tmp_path / "a" / "ready")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        run_jobs(jobs, side_by_side=2, on_end=fail)
+    assert (tmp_path / "a" / "stopped").exists()
 
 
 @pytest.mark.parametrize("text", ["plain", "a b", "it's", "back\\slash", "end\\", "quo\\'te", "a,b=[c]{d}", "ü: #"])
@@ -165,8 +250,27 @@ def test_slurm_leaves_the_processes_of_a_job_to_lightning(tmp_path: Path, monkey
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
     monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert SLURMEnvironment.detect()
-    name = run(tmp_path)["slurm"]
-    monkeypatch.setenv("SLURM_JOB_NAME", str(name))
+    figures = run(tmp_path).figures or {}
+    assert figures["rank"] is None
+    monkeypatch.setenv("SLURM_JOB_NAME", str(figures["slurm"]))
     assert not SLURMEnvironment.detect()
+
+
+def test_which_gpus_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("SQUAD_LIT_GPUS", "0, 2")
+    assert find_gpus() == ["0", "2"]
+    monkeypatch.delenv("SQUAD_LIT_GPUS")
+    assert find_gpus() == ["3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nprintf 'GPU-a\\nGPU-b\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpus() == ["GPU-a", "GPU-b"]
+    smi.unlink()
+    with pytest.raises(ValueError, match="no GPU was found"):
+        find_gpus()

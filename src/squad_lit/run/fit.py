@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
-from squad_lit.run.job import differences
+from squad_lit.run.job import differences, hold, is_first_process
 from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.file import write_json, write_rows, write_text
@@ -109,8 +110,13 @@ def run(config: DictConfig, folder: Path) -> Run:
         folder: Where everything of the run is written.
 
     Raises:
-        ValueError: Options that are wrong or do not go together, or a checkpoint of another model.
+        ValueError: Options that are wrong or do not go together, a checkpoint of another model, or a folder in use.
     """
+    with hold(folder) if is_first_process() else contextlib.nullcontext():
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -60,8 +60,13 @@ def peak_memory() -> dict[str, float]:
     """Peak memory of this process, and of the GPU where one is used, in MiB."""
     import torch
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    figures = {"peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    if sys.platform == "win32":
+        peak = psutil.Process().memory_info().peak_wset / 2**20
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    figures = {"peak_memory_mb": peak}
     if torch.cuda.is_initialized():
         figures["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return figures

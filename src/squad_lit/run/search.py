@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
-from omegaconf import DictConfig
 
-from squad_lit.run import lock
-from squad_lit.run.config import compose
-from squad_lit.run.job import Job, check_gpu, wait
-from squad_lit.run.option import check, check_effect
-from squad_lit.run.sweep import check_objective, is_cost, objective
+from squad_lit.run.job import Job, compose_job, hold
+from squad_lit.run.launcher import run_jobs
+from squad_lit.run.objective import check_jobs, is_cost, objective
 from squad_lit.system.file import make_folder, write_rows
 
 if TYPE_CHECKING:
     import optuna
 
-_FAILURES = (ValueError, OSError, HydraException)  # of a trial: they end no search
 _OVERRIDES = "overrides"  # attribute of the study: what it searches, to be refused under another command
 
 
 def search(
-    folder: Path, overrides: Sequence[str], *, trials: int, jobs: int, gpus: list[str] | None, seed: int
+    folder: Path, overrides: Sequence[str], *, trials: int, jobs: int = 1, gpus: Sequence[str] = (), seed: int = 0
 ) -> optuna.Study:
     """Run trials until there are as many as asked for, and keep them in ``study.journal`` and ``trials.csv``.
 
@@ -42,86 +36,52 @@ def search(
         overrides: Of ``squad_lit.train``, those with a sweep included.
         trials: In all, those of earlier calls included.
         jobs: Side by side.
-        gpus: One for each job; None: the jobs find their devices themselves.
+        gpus: Each job is bound to one of these; none: jobs find their devices themselves.
         seed: Of the proposals.
 
     Raises:
         ValueError: Nothing to search, a value that is wrong by itself, or overrides that do not go together or not with
             the study in the folder, or another search that runs there.
     """
+    from optuna.trial import TrialState
+
     fixed, space = _parse(overrides)
     first = {key: _ends(d)[0] for key, d in space.items()}
     # A wrong value shows before the first trial and not in the middle of the search.
     tried = dict.fromkeys(tuple((first | {key: value}).items()) for key, d in space.items() for value in _ends(d))
-    configs = [_compose([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
+    configs = [compose_job([*fixed, *(f"{key}={value}" for key, value in values)]) for values in tried]
+    check_jobs(configs, gpus)
     name = configs[0].objective
-    check_objective(name, configs)
-    if gpus is not None:
-        for config in configs:
-            check_gpu(config)
     make_folder(folder)
-    with lock.hold(folder):
+    with hold(folder):
         study = _open(folder, [*overrides], is_cost(name), seed)
-        _run(study, folder, fixed, space, name, trials=trials, jobs=jobs, gpus=gpus)
-    return study
+        # Trials that were interrupted come first, in their folders.
+        waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
 
+        def save() -> None:
+            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
 
-def _run(
-    study: optuna.Study,
-    folder: Path,
-    fixed: Sequence[str],
-    space: dict[str, Any],
-    name: str,
-    *,
-    trials: int,
-    jobs: int,
-    gpus: list[str] | None,
-) -> None:
-    # Trials that were interrupted come first, in their folders.
-    waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
-    running: dict[Job, int] = {}
-    try:
-        while True:
-            while len(running) < jobs and (waiting or len(study.trials) < trials):
+        def propose() -> Iterator[Job]:
+            while waiting or len(study.trials) < trials:
                 number = waiting.pop(0) if waiting else study.ask(space).number
                 values = [f"{key}={value}" for key, value in study.trials[number].params.items()]
                 print(f"trial {number}: {' '.join(values)}", flush=True)
-                arguments = [*fixed, *values]
-                place = folder / str(number)
-                place.mkdir(exist_ok=True)
-                try:
-                    job = Job(place, _compose(arguments), arguments, gpus=gpus, quiet=jobs > 1)
-                except _FAILURES as error:
-                    _fail(study, number, error, place)
-                else:
-                    running[job] = number
-            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
-            if not running:
-                return
-            for job in wait(list(running)):
-                _tell(study, running.pop(job), job, name)
-    finally:
-        for job in running:  # after an error: none is left behind
-            job.send(signal.SIGTERM)
+                save()
+                yield Job(folder / str(number), [*fixed, *values], name=f"trial {number}")
 
+        def tell(job: Job) -> None:
+            value = objective(job.figures, name)
+            if math.isnan(value):
+                if job.figures is not None:
+                    print(f"{job.name} failed: {name} is undefined; see {job.folder}", file=sys.stderr)
+                study.tell(int(job.folder.name), state=TrialState.FAIL)
+            else:
+                print(f"{job.name}: {name} {value:.4f}", flush=True)
+                study.tell(int(job.folder.name), value)
+            save()
 
-def _tell(study: optuna.Study, number: int, job: Job, name: str) -> None:
-    try:
-        value = objective(job.figures(), name)
-        if math.isnan(value):
-            raise ValueError(f"{name} is undefined")
-    except _FAILURES as error:
-        _fail(study, number, error, job.folder)
-    else:
-        print(f"trial {number}: {name} {value:.4f}", flush=True)
-        study.tell(number, value)
-
-
-def _fail(study: optuna.Study, number: int, error: Exception, folder: Path) -> None:
-    from optuna.trial import TrialState
-
-    print(f"trial {number} failed: {error}; see {folder}", file=sys.stderr)
-    study.tell(number, state=TrialState.FAIL)
+        run_jobs(propose(), side_by_side=jobs, gpus=gpus, on_end=tell)
+    return study
 
 
 def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int) -> optuna.Study:
@@ -152,7 +112,7 @@ def _parse(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     parsed = OverridesParser.create().parse_overrides([*overrides])
     space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
-        raise ValueError("nothing to search: give an option several values, such as 'model.fsq.jitter=interval(0,0.2)'")
+        raise ValueError("nothing to search: give an option several values, such as 'seed=0,1'")
     return [str(o.input_line) for o in parsed if not o.is_sweep_override()], space
 
 
@@ -179,16 +139,6 @@ def _distribution(override: Override) -> Any:
 def _ends(distribution: Any) -> Sequence[Any]:
     """All choices, or the lowest and the highest number."""
     return distribution.choices if hasattr(distribution, "choices") else (distribution.low, distribution.high)
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """The configuration of a trial, checked as far as it can be without data."""
-    if compose(overrides, with_hydra=True).hydra.sweeper.params:
-        raise ValueError("a search takes no experiment that is a sweep itself: give its data set and category")
-    config = compose(overrides)
-    check(config)
-    check_effect(config, overrides)
-    return config
 
 
 def _rows(study: optuna.Study, name: str, keys: list[str]) -> list[dict[str, Any]]:

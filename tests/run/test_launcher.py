@@ -3,27 +3,20 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import hydra
+import psutil
 import pytest
 import torch
-from omegaconf import DictConfig
 
-import squad_lit
-from squad_lit.run import lock
-from squad_lit.run.config import CONF
-from squad_lit.run.job import config_hash
-from squad_lit.run.sweep import check_objective, is_cost, objective
-
-
-def compose(*overrides: str, **options: bool) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", [*overrides], **options)
+from squad_lit.run.config import compose
+from squad_lit.run.job import config_hash, hold
+from squad_lit.run.objective import check_objective, is_cost, objective
 
 
 def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +36,7 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
     options += ["quantizer=vq", "model.vq.codebook_size=8"]
     done = train(*options, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep.lock", "0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".pid", "0", "1", "multirun.yaml"]
     for job in ("0", "1"):
         assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
         assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
@@ -53,17 +46,7 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
         assert state["generator.quantizer.low.vq._codebook.cluster_size"].sum().item() == pytest.approx(256, rel=0.01)
 
 
-@pytest.fixture
-def fake_everywhere(tmp_path: Path, fake_training: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake training in the place of that of all processes started from here, those of joblib included."""
-    (tmp_path / "site").mkdir()
-    code = f"from squad_lit.run import job\njob._COMMAND = {[sys.executable, '-S', str(fake_training)]}\n"
-    (tmp_path / "site" / "sitecustomize.py").write_text(code)
-    path = [str(tmp_path / "site"), str(Path(squad_lit.__file__).parents[1])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-
-
-@pytest.mark.usefixtures("fake_everywhere")
+@pytest.mark.usefixtures("fake_training")
 def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     (sweep / "5").mkdir(parents=True)
@@ -82,15 +65,28 @@ def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path) -> None:
     assert (sweep / "2" / "error.txt").read_text() == f"{killed}\n"
     assert f"the same command with hydra.sweep.dir='{sweep}' does what is missing" in summary
     assert all((sweep / job / "metrics.json").exists() for job in "14")
+    assert "Traceback" not in done.stderr
 
 
-@pytest.mark.usefixtures("fake_everywhere")
-def test_ctrl_c_reaches_the_jobs_of_joblibs_workers_once_and_waits_for_them(tmp_path: Path) -> None:
-    """About 5 s. joblib by itself kills what its workers have started."""
-    command = [sys.executable, "-m", "squad_lit.train", "-m", "seed=0,1", "+end=sleep", "threads=1"]
-    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}"]
+@pytest.mark.usefixtures("fake_training")
+def test_a_job_has_the_overrides_for_hydra_and_the_folder_of_the_users_own_configuration(tmp_path: Path) -> None:
+    (tmp_path / "quantizer").mkdir()
+    (tmp_path / "quantizer" / "own.yaml").write_text("# @package model\nown: {dim: 3}\n")
+    options = [f"hydra.searchpath=[file://{tmp_path}]", f"hydra.sweep.dir={tmp_path / 'sweep'}", "logger=none"]
+    done = train("-m", "quantizer=vq,none", *options, "--config-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "sweep" / "1" / "metrics.json").read_text())
+    assert figures["quantizer"] == "none"
+    assert figures["logger"] == "none"
+    assert figures["hydra.searchpath"] == f"[file://{tmp_path}]"
+    assert figures["hydra.mode"] == "RUN"
+
+
+@pytest.mark.usefixtures("fake_training")
+def test_ctrl_c_reaches_jobs_side_by_side_once_and_waits_for_them(tmp_path: Path) -> None:
+    options = ["-m", "seed=0,1", "+end=sleep", "hydra.launcher.jobs=2", f"hydra.sweep.dir={tmp_path}"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "squad_lit.train", *options],
         start_new_session=True,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
@@ -98,18 +94,47 @@ def test_ctrl_c_reaches_the_jobs_of_joblibs_workers_once_and_waits_for_them(tmp_
     with process:
         while process.poll() is None and not all((tmp_path / job / "ready").exists() for job in "01"):
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers and all
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, told = process.communicate()
     assert process.returncode == 130, told
     assert [(tmp_path / job / "signals").read_text() for job in "01"] == [f"{signal.SIGINT:d} "] * 2
     assert all((tmp_path / job / "stopped").exists() for job in "01")
 
 
+# Takes its folder, as a training does.
+_HOLDER = """
+import pathlib, sys, time
+from squad_lit.run.job import hold
+given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
+folder = pathlib.Path(given["hydra.run.dir"][1:-1])
+with hold(folder):
+    (folder / "ready").touch()
+    time.sleep(60)
+"""
+
+
+def test_a_job_whose_sweep_was_killed_goes_on_and_is_not_started_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUAD_LIT_TRAIN", shlex.join([sys.executable, "-c", _HOLDER]))
+    options = ["-m", "seed=3", f"hydra.sweep.dir={tmp_path}"]
+    with subprocess.Popen([sys.executable, "-m", "squad_lit.train", *options]) as sweep:
+        while sweep.poll() is None and not (tmp_path / "0" / "ready").exists():
+            time.sleep(0.1)
+        (job,) = psutil.Process(sweep.pid).children()
+        sweep.kill()
+    again = train(*options)
+    assert again.returncode == 1
+    assert f"job 0 failed: {tmp_path / '0'} is in use by another process (pid {job.pid})" in again.stderr
+    assert job.is_running()
+    job.kill()
+
+
 def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: Path) -> None:
     """On this machine, by submitit's local executor; what is finished takes no time."""
     for job, seed in enumerate((1, 5)):
         (tmp_path / str(job)).mkdir()
-        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose(f"seed={seed}"))}}
+        found = {"synthetic_ap": 0.5, "run": {"config_hash": config_hash(compose([f"seed={seed}"]))}}
         (tmp_path / str(job) / "metrics.json").write_text(json.dumps(found))
     done = train("-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 1
@@ -119,48 +144,56 @@ def test_submitit_runs_jobs_skips_finished_ones_and_names_failed_ones(tmp_path: 
     assert "has the figures of another configuration" in done.stderr
 
 
-def test_launchers_compose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SQUAD_LIT_GPUS", "0,2,3")
-    launcher = compose("hydra/launcher=gpus", return_hydra_config=True).hydra.launcher
-    assert launcher.n_jobs == 3
-    assert launcher._target_.endswith("JoblibLauncher")
-    launcher = compose("hydra/launcher=slurm", "hydra.launcher.partition=a100", return_hydra_config=True).hydra.launcher
+def test_launchers_compose() -> None:
+    options = {"processes": {"jobs": 1, "jobs_per_gpu": None}, "gpus": {"jobs": None, "jobs_per_gpu": 1}}
+    for given, name in (([], "processes"), (["hydra/launcher=gpus"], "gpus")):
+        launcher = compose(given, with_hydra=True).hydra.launcher
+        target = "hydra_plugins.squad_lit_launcher.ProcessLauncher"
+        assert launcher == {"_target_": target} | options[name]
+    launcher = compose(["hydra/launcher=slurm", "hydra.launcher.partition=a100"], with_hydra=True).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.partition == "a100"
-    for name in ("joblib", "submitit_local"):
-        target = compose(f"hydra/launcher={name}", return_hydra_config=True).hydra.launcher._target_
-        assert target.endswith("JoblibLauncher" if name == "joblib" else "LocalLauncher")
+    target = compose(["hydra/launcher=submitit_local"], with_hydra=True).hydra.launcher._target_
+    assert target.endswith("LocalLauncher")
 
 
-def test_folders_that_cannot_be_used_and_missing_gpus_are_told_in_words(tmp_path: Path) -> None:
+def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     (tmp_path / "held").mkdir()
-    (tmp_path / "held" / "failed.jsonl").write_text("of the other one")
-    held = lock.hold(tmp_path / "held")
-    for arguments, message in (
-        ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder\n"),
-        (["-m", f"hydra.sweep.dir={file}/a", "seed=1,2"], f"error: hydra.sweep.dir={file}/a: Not a directory"),
-        (["-m", f"hydra.sweep.dir={tmp_path}/b", "seed=1,2", "hydra/launcher=gpus"], "error: no GPU was found"),
-        (["-m", f"hydra.sweep.dir={tmp_path}/held", "seed=1,2"], "error: another sweep or search is running in"),
-        (["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
-    ):
-        done = train(*arguments, CUDA_VISIBLE_DEVICES="")
-        assert done.returncode == 1
-        assert done.stderr.startswith(message)
-        assert "Traceback" not in done.stderr
-    assert (tmp_path / "held" / "failed.jsonl").read_text() == "of the other one"
-    held.close()
+    gpus = ["seed=1,2", "hydra/launcher=gpus"]
+    used = f"error: {tmp_path}/held is in use by another process (pid {os.getpid()})"
+    with hold(tmp_path / "held"):
+        for arguments, message in (
+            ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder\n"),
+            (["-m", f"hydra.sweep.dir={file}/a", "seed=1,2"], f"error: hydra.sweep.dir={file}/a: Not a directory"),
+            (["-m", f"hydra.sweep.dir={tmp_path}/b", *gpus, "trainer=gpu"], "error: no GPU was found"),
+            (["-m", f"hydra.sweep.dir={tmp_path}/d", *gpus, "cards=7"], "error: each job is to get a GPU, but"),
+            (["-m", f"hydra.sweep.dir={tmp_path}/held", "seed=1,2"], used),
+            ([f"hydra.run.dir={tmp_path}/held"], used),
+            (["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
+            (
+                ["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "hydra.launcher.jobs=0"],
+                "error: hydra.launcher.jobs: expected a whole number of at least 1, got 0",
+            ),
+        ):
+            cards = "".join(a.removeprefix("cards=") for a in arguments if a.startswith("cards="))
+            done = train(*(a for a in arguments if not a.startswith("cards=")), CUDA_VISIBLE_DEVICES=cards)
+            assert done.returncode == 1
+            assert done.stderr.startswith(message)
+            assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock", ".pid"]
+    assert not (tmp_path / "c" / "0").exists()
 
 
 def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:
-    configs = [compose(return_hydra_config=True).hydra for _ in range(2)]
+    configs = [compose(with_hydra=True).hydra for _ in range(2)]
     assert configs[0].sweep.dir != configs[1].sweep.dir
     assert configs[0].sweep.dir == configs[0].sweep.dir
 
 
 def test_what_a_search_may_compare_runs_by() -> None:
-    default, other = compose(), compose("quantizer=none", "+model.groups={all:[4,8,16],low:null,high:null}")
+    default, other = compose(), compose(["quantizer=none", "+model.groups={all:[4,8,16],low:null,high:null}"])
     for name in ("synthetic_ap", "copy_ratio/low", "perplexity/high", "seconds/train"):
         check_objective(name, [default])
     check_objective("copy_ratio/all", [default, other])
@@ -171,7 +204,7 @@ def test_what_a_search_may_compare_runs_by() -> None:
     for name in ("copy_ratio", "copy_ratio/all", "image_aurocXX", "pixel_aupro_0.1", "seconds", "synthetic_ap/low"):
         with pytest.raises(ValueError, match="no figure"):
             check_objective(name, [default])
-    for name, config in (("perplexity/all", other), ("copy_ratio/low", compose("model=memory"))):
+    for name, config in (("perplexity/all", other), ("copy_ratio/low", compose(["model=memory"]))):
         with pytest.raises(ValueError, match="no figure"):
             check_objective(name, [config])
     assert objective({"a": 1}, "a") == 1.0

@@ -1,0 +1,272 @@
+"""Many trainings: as processes side by side, each GPU shared out once, with a clear end. Hydra's sweeps come here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException, HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+
+from squad_lit.run.config import quote
+from squad_lit.run.job import Job, hold, is_first_process
+from squad_lit.run.objective import check_jobs, objective
+
+_KILL = 9  # SIGKILL, which Windows has no name for
+_HELD: list[contextlib.AbstractContextManager[object]] = []  # until this process ends
+
+
+def run_jobs(
+    jobs: Iterable[Job], *, side_by_side: int = 1, gpus: Sequence[str] = (), on_end: Callable[[Job], None] | None = None
+) -> list[Job]:
+    """Run jobs to their ends, whether they succeed or not.
+
+    Ctrl-C and SIGTERM reach all jobs that run, which leave a checkpoint; then they are raised. A second Ctrl-C kills.
+
+    Args:
+        jobs: Each is taken when there is room for it.
+        side_by_side: Most jobs at a time; they share the cores of the CPU, and their output goes to their folders.
+        gpus: Each job is bound to one of these, each name as often as it may be used at a time; none: jobs find their
+            devices themselves.
+        on_end: Called with each job that has ended, before the next one is taken.
+
+    Returns:
+        The jobs in the order in which they ended, with their figures or their errors.
+    """
+    left: Iterator[Job] | None = iter(jobs)
+    running: dict[Job, contextlib.ExitStack] = {}
+    ended: list[Job] = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // side_by_side) if side_by_side > 1 else None
+    with _sigterm_raises():
+        try:
+            while running or left is not None:
+                if left is not None and len(running) < side_by_side and (free := _take_gpu(gpus)) is not None:
+                    gpu, lock = free
+                    if (job := next(left, None)) is not None:
+                        running[job] = lock
+                        with _failures(job):
+                            job.start(gpu=gpu, threads=threads, quiet=side_by_side > 1)
+                    else:
+                        left = None
+                        lock.close()
+                elif all(job.is_running() for job in running):
+                    time.sleep(0.1)
+                for job in [job for job in running if not job.is_running()]:
+                    with _failures(job):
+                        job.read()
+                    running.pop(job).close()
+                    ended.append(job)
+                    _tell(job)
+                    if on_end is not None:
+                        on_end(job)
+        except BaseException as stop:
+            _stop(running, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+            raise
+    return ended
+
+
+@contextlib.contextmanager
+def _failures(job: Job) -> Iterator[None]:
+    """What ends a job, and nothing else."""
+    try:
+        yield
+    except (ValueError, OSError, HydraException) as error:
+        job.error = str(error)
+
+
+def _tell(job: Job) -> None:
+    if job.figures is None:
+        print(f"{job.name} failed: {job.error}; see {job.folder}", file=sys.stderr)
+    else:
+        end = "was finished before and is skipped" if job.skipped else "is finished"
+        print(f"{job.name} {end}: {job.folder}", flush=True)
+
+
+def _stop(jobs: Collection[Job], number: int) -> None:
+    """Send a signal to jobs and wait for their ends; Ctrl-C meanwhile kills them."""
+    try:
+        for job in jobs:
+            job.send(number)
+        if number != _KILL and any(job.is_running() for job in jobs):
+            print("waiting for the jobs to leave a checkpoint; Ctrl-C again kills them", file=sys.stderr)
+        while any(job.is_running() for job in jobs):
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        _stop(jobs, _KILL)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the jobs are being stopped
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def find_gpus() -> list[str]:
+    """GPUs that may be used, as in ``CUDA_VISIBLE_DEVICES``; found without torch, so that none is touched.
+
+    ``SQUAD_LIT_GPUS`` (such as ``0,2``) goes before ``CUDA_VISIBLE_DEVICES``, and that before what
+    ``nvidia-smi`` lists.
+
+    Raises:
+        ValueError: There is none.
+    """
+    given = os.environ.get("SQUAD_LIT_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if given is None and shutil.which("nvidia-smi"):
+        # Not its numbers: by default CUDA counts the fastest first.
+        command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        given = done.stdout.replace("\n", ",") if done.returncode == 0 else None
+    if not (found := [name.strip() for name in (given or "").split(",") if name.strip()]):
+        raise ValueError(
+            "no GPU was found to give to jobs: SQUAD_LIT_GPUS=0,1 names them; without one, hydra.launcher.jobs=N (of a "
+            "search: --jobs N) runs several jobs side by side on the CPU"
+        )
+    return found
+
+
+def _take_gpu(among: Sequence[str]) -> tuple[str | None, contextlib.ExitStack] | None:
+    """A GPU that no other job of this user on this machine has, and what frees it; None if all are taken."""
+    taken = contextlib.ExitStack()
+    if not among:
+        return None, taken
+    user = re.sub(r"\W", "_", psutil.Process().username())
+    folder = Path(tempfile.gettempdir()) / f"squad_lit_{user}"
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(among):
+        place = re.sub(r"\W", "_", f"{name} {list(among[:i]).count(name)}")  # the n-th job on this GPU
+        with contextlib.suppress(Timeout):
+            taken.enter_context(FileLock(folder / f"gpu_{place}.lock").acquire(blocking=False))
+            return name, taken
+    return None
+
+
+def launch(
+    sweep: DictConfig,
+    loader: ConfigLoader,
+    overrides: Sequence[Sequence[str]],
+    first: int,
+    jobs: int | None,
+    jobs_per_gpu: int | None,
+) -> list[JobReturn]:
+    """Run the jobs of a sweep, numbered from ``first``, for the class that Hydra knows as its launcher.
+
+    Returns:
+        The objective of each job, or what tells of all that failed.
+
+    Raises:
+        CompactHydraException: Something is wrong before there is a job; Hydra shows the sentence.
+    """
+    common = set(overrides[0]).intersection(*overrides)
+    planned = []
+    try:
+        for name, count in {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu}.items():
+            if count is not None and (type(count) is not int or count < 1):
+                raise ValueError(f"hydra.launcher.{name}: expected a whole number of at least 1, got {count}")
+        gpus = find_gpus() * jobs_per_gpu if jobs_per_gpu else []
+        for number, own in enumerate(overrides, first):
+            config = loader.load_sweep_config(sweep, [*own])
+            with open_dict(config):
+                config.hydra.job.num = config.hydra.job.id = number
+                HydraConfig.instance().set_config(config)
+                folder = Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)).absolute()
+                arguments = _arguments(config.pop("hydra"))
+            varied = ", ".join(override for override in own if override not in common)
+            planned.append(Job(folder, arguments, config, f"job {number} ({varied})" if varied else f"job {number}"))
+        configs = [job.config for job in planned if job.config is not None]
+        check_jobs(configs, gpus)
+    except ValueError as error:
+        raise CompactHydraException(f"error: {error}") from None
+    print(_how_to_go_on(sweep.hydra.sweep.dir), flush=True)
+    run_jobs(planned, side_by_side=min(jobs or len(gpus) or 1, len(planned)), gpus=gpus)
+    failed = [job for job in planned if job.figures is None]
+    lines = [f"error: {len(failed)} of the jobs failed, all not named here are done:"]
+    lines += [f"  {job.name}: {job.error.partition(chr(10))[0]}; see {job.folder}" for job in failed]
+    told = CompactHydraException("\n".join([*lines, _how_to_go_on(sweep.hydra.sweep.dir)]))
+    return [
+        JobReturn(
+            overrides=[*own],
+            cfg=config,
+            status=JobStatus.FAILED if job in failed else JobStatus.COMPLETED,
+            _return_value=told if job in failed else objective(job.figures, config.objective),
+        )
+        for own, job, config in zip(overrides, planned, configs, strict=True)
+    ]
+
+
+def run_here(config: DictConfig) -> float:
+    """Run the job of a sweep that another launcher than :func:`launch` calls, such as SLURM's; returns its objective.
+
+    Raises:
+        CompactHydraException: It failed; the other jobs run.
+    """
+    settings = HydraConfig.get()
+    name = f"job {settings.job.num} ({settings.job.override_dirname})"
+    job = Job(Path(settings.runtime.output_dir), _arguments(settings), config, name)
+    try:
+        check_jobs([config])
+        run_jobs([job])
+        if job.figures is None:
+            raise ValueError(f"{job.error}; {_how_to_go_on(settings.sweep.dir)}")
+    except ValueError as error:
+        raise CompactHydraException(f"{name}: {error}") from None
+    return objective(job.figures, config.objective)
+
+
+def _arguments(settings: DictConfig | HydraConf) -> list[str]:
+    """Arguments that compose a job's configuration again: its overrides, and where the user's own configuration is."""
+    sources = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
+    given = ["--config-name", str(settings.job.config_name)]
+    given += [part for path in sources for part in ("--config-dir", path)]
+    return [*given, *settings.overrides.hydra, *settings.overrides.task]
+
+
+def _how_to_go_on(folder: str) -> str:
+    return f"if it is stopped, or jobs fail, the same command with hydra.sweep.dir={quote(folder)} does what is missing"
+
+
+class Folder(Callback):
+    """Before a run or a sweep: can its folder be used, and does no other process use it?"""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._take(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._take(config, "sweep")
+
+    def _take(self, config: DictConfig, mode: str) -> None:
+        """Create the folder and keep it; Hydra would show a stack trace, or write into that of another process."""
+        HydraConfig.instance().set_config(config)  # interpolations in the name need it
+        folder = Path(config.hydra[mode].dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if is_first_process():
+                _HELD.append(hold(folder))
+        except OSError as error:
+            sys.exit(f"error: hydra.{mode}.dir={folder}: {error.strerror}; choose another folder")
+        except ValueError as error:
+            sys.exit(f"error: {error}")
