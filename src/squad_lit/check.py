@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     import hydra
 
+    import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named here
     from squad_lit.run.config import CONF, arrange
 
     sys.argv[1:] = arrange(arguments)  # Hydra reads it

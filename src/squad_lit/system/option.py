@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -116,7 +116,7 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
                 kind = typing.get_type_hints(alone, vars(module), include_extras=True)[name]
             if kind not in (parameter.empty, Any):
                 found[name] = TypeAdapter[Any](Callable if is_dataclass(kind) else kind, config=_STRICT)  # type: ignore[arg-type]
-        except (NameError, TypeError, AttributeError, PydanticSchemaGenerationError):
+        except Exception:  # names that are not there, and what pydantic raises of half a dozen types
             continue  # in a form that says nothing at run time: of another library, or a protocol
     return found
 
