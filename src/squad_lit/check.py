@@ -24,35 +24,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    import hydra
+    from squad_lit.run.command import run_task
 
-    import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named here
-    from squad_lit.run.config import CONF, arrange
-
-    sys.argv[1:] = arrange(arguments)  # Hydra reads it
-    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(look)()
-    return 0
+    return run_task(look, arguments)
 
 
 def look(config: DictConfig) -> None:
     """Check the data or, with a checkpoint, rank the training images; Hydra's globals are set."""
-    from squad_lit.run.command import exit_with_sentence
+    from squad_lit.run.command import exit_in_words
 
-    with exit_with_sentence():
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.errors import CompactHydraException
+    exit_in_words(lambda: _look(config))
 
-        from squad_lit.report.suspects import rank
-        from squad_lit.run.option import check as check_options
-        from squad_lit.run.option import check_effect
 
-        check_effect(config, list(HydraConfig.get().overrides.task))
-        check_options(config)
-        if config.checkpoint:
-            rank(config, Path(HydraConfig.get().runtime.output_dir))
-        elif not check(config):
-            # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
-            raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")
+def _look(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import CompactHydraException
+
+    from squad_lit.report.suspects import rank
+    from squad_lit.run.option import check as check_options
+    from squad_lit.run.option import check_effect
+
+    check_effect(config, list(HydraConfig.get().overrides.task))
+    check_options(config)
+    if config.checkpoint:
+        rank(config, Path(HydraConfig.get().runtime.output_dir))
+    elif not check(config):
+        # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
+        raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")
 
 
 def check(config: DictConfig) -> bool:

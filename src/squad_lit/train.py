@@ -6,7 +6,6 @@ Compose the configuration, build the parts, fit, test, and leave in the run's fo
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    import hydra
+    from squad_lit.run.command import run_task
 
-    import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named here
-    from squad_lit.run.config import CONF, arrange
-
-    sys.argv[1:] = arrange(arguments)  # Hydra reads it
-    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(train)()
-    return 0
+    return run_task(train, arguments)
 
 
 def train(config: DictConfig) -> float | None:
@@ -39,24 +33,29 @@ def train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from squad_lit.run.command import exit_with_sentence
+    from squad_lit.run.command import exit_in_words
+    from squad_lit.run.launcher import run_here
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        from squad_lit.run.launcher import run_here
-
         return run_here(config)
-    with exit_with_sentence():
-        from squad_lit.report.figures import table
-        from squad_lit.run.fit import run
-        from squad_lit.run.option import check_effect
-
-        check_effect(config, list(HydraConfig.get().overrides.task))
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        figures = run(config, folder).figures
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first
-            print(table(figures))
-            print(f"\nrun folder: {folder}")
+    exit_in_words(lambda: _train(config))
     return None
+
+
+def _train(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from squad_lit.report.figures import table
+    from squad_lit.run.fit import run
+    from squad_lit.run.job import is_first_process
+    from squad_lit.run.option import check_effect
+
+    check_effect(config, list(HydraConfig.get().overrides.task))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    figures = run(config, folder).figures
+    if is_first_process():
+        print(table(figures))
+        print(f"\nrun folder: {folder}")
 
 
 if __name__ == "__main__":

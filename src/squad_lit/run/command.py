@@ -1,67 +1,70 @@
-"""How the commands that Hydra runs end: errors are sentences, in the terminal and in the run's folder."""
+"""Commands that Hydra composes: how they start, and how they end, in the terminal and in the run's folder."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from squad_lit.system.console import USER_ERRORS, format_warning, sentence
+import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named before they do
+from squad_lit.run.config import CONF, arrange
+from squad_lit.system.console import USER_ERRORS, exit_status
 from squad_lit.system.file import write_text
 
 log = logging.getLogger(__name__)
 
 
-@contextlib.contextmanager
-def exit_with_sentence() -> Iterator[None]:
-    """Turn what a user can mend into a sentence and exit status 1, Ctrl-C into 130, warnings into a line.
+def run_task(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> int:
+    """Run a command on the configuration that Hydra composes from its arguments; returns the exit status 0."""
+    sys.argv[1:] = arrange(arguments)  # Hydra reads it
+    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+    return 0
+
+
+def exit_in_words(run: Callable[[], None]) -> None:
+    """Run what a command does with its configuration, and leave what goes wrong in the run's folder, too.
 
     In a sweep the sentence names the job, and the error goes on to Hydra, which runs the other jobs and fails at the
-    end; with HYDRA_FULL_ERROR=1 all goes on.
+    end.
+
+    Raises:
+        SystemExit: After an error that a user can mend, or Ctrl-C; Hydra would show a stack trace.
     """
-    warnings.formatwarning = format_warning
-    for stream in (sys.stdout, sys.stderr):  # a file name that is no text must not end a run when it is printed
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except USER_ERRORS as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        log.debug("stack trace", exc_info=True)
-        _record(sentence(error))
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            hydra_config = HydraConfig.get()
-            text = f"job {hydra_config.job.num} ({hydra_config.job.override_dirname}): {sentence(error)}"
-            print(f"error: {text}", file=sys.stderr)
-            raise CompactHydraException(text) from error
-        print(f"error: {sentence(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        _record(sentence(error), error)
-        raise
+
+    def status() -> int:
+        run()
+        return 0
+
+    if code := exit_status(status, failed=_record):
+        sys.exit(code)
 
 
-def _record(text: str, error: Exception | None = None) -> None:
+def _record(text: str, error: Exception) -> None:
     """Leave an error in the run's folder: in ``error.txt``, and in the log, which Hydra does not write it to."""
+    is_users = isinstance(error, USER_ERRORS)
+    if is_users and os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return
+    log.debug("stack trace", exc_info=True)
     if not HydraConfig.initialized():
         return
-    trace = (type(error), error, error.__traceback__) if error is not None else None
+    settings = HydraConfig.get()
+    trace = None if is_users else (type(error), error, error.__traceback__)
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), trace)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the terminal gets it in another form
             handler.handle(record)
     with contextlib.suppress(OSError):  # a full disk may be the error
-        write_text(Path(HydraConfig.get().runtime.output_dir) / "error.txt", f"{text}\n")
+        write_text(Path(settings.runtime.output_dir) / "error.txt", f"{text}\n")
+    if is_users and settings.mode == RunMode.MULTIRUN:
+        text = f"job {settings.job.num} ({settings.job.override_dirname}): {text}"
+        print(f"error: {text}", file=sys.stderr)
+        raise CompactHydraException(text) from error

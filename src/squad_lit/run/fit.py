@@ -160,7 +160,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    figures = evaluation.figures | module.state.measured | _figures(config, trainer, module, started)
+    figures = _figures(config, trainer, evaluation, module, started)
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -237,17 +237,19 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
         raise
 
 
-def _figures(config: DictConfig, trainer: L.Trainer, module: Detector, started: float) -> dict[str, Any]:
-    """What ``metrics.json`` holds beside the metrics: times, memory, thresholds and provenance."""
+def _figures(
+    config: DictConfig, trainer: L.Trainer, evaluation: Evaluation, module: Detector, started: float
+) -> dict[str, Any]:
+    """What ``metrics.json`` holds: metrics, label-free measures, times, memory, thresholds and provenance."""
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
-    callbacks = trainer.callbacks if config.fit else []  # type: ignore[attr-defined]
-    timed = {key: value for c in callbacks for key, value in getattr(c, "figures", {}).items()}
+    others = [c for c in trainer.callbacks if c is not evaluation] if config.fit else []  # type: ignore[attr-defined]
+    timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
     about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
-    return timed | provenance.peak_memory() | about
+    return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
 
 
 def _remove_results(folder: Path) -> None:

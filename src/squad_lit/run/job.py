@@ -140,9 +140,8 @@ class Job:
             return
         if sys.platform != "win32":
             os.killpg(self._process.pid, number)
-        elif (
-            number != signal.SIGINT
-        ):  # Ctrl-C reaches all processes of a console by itself, and nothing else leaves time
+        # There Ctrl-C reaches all processes of a console by itself, and nothing else leaves time.
+        elif number != signal.SIGINT:
             for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
                 process.kill()
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from squad_lit.run.option import model_content
+
 # Of metrics.json. What is measured without a label of the test set, once a run and for each group of features.
 _LABEL_FREE = ["synthetic_ap", "synthetic_auroc", "normal_score"]
 _LABEL_FREE += ["seconds/train", "images_per_second/train", "peak_memory_mb"]
@@ -39,10 +41,10 @@ def check_objective(name: str, configs: Sequence[DictConfig]) -> None:
     """
     label_free, test = [*_LABEL_FREE], [*_TEST]
     for config in configs:
-        groups = [group for group, strides in config.model.groups.items() if strides is not None]
-        own = _OF_A_GROUP[:2] if config.quantizer == "none" else _OF_A_GROUP
-        if str(config.model._target_).endswith(".Squad"):  # another model rebuilds nothing
-            label_free += [f"{figure}/{group}" for figure in own for group in groups]
+        model = model_content(config)
+        own = _OF_A_GROUP[:2] if config.get("quantizer") == "none" else _OF_A_GROUP
+        if "generator" in model:  # a model without one rebuilds nothing
+            label_free += [f"{figure}/{group}" for figure in own for group in model["groups"]]
         limits = config.metric.fpr_limit
         test += [f"pixel_aupro_{limit:g}" for limit in (limits[1:] if isinstance(limits, ListConfig) else [])]
     if name in test:

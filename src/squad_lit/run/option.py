@@ -85,10 +85,14 @@ def model_content(config: DictConfig) -> dict[str, Any]:
     """The plain configuration of the model: what its class takes, without groups that were taken away."""
     content: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     taken = {key: value for key, value in content.items() if key in _taken(config)}
-    if isinstance(taken.get("groups"), dict):
-        # Hydra merges dictionaries, so null is how the command line takes a group away.
-        taken["groups"] = {name: layers for name, layers in taken["groups"].items() if layers is not None}
-    return taken
+    return taken | ({"groups": _without_null(taken["groups"])} if "groups" in taken else {})
+
+
+def _without_null(groups: Any) -> Any:
+    """The groups that are left: Hydra merges dictionaries, so null is how the command line takes one away."""
+    if not isinstance(groups, dict):
+        return groups
+    return {name: layers for name, layers in groups.items() if layers is not None}
 
 
 def make(config: DictConfig, place: str, **more: Any) -> Any:
@@ -152,9 +156,7 @@ def _check_argument(made: Callable[..., Any], key: str, value: Any, name: str) -
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"known: {', '.join(known)}"
         raise ValueError(f"{name}: {made.__name__} has no such option; {hint}")
-    plain = _plain(value)
-    if name == "model.groups" and isinstance(plain, dict):
-        plain = {group: layers for group, layers in plain.items() if layers is not None}
+    plain = _without_null(_plain(value)) if name == "model.groups" else _plain(value)
     if not _has_part(plain):
         try:
             check_arguments(taker, {key: plain})
@@ -167,17 +169,14 @@ def _takers(made: Callable[..., Any]) -> list[tuple[Callable[..., Any], Sequence
 
     Empty where the last of them takes whatever it is given.
     """
-    functions = (
-        [vars(c)["__init__"] for c in made.__mro__ if "__init__" in vars(c)] if isinstance(made, type) else [made]
-    )
+    bases = made.__mro__ if isinstance(made, type) else ()
     found = []
-    for function in functions:
+    for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [made]:
         parameters = inspect.signature(function).parameters
-        found.append(
-            (function, [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)])
-        )
+        named = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        found.append((function, [name for name in named if name != "self"]))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return [(f, [n for n in names if n != "self"]) for f, names in found]
+            return found
     return []
 
 
