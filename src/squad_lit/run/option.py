@@ -170,7 +170,7 @@ def _takers(made: Callable[..., Any]) -> list[tuple[Callable[..., Any], Sequence
     Empty where the last of them takes whatever it is given.
     """
     bases = made.__mro__ if isinstance(made, type) else ()
-    found = []
+    found: list[tuple[Callable[..., Any], Sequence[str]]] = []
     for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [made]:
         parameters = inspect.signature(function).parameters
         named = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
