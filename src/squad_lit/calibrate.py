@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.deploy.rethreshold import rethreshold
 from squad_lit.image.file import find_images
 from squad_lit.system.console import exit_status
 
@@ -25,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from squad_lit.deploy.rethreshold import rethreshold
+
     good = find_images(options.inputs)
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.deploy.export import COMPARED, SUFFIXES, export
 from squad_lit.system.console import exit_status
 
 
@@ -26,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from squad_lit.deploy.export import COMPARED, export
+
     threshold, difference = export(
         options.checkpoint,
         options.output,
@@ -45,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m squad_lit.export", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
-    parser.add_argument("--format", choices=SUFFIXES, required=True, help="what runs the file")
+    parser.add_argument("--format", choices=("onnx", "openvino", "torch"), required=True, help="what runs the file")
     parser.add_argument("--output", type=Path, required=True, help="file: .onnx, .xml (and .bin beside it) or .pt2")
     rate = "share of normal images labelled anomalous (default: from known defects, or the rate of the training)"
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.report.gallery import LIMIT, gather, write
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_place
+
+LIMIT = 500  # images with pictures, which take some 12 MB
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from squad_lit.report.gallery import gather, write
+
     output: Path = options.output or options.run / "view.html"
     if options.run.is_dir():  # if not, gather says so
         make_place(output)

@@ -6,12 +6,12 @@ from squad_lit.report.curve import curve_figure, histogram
 
 
 def test_histogram_marks_the_highest_values():
-    picture = histogram([0.0] * 50 + [10.0], 1, "score", width=400, height=200)
-    assert picture.shape == (200, 400, 3)
+    picture = histogram([0.0] * 50 + [10.0], 1, "score")
+    assert picture.shape == (240, 640, 3)
     red = (picture[..., 0] > 180) & (picture[..., 1] < 80)
     grey = (np.ptp(picture.astype(int), axis=2) == 0) & (picture[..., 0] > 100) & (picture[..., 0] < 200)
-    assert np.flatnonzero(red.sum(0) > 50).min() > 300  # the line stands at the right end
-    assert grey[:, :200].sum(0).max() > 1.5 * grey[:, 200:].sum(0).max() > 30  # 50 values at the left, one at the right
+    assert np.flatnonzero(red.sum(0) > 50).min() > 500  # the line stands at the right end
+    assert grey[:, :320].sum(0).max() > 1.5 * grey[:, 320:].sum(0).max() > 30  # 50 values at the left, one at the right
 
 
 def test_curve_figure_draws_a_line_for_each_label_with_its_curve():

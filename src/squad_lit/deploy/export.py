@@ -10,22 +10,24 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from squad_lit.deploy.pixel_model import Inference, describe
 from squad_lit.deploy.runtime import KEY, open_runtime
 from squad_lit.system.file import make_place
 from squad_lit.system.package import require
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+from squad_lit.training import checkpoint
 
 # Version of ONNX's operators: an antialiased Resize needs 18; ONNX Runtime reads 20 since its version 1.17.
 OPSET = 20
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-# Images on which an int8 file is compared with its checkpoint.
+# Number of images on which an int8 file is compared with its checkpoint.
 COMPARED = 8
-# What a format needs beside torch.
+# Packages that a format needs beside torch.
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
 
 
@@ -51,12 +53,12 @@ def export(
         trust: Packages whose classes the checkpoint may name.
 
     Returns:
-        The threshold of the label, and the largest relative difference between the scores of file and checkpoint: on
-        two images of noise or, with ``int8``, on some of its images.
+        The threshold of the label, and the largest relative difference between the scores of file and checkpoint. It
+        is taken on two images of noise or, with ``int8``, on some of its images.
 
     Raises:
-        OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint, a wrong suffix, or a rate out of range.
+        OSError: There is no such checkpoint, or the place cannot be written to.
+        ValueError: The file is no checkpoint, the suffix is wrong, or the rate is out of range.
         ImportError: A package that the format needs is missing.
     """
     if output.suffix != SUFFIXES[form]:
@@ -67,9 +69,6 @@ def export(
         from squad_lit.deploy.int8 import choose_images, inputs, quantize
 
         images = choose_images(int8)
-    from squad_lit.deploy.pixel_model import Inference, describe
-    from squad_lit.training import checkpoint
-
     detector = checkpoint.load(path, trust=trust)
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
@@ -96,8 +95,6 @@ def export(
 
 def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write a ``torch.export`` program, ``.pt2``."""
-    import torch
-
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
     program = torch.export.export(module, (_example(about),), dynamic_shapes=(sides,))
     torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
@@ -106,7 +103,6 @@ def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
 def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
     """Write an ONNX file; ``names`` are those of the outputs."""
     import onnx
-    import torch
 
     program = torch.onnx.export(
         module,
@@ -132,7 +128,6 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
     It is converted from the module, because OpenVINO's reader of ONNX ignores that a Resize is antialiased.
     """
     import openvino
-    import torch
 
     image = _example(about)
     # Traced as a function: Lightning's modules have properties that do not survive being traced.
@@ -146,16 +141,12 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
 
 def _example(about: dict[str, Any]) -> Tensor:
     """Two images whose sides differ from each other and from the model's, so that no size becomes a constant."""
-    import torch
-
     noise = torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise if about["input"]["type"] == "uint8" else noise / 255
 
 
 def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -> float:
     """Largest relative difference between the scores of module and file, over images ``(H, W, 3)``."""
-    import torch
-
     runtime, largest = open_runtime(path), 0.0
     for image in images:
         with torch.inference_mode():

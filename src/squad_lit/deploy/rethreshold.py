@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold
 from squad_lit.system.file import make_place, whole
+from squad_lit.training import checkpoint
 
 
 def rethreshold(
@@ -43,10 +46,6 @@ def rethreshold(
         ValueError: A file that is no checkpoint; an empty region; scores to add to that belong to another region; or
             good or defective images of which none can be read.
     """
-    import torch
-
-    from squad_lit.training import checkpoint
-
     content = checkpoint.read(path)
     make_place(output)
     with warnings.catch_warnings():
@@ -80,8 +79,6 @@ def rethreshold(
 
 def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
     """Score of each image that can be read, and the highest pixel of its map."""
-    from tqdm import tqdm
-
     scores, maxima = [], []
     for path in tqdm(paths, unit="image", disable=not paths):
         try:

@@ -39,7 +39,7 @@ class Curves(Callback):
     """Writes the curves of the test set, some 200 points each, and a picture of them.
 
     Args:
-        folder: Where ``curves.json`` and ``curves.png`` are written.
+        folder: Folder for ``curves.json`` and ``curves.png``.
     """
 
     def __init__(self, *, folder: str) -> None:
@@ -63,14 +63,14 @@ class Curves(Callback):
 class Panels(Callback):
     """Writes pictures of test images: image, mask, residuals, discriminator map, fused map, reconstruction.
 
-    They are the first of each kind of defect, the normal images of the highest scores and the anomalous ones of the
-    lowest; ``panels.csv`` says which is which.
+    They show the first images of each kind of defect, the normal images with the highest scores and the anomalous ones
+    with the lowest. ``panels.csv`` says which is which.
 
     Args:
-        folder: Where ``panels.csv`` and ``panels/<category>_<defect>_<file>.png`` are written.
-        per_defect: Pictures of each kind of defect of each category, ``good`` included; the first ones.
-        worst: Pictures of the worst false alarms, and of the worst misses, of each category.
-        scale: Deviations from normal that have the brightest colour; the darkest is 0. The same for every picture.
+        folder: Folder for ``panels.csv`` and ``panels/<category>_<defect>_<file>.png``.
+        per_defect: Number of pictures per category and kind of defect, ``good`` included.
+        worst: Number of worst false alarms, and of worst misses, per category.
+        scale: Deviations from normal that have the brightest colour in every picture; the darkest is 0.
 
     Raises:
         ValueError: A number out of range.
@@ -88,13 +88,12 @@ class Panels(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         scores, labels = outputs["anomaly_score"].tolist(), batch["label"].tolist()
-        words = {key: batch[key] for key in ("image_path", "category", "defect")}
-        new = {
-            index: Panel(index, **{k: v[i] for k, v in words.items()}, label=labels[i], anomaly_score=scores[i])
+        new = [
+            Panel(index, batch["image_path"][i], batch["category"][i], batch["defect"][i], labels[i], scores[i])
             for i, index in enumerate(batch["index"].tolist())
-        }
-        self._chosen = choose([*self._chosen, *new.values()], **self._number)
-        for i, p in enumerate(new.values()):
+        ]
+        self._chosen = choose([*self._chosen, *new], **self._number)
+        for i, p in enumerate(new):
             if p.choice:
                 p.tiles = self._draw(outputs, batch, i)
 

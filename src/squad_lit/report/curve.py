@@ -14,22 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def histogram(values: Sequence[float], marked: int, label: str, *, width: int = 640, height: int = 240) -> Picture:
+def histogram(values: Sequence[float], marked: int, label: str) -> Picture:
     """Histogram with a line at each of the highest values.
 
     Args:
         values: At least one value.
         marked: Number of highest values that get a line.
         label: Label of the horizontal axis.
-        width: Width of the picture in pixels.
-        height: Height of the picture in pixels.
 
     Returns:
-        ``(height, width, 3)`` uint8.
+        ``(240, 640, 3)`` uint8.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
     axes = figure.add_subplot()
     axes.hist(values, bins=min(60, 10 + len(values) // 5), color="0.6")
     for value in sorted(values)[-marked:]:

@@ -1,4 +1,4 @@
-"""Where a run is watched: W&B and TensorBoard, with the same sections and pictures, and a CSV file that goes on."""
+"""The loggers of a run: W&B and TensorBoard, with the same sections and pictures, and a CSV file that goes on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from squad_lit.report.curve import curve_plot
 from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS, Panel
 from squad_lit.system.file import read_rows
 
-# What stands in which section, by the first word after train/, val/ or test/; the rest of train/ are losses and
-# everything else is a metric.
+# The first words after train/, val/ or test/ of two sections. The rest of train/ are losses, all else are metrics.
 CODES = ("copy_ratio", "codebook_usage", "perplexity", "feature_error")
 TRAINING = ("lr", "images_per_second", "adversarial_weight")
 
@@ -29,13 +28,13 @@ class PictureLogger(Protocol):
     """A logger that shows more than numbers."""
 
     def show_panels(self, panels: Sequence[Panel], step: int) -> None:
-        """Pictures of test images."""
+        """Show pictures of test images."""
 
     def show_curves(self, curves: Mapping[str, Mapping[str, Curve]], step: int) -> None:
-        """Curves of each category by name."""
+        """Show the curves per category, by name."""
 
     def show_levels(self, levels: Mapping[str, Sequence[Sequence[float]]], step: int) -> None:
-        """Of each group and each of its scalars, the share of each level."""
+        """Show the share of each level per group and scalar."""
 
 
 def section_key(key: str) -> str:
@@ -45,12 +44,10 @@ def section_key(key: str) -> str:
         >>> [section_key(key) for key in ("train/feature/low", "val/copy_ratio/low", "train/lr/generator", "test/psnr")]
         ['losses/feature_low', 'codes/copy_ratio_low', 'training/lr_generator', 'metrics/psnr']
     """
-    stage, _, name = key.partition("/")
-    first = name.split("/")[0]
-    section = "codes" if first in CODES else "training" if first in TRAINING else "metrics"
-    if section == "metrics" and stage == "train":
-        section = "losses"
-    return f"{section}/{name.replace('/', '_')}"
+    stage, first, *rest = key.split("/")
+    other = "losses" if stage == "train" else "metrics"
+    section = "codes" if first in CODES else "training" if first in TRAINING else other
+    return f"{section}/{'_'.join([first, *rest])}"
 
 
 def _sections(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -61,8 +58,8 @@ class Wandb(WandbLogger):
     """Weights & Biases, with the project's own step as the axis and a run named by category and quantiser.
 
     Args:
-        name: Of the run; null: from its configuration.
-        group: Of the run; null: the class of its data set.
+        name: Name of the run; null makes one from its configuration.
+        group: Group of the run; null takes the class of its data set.
         options: Those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 
@@ -73,10 +70,9 @@ class Wandb(WandbLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         assert isinstance(params, dict)
+        dataset = params["dataset"]["_target_"].rpartition(".")[2].lower()
         self._wandb_init["name"] = self._wandb_init["name"] or run_name(params)
-        self._wandb_init["group"] = (
-            self._wandb_init["group"] or params["dataset"]["_target_"].rpartition(".")[2].lower()
-        )
+        self._wandb_init["group"] = self._wandb_init["group"] or dataset
         super().log_hyperparams(params)
         # Lightning's global_step, the axis that its logger sets, counts the steps of both optimisers.
         self.experiment.define_metric("step", hidden=True)
@@ -185,11 +181,11 @@ class TensorBoard(TensorBoardLogger):
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSV, which goes on with its file when a run is resumed in its own folder, instead of replacing it.
+    """Lightning's CSV logger, which goes on with its file when a run is resumed in its own folder.
 
     Args:
-        save_dir: Of the run.
-        resume: The checkpoint that is continued; None: the file starts anew.
+        save_dir: Folder of the run.
+        resume: The checkpoint that is continued; None starts the file anew.
     """
 
     def __init__(self, *, save_dir: str, resume: str | None) -> None:

@@ -6,8 +6,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from squad_lit.report import plot
+from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, readable
 from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS
 from squad_lit.report.table import Table
@@ -24,36 +24,6 @@ from squad_lit.report.text import cell_text
 from squad_lit.system.file import read_rows
 
 _WIDTH, _QUALITY = 1100, 80  # width in pixels and JPEG quality of an embedded panel
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot of the page.
-
-    Args:
-        title: Title above the plot.
-        svg: The SVG element; empty if there is nothing to plot.
-        folded: Whether the page shows it on request only.
-    """
-
-    title: str
-    svg: Markup
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A panel of the page.
-
-    Args:
-        source: Data URI or relative path.
-        arm: Arm of its run.
-        row: Its row of ``panels.csv``.
-    """
-
-    source: str
-    arm: str
-    row: Mapping[str, Any]
 
 
 def render(template: str, **content: Any) -> str:
@@ -96,28 +66,19 @@ def report(
         link: Whether pictures are linked in their folders and not embedded.
     """
     pictures = [p for r in _one_seed(results) for p in _pictures(r, folder, panels, link)]
-    embedded = 0 if link else sum(len(p.source) for p in pictures)
     return render(
         "report.html",
         title="Runs of squad_lit",
         tables=tables,
         plots=_plots(results),
         pictures=pictures,
-        megabytes=embedded / 2**20,
+        megabytes=sum(len(p["source"]) for p in pictures) / 2**20,
         link=link,
         arms={arm: _about(results, arm) for arm in dict.fromkeys(r.arm for r in results)},
         unfinished={os.path.relpath(run.folder, folder): run.problem for run in unfinished},
         repeated=[os.path.relpath(run.folder, folder) for run in repeated],
         runs=len({r.run.folder for r in results}),
     )
-
-
-def picture(file: Path, folder: Path, *, link: bool) -> str:
-    """The source of an image element, either a small JPEG as a data URI or the relative path from ``folder``."""
-    if link:
-        return quote(Path(os.path.relpath(file, folder)).as_posix())
-    with Image.open(file) as opened:
-        return embed(opened.convert("RGB"), _WIDTH, _QUALITY)
 
 
 def embed(image: Image.Image, side: int, quality: int) -> str:
@@ -134,15 +95,22 @@ def embed(image: Image.Image, side: int, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[Picture]:
+def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[dict[str, str]]:
+    """Rows of ``panels.csv``, with the source of the image element: a JPEG as a data URI, or a relative path."""
+
     def chosen(table: Path) -> list[dict[str, str]]:
         return _in_turn([row for row in read_rows(table) if row["category"] == result.category])[:count]
 
+    def source(file: Path) -> str:
+        if link:
+            return quote(Path(os.path.relpath(file, folder)).as_posix())
+        with Image.open(file) as opened:
+            return embed(opened.convert("RGB"), _WIDTH, _QUALITY)
+
     pictures = []
     for row in readable(chosen, result.run.folder / "panels.csv") or []:
-        path = result.run.folder / "panels" / row["panel"]
-        if source := readable(lambda file: picture(file, folder, link=link), path):
-            pictures.append(Picture(source, result.arm, row))
+        if found := readable(source, result.run.folder / "panels" / row["panel"]):
+            pictures.append(row | {"source": found, "arm": result.arm})
     return pictures
 
 
@@ -156,33 +124,36 @@ def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return list({row["panel"]: row for row in turns}.values())
 
 
-def _plots(results: Sequence[Result]) -> list[Plot]:
+def _plots(results: Sequence[Result]) -> list[tuple[str, Markup, bool]]:
+    """Title and SVG per plot, and whether the page shows it on request only."""
     plots = []
+
+    def add(title: str, draw: Any, *content: Any, folded: bool = False) -> None:
+        if svg := plot.svg(draw, *content, name=title):
+            plots.append((title, Markup(svg), folded))
+
     colours = {arm: f"C{i % 10}" for i, arm in enumerate(dict.fromkeys(r.arm for r in results))}
     for dataset in dict.fromkeys(r.dataset for r in results):
         own = [r for r in results if r.dataset == dataset]
-        drawn = [
-            ("metrics against the number of codes", plot.metrics_by_codebook),
-            ("training", plot.training_curves),
-            ("use of the codebook", plot.codebook_use),
-        ]
-        plots += [_plot(f"{dataset}: {title}", draw, own, colours) for title, draw in drawn]
+        add(f"{dataset}: metrics against the number of codes", plot.metrics_by_codebook, own, colours)
+        add(f"{dataset}: training", plot.training_curves, own, colours)
+        add(f"{dataset}: use of the codebook", plot.codebook_use, own, colours)
         for arm, run in {r.arm: r.run for r in reversed(own)}.items():
-            plots.append(_plot(f"{dataset}: levels of the codes, {arm}", plot.level_histograms, run, folded=True))
+            add(f"{dataset}: levels of the codes, {arm}", plot.level_histograms, run, folded=True)
         for category in dict.fromkeys(r.category for r in own):
             curves = {r.arm: _curves(r) for r in _one_seed(own) if r.category == category}
-            title = f"{dataset}, {category}: ROC, precision-recall, region overlap"
-            plots.append(_plot(title, plot.ranking_curves, curves, colours, folded=True))
-    return [p for p in plots if p.svg]
+            if any(curves.values()):
+                title = f"{dataset}, {category}: ROC, precision-recall, region overlap"
+                add(title, curve_figure, curves, colours, folded=True)
+    return plots
 
 
-def _plot(title: str, draw: Any, *content: Any, folded: bool = False) -> Plot:
-    return Plot(title, Markup(plot.svg(draw, *content, name=title)), folded)
+def _curves(result: Result) -> dict[str, list[Any]]:
+    """The curves of ``curves.json`` by name, as pairs of x and y."""
 
-
-def _curves(result: Result) -> dict[str, Any]:
-    def read(file: Path) -> dict[str, Any]:
-        return dict(json.loads(file.read_text(encoding="utf-8")).get(result.category, {}))
+    def read(file: Path) -> dict[str, list[Any]]:
+        curves = json.loads(file.read_text(encoding="utf-8")).get(result.category, {})
+        return {name: list(axes.values()) for name, axes in curves.items()}
 
     return readable(read, result.run.folder / "curves.json") or {}
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from squad_lit.metric.curve import AXES
-from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, codebook_size, readable
-from squad_lit.report.table import METRICS, Cell, Column, cell
+from squad_lit.report.table import METRICS, Column, cell
 from squad_lit.system.file import read_rows
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
         axes.barh(
             range(len(arms)),
             [c.mean for c in found],
-            xerr=_errors(found),
+            xerr=[c.deviation or 0.0 for c in found] if any(c.deviation for c in found) else None,
             color=[colours[arm] for arm in arms],
             height=0.6,
         )
@@ -150,37 +148,17 @@ def training_curves(results: Sequence[Result], colours: Colours) -> Figure | Non
     return _with_legend(figure)
 
 
-def ranking_curves(
-    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], colours: Colours
-) -> Figure | None:
-    """ROC, precision-recall and per-region-overlap curves of a category, one line per arm.
-
-    Args:
-        curves: Curves of each arm, as in ``curves.json``.
-        colours: Colour of each arm.
-    """
-    lines = {
-        arm: {name: [axes[key] for key in AXES[name.rpartition("_")[2]]] for name, axes in own.items()}
-        for arm, own in curves.items()
-    }
-    return curve_figure(lines, colours) if any(lines.values()) else None
-
-
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
     """Steps and values of the training curves, thinned."""
     rows = read_rows(file)
-    names = [name for start in _TRAINING for name in (rows[0] if rows else []) if _starts(name, start)]
-    return {name: points for name in names if len((points := _points(rows, name))[0])}
-
-
-def _points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[Any, Any]:
-    found = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
-    x, y = np.array(found).reshape(-1, 2)[:: max(1, len(found) // _POINTS)].T
-    return x, y
-
-
-def _starts(name: str, start: str) -> bool:
-    return name.startswith(start) if start.endswith("/") else name == start
+    found = {}
+    for start in _TRAINING:
+        for name in rows[0] if rows else []:
+            if name == start or (start.endswith("/") and name.startswith(start)):
+                points = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
+                if points:
+                    found[name] = tuple(np.array(points)[:: max(1, len(points) // _POINTS)].T)
+    return found
 
 
 def _figure(across: int, height: float = 2.4, width: float = 2.6) -> Figure:
@@ -198,7 +176,3 @@ def _with_legend(figure: Figure) -> Figure:
         columns = max(1, min(len(handles), 120 // max(map(len, handles))))
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
     return figure
-
-
-def _errors(cells: Sequence[Cell]) -> list[float] | None:
-    return [c.deviation or 0.0 for c in cells] if any(c.deviation for c in cells) else None

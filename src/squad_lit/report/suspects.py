@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from omegaconf import DictConfig
+from torch.utils.data import ConcatDataset, DataLoader
+from tqdm import tqdm
 
-from squad_lit.image.picture import colour_map, panel, stack, to_picture
+from squad_lit.image.picture import Picture, colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
 from squad_lit.run.option import make
 from squad_lit.system.file import write_picture, write_rows
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from squad_lit.training.detector import Detector
+from squad_lit.training import checkpoint
+from squad_lit.training.detector import Detector
 
 # Number of suspects in the picture, and of images from the middle of the ranking for comparison.
 SHOWN = 6
@@ -38,12 +38,6 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: ``callback.panels`` is null, or the checkpoint does not fit the data.
     """
-    import torch
-    from torch.utils.data import ConcatDataset, DataLoader
-    from tqdm import tqdm
-
-    from squad_lit.training import checkpoint
-
     if config.callback.panels is None:
         raise ValueError("callback.panels=null: the suspects need callback.panels.scale, so leave this option out")
     everything = {"limit_train": None, "test_fraction": 0}
@@ -53,41 +47,35 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     module = checkpoint.load(config.checkpoint, trust=config.trust)
     module.check_data(data.categories, data.image_size)
     images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []  # in the order of the images
     with torch.inference_mode():
         for batch in tqdm(DataLoader(images, batch_size=data.batch_size), desc="training images"):
             scores = module.predict(batch["image"])[1].tolist()
-            pairs = zip(batch["image_path"], batch["category"], scores, strict=True)
-            rows += [
-                {"image_path": p, "category": c, "anomaly_score": s, "at": len(rows) + i}
-                for i, (p, c, s) in enumerate(pairs)
-            ]
-        rows.sort(key=lambda row: (data.categories.index(row["category"]), -row["anomaly_score"]))
+            columns = {"image_path": batch["image_path"], "category": batch["category"], "anomaly_score": scores}
+            rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: -rows[i]["anomaly_score"])
+        by_category = {category: [i for i in order if rows[i]["category"] == category] for category in data.categories}
         strips = []
-        for category in data.categories:
-            own = [row for row in rows if row["category"] == category]
-            strips += _draw_suspects(module, images, own, category, config.callback.panels.scale)
-    for row in rows:
-        del row["at"]
-    write_rows(folder / "suspects.csv", rows)
+        for category, own in by_category.items():
+            scores = [rows[i]["anomaly_score"] for i in own]
+            shown = min(SHOWN, len(own))
+            caption = f"{category}: anomaly score of the good images (red: {shown} suspects)"
+            strips.append(histogram(scores, shown, caption))
+            middle = max(shown, (len(own) - SHOWN) // 2)
+            for place in [*range(shown), *range(middle, min(middle + SHOWN, len(own)))]:
+                path, score = rows[own[place]]["image_path"], scores[place]
+                name = f"{place + 1} of {len(own)}: {Path(path).name}, score {score:.1f}"
+                strips.append(_strip(module, images[own[place]]["image"], name, config.callback.panels.scale))
+                if place < shown:
+                    print(f"{score:8.2f}  {path}")
+    ranked = [rows[i] for own in by_category.values() for i in own]
+    write_rows(folder / "suspects.csv", ranked)
     write_picture(folder / "suspects.png", stack(strips))
     print(f"\nscores of all {len(rows)} images: {folder / 'suspects.csv'}\nfirst suspects: {folder / 'suspects.png'}")
-    return rows
+    return ranked
 
 
-def _draw_suspects(
-    module: Detector, images: Dataset[dict[str, Any]], rows: list[dict[str, Any]], category: str, scale: float
-) -> list[Any]:
-    """Histogram and image strips with maps of a category; also prints the first suspects."""
-    scores = [row["anomaly_score"] for row in rows]
-    shown = min(SHOWN, len(rows))
-    strips = [histogram(scores, shown, f"{category}: anomaly score of the good images (red: {shown} suspects)")]
-    middle = max(shown, (len(rows) - SHOWN) // 2)
-    for number, row in [*enumerate(rows[:shown]), *enumerate(rows[middle : middle + SHOWN], middle)]:
-        image = images[row["at"]]["image"]
-        heat, _ = module.predict(image[None])
-        name = f"{number + 1} of {len(rows)}: {Path(row['image_path']).name}, score {row['anomaly_score']:.1f}"
-        strips.append(panel({name: to_picture(image.numpy()), "": colour_map(heat[0].numpy(), 0, scale)}))
-        if number < shown:
-            print(f"{row['anomaly_score']:8.2f}  {row['image_path']}")
-    return strips
+def _strip(module: Detector, image: torch.Tensor, name: str, scale: float) -> Picture:
+    """An image and its map side by side."""
+    heat, _ = module.predict(image[None])
+    return panel({name: to_picture(image.numpy()), "": colour_map(heat[0].numpy(), 0, scale)})

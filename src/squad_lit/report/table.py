@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from hydra.utils import get_object
 
 from squad_lit.report.figures import COLUMNS
 from squad_lit.report.gather import Result
+from squad_lit.system.file import read_rows
 
 
 class Column(NamedTuple):
@@ -93,15 +94,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Args:
-        title: Title above the table.
-        corner: Title of the first column.
-        columns: Titles of the other columns.
-        rows: Rows.
-        notes: Notes below the table.
-    """
+    """A table with its title and notes; ``corner`` is the title of the first column."""
 
     title: str
     corner: str
@@ -110,24 +103,16 @@ class Table:
     notes: Sequence[str] = field(default_factory=list)
 
 
-class Published(NamedTuple):
-    """Published results of a method on a benchmark, as means over its categories in percent."""
-
-    method: str
-    dataset: str
-    protocol: str
-    values: Mapping[str, float]
-    source: str
-
-
-def make(results: Sequence[Result], baseline: str | None = None, published: Sequence[Published] = ()) -> list[Table]:
+def make(
+    results: Sequence[Result], baseline: str | None = None, published: Sequence[Mapping[str, str]] = ()
+) -> list[Table]:
     """All tables per data set, which are the means of each arm, each metric by category, and further figures.
 
     Args:
         results: At least one result.
         baseline: Arm that the others are compared with.
-        published: Results of other methods, shown below the means of the arms if these are over all categories of the
-            benchmark.
+        published: Rows of :func:`read_published`. They are shown below the means of the arms if these are over all
+            categories of the benchmark.
 
     Raises:
         ValueError: No arm has the name of the baseline.
@@ -142,35 +127,30 @@ def make(results: Sequence[Result], baseline: str | None = None, published: Sequ
         categories = sorted({r.category for r in own})
         kind = str(own[0].run.config["dataset"]["_target_"])
         # A user's class is no benchmark, whatever its name.
-        theirs = [p for p in published if p.dataset == dataset] if kind.startswith("squad_lit.") else []
+        theirs = [p for p in published if p["dataset"] == dataset] if kind.startswith("squad_lit.") else []
         notes = []
         if theirs and len(categories) < (total := len(get_object(kind).CATEGORIES)):
             theirs, notes = [], [f"published results are means over {total} categories and not shown beside fewer"]
         what = f"means over {len(categories)} categories" if len(categories) > 1 else categories[0]
-        tables.append(_of_arms(f"{dataset}: {what}", own, here, METRICS, baseline, theirs, notes))
+        rows, sources = _published_rows(theirs)
+        means = _by_arm(own, here, METRICS, baseline) + rows
+        tables.append(Table(f"{dataset}: {what}", "arm", [c.title for c in METRICS], means, notes + sources))
         if len(categories) > 1 and len(here) > 1:
-            tables += [_of_metric(f"{dataset}: {c.title}", own, here, categories, c, baseline) for c in METRICS]
+            for c in METRICS:
+                rows = _by_category(own, partial(_cells, arms=here, column=c, baseline=baseline))
+                tables.append(Table(f"{dataset}: {c.title}", "category", here, rows))
         elif len(categories) > 1:
-            tables.append(_of_categories(f"{dataset}: {here[0]}", own, categories))
+            rows = _by_category(own, lambda results: [cell(results, c) for c in METRICS])
+            tables.append(Table(f"{dataset}: {here[0]}", "category", [c.title for c in METRICS], rows))
         if more := _present(own):
-            tables.append(_of_arms(f"{dataset}: further figures", own, here, more, baseline))
+            rows = _by_arm(own, here, more, baseline)
+            tables.append(Table(f"{dataset}: further figures", "arm", [c.title for c in more], rows))
     return tables
 
 
-def read_published() -> list[Published]:
-    """Published results of other methods, with their sources."""
-    keys = {"image_auroc": "image_auroc", "pixel_auroc": "pixel_auroc", "pixel_ap": "pixel_ap", "aupro": "pixel_aupro"}
-    with Path(__file__).with_name("published.csv").open(newline="", encoding="utf-8") as file:
-        return [
-            Published(
-                row["method"],
-                row["dataset"],
-                row["protocol"],
-                {ours: float(row[theirs]) for theirs, ours in keys.items() if row[theirs]},
-                row["source"],
-            )
-            for row in csv.DictReader(file)
-        ]
+def read_published() -> list[dict[str, str]]:
+    """Published results of other methods, as means over the categories of a benchmark in percent, with sources."""
+    return read_rows(Path(__file__).with_name("published.csv"))
 
 
 def cell(results: Iterable[Result], column: Column) -> Cell:
@@ -193,66 +173,48 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)))
 
 
-def _of_arms(
-    title: str,
-    results: Sequence[Result],
-    arms: Sequence[str],
-    columns: Sequence[Column],
-    baseline: str | None,
-    published: Sequence[Published] = (),
-    notes: Sequence[str] = (),
-) -> Table:
-    by_column = [
-        _compared({arm: cell([r for r in results if r.arm == arm], c) for arm in arms}, c, baseline) for c in columns
-    ]
+def _by_arm(
+    results: Sequence[Result], arms: Sequence[str], columns: Iterable[Column], baseline: str | None
+) -> list[Row]:
+    by_column = [_cells(results, arms, column, baseline) for column in columns]
     total = len({r.category for r in results})
-    rows = [Row(arm, [cells[arm] for cells in by_column], categories=total) for arm in arms]
-    notes = [*notes]
-    sources = list(dict.fromkeys((p.protocol, p.source) for p in published))
-    for p in published:
-        number = sources.index((p.protocol, p.source)) + 1
-        cells = [Cell(p.values.get(c.key, math.nan)) for c in columns]
-        rows.append(Row(f"{p.method} (published, other protocol) [{number}]", cells, "published"))
-    if published:
-        notes.append("published, other protocol: means over all categories of the benchmark, from other evaluations")
-        notes += [f"[{i}] {protocol}; source: {source}" for i, (protocol, source) in enumerate(sources, 1)]
-    return Table(title, "arm", [c.title for c in columns], rows, notes)
+    return [Row(arm, [cells[i] for cells in by_column], categories=total) for i, arm in enumerate(arms)]
 
 
-def _of_metric(
-    title: str,
-    results: Sequence[Result],
-    arms: Sequence[str],
-    categories: Sequence[str],
-    column: Column,
-    baseline: str | None,
-) -> Table:
-    rows = []
-    for name in [*categories, None]:
-        own = [r for r in results if name in (None, r.category)]
-        cells = _compared({arm: cell([r for r in own if r.arm == arm], column) for arm in arms}, column, baseline)
-        row = Row(name, list(cells.values())) if name else Row("mean", list(cells.values()), "mean", len(categories))
-        rows.append(row)
-    return Table(title, "category", arms, rows)
+def _by_category(results: Sequence[Result], make_cells: Callable[[Sequence[Result]], Sequence[Cell]]) -> list[Row]:
+    categories = sorted({r.category for r in results})
+    rows = [Row(name, make_cells([r for r in results if r.category == name])) for name in categories]
+    return [*rows, Row("mean", make_cells(results), "mean", len(categories))]
 
 
-def _of_categories(title: str, results: Sequence[Result], categories: Sequence[str]) -> Table:
-    rows = [Row(name, [cell([r for r in results if r.category == name], c) for c in METRICS]) for name in categories]
-    rows.append(Row("mean", [cell(results, c) for c in METRICS], "mean", len(categories)))
-    return Table(title, "category", [c.title for c in METRICS], rows)
+def _published_rows(published: Sequence[Mapping[str, str]]) -> tuple[list[Row], list[str]]:
+    """The rows of other methods, and the notes that say where their results come from."""
+    sources = list(dict.fromkeys((p["protocol"], p["source"]) for p in published))
+    rows = [
+        Row(
+            f"{p['method']} (published, other protocol) [{sources.index((p['protocol'], p['source'])) + 1}]",
+            [Cell(float(p[column.key] or "nan")) for column in METRICS],
+            "published",
+        )
+        for p in published
+    ]
+    notes = ["published, other protocol: means over all categories of the benchmark, from other evaluations"]
+    notes += [f"[{i}] {protocol}; source: {source}" for i, (protocol, source) in enumerate(sources, 1)]
+    return rows, notes if rows else []
 
 
-def _compared(cells: Mapping[str, Cell], column: Column, baseline: str | None) -> dict[str, Cell]:
-    """The cells of several arms, with differences, and with the best marked among those with the most categories."""
+def _cells(results: Sequence[Result], arms: Sequence[str], column: Column, baseline: str | None) -> list[Cell]:
+    """A cell per arm, with its difference; the best is marked among those with the most categories."""
+    cells = {arm: cell([r for r in results if r.arm == arm], column) for arm in arms}
     most = max(len(c.categories) for c in cells.values())
     able = [c for c in cells.values() if len(c.categories) == most and not math.isnan(c.mean)]
     highest = max((round(c.mean, 1) for c in able), default=math.nan) if column.has_best and len(able) > 1 else math.nan
     base = cells.get(baseline) if baseline is not None else None
-    found = {}
+    found = []
     for arm, c in cells.items():
         best = len(c.categories) == most and round(c.mean, 1) == highest
         comparable = base is not None and arm != baseline and c.categories == base.categories and c.categories
-        found[arm] = dataclasses.replace(c, best=best, delta=c.mean - base.mean if base and comparable else None)
+        found.append(dataclasses.replace(c, best=best, delta=c.mean - base.mean if base and comparable else None))
     return found
 
 
