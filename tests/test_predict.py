@@ -1,9 +1,8 @@
 """Prediction as its user runs it, with a memory as the model, because that one is made in a second."""
 
 import csv
-import os
+import io
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -273,15 +272,16 @@ def test_a_region_of_interest_is_all_that_counts(
     assert "roi.png: the region of interest is empty" in capsys.readouterr().err
 
 
-def test_a_list_comes_from_a_file_or_from_standard_input(model: Path, parts: Path, tmp_path: Path) -> None:
+def test_a_list_comes_from_a_file_or_from_standard_input(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = f"{parts / 'a.png'}\n\n{parts / 'ü=1'}\n{parts / 'a.png'}\n"
     (tmp_path / "list.txt").write_text(text, encoding="utf-8-sig")
     base = ["--checkpoint", str(model), "--output"]
     assert main([*base, str(tmp_path / "a"), "--from-file", str(tmp_path / "list.txt")]) == 0
     assert len(rows(tmp_path / "a")) == 2
-    command = [sys.executable, "-m", "squad_lit.predict", *base, str(tmp_path / "b"), "--from-file", "-"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    subprocess.run(command, input=text, text=True, check=True, capture_output=True, env=environment, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main([*base, str(tmp_path / "b"), "--from-file", "-"]) == 0
     assert len(rows(tmp_path / "b")) == 2
 
 

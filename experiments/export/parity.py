@@ -107,17 +107,18 @@ def code_reader(module: Codes, form: str, folder: Path, int8: Path | None) -> Ca
     if form == "torch":  # a .pt2 runs the checkpoint's own operators
         return lambda pixels: list(module(torch.tensor(pixels)))
     names = [f"index_{group}" for group in module.detector.backbone.groups]
+    about: dict[str, Any] = {"input": {"type": "uint8"}, "outputs": dict.fromkeys(names)}
     path = folder / f"codes{SUFFIXES[form]}"
     with quiet():
         if form == "openvino":
             import openvino
 
-            write_openvino(module, path, {"input": {"type": "uint8"}}, names)
+            write_openvino(module, path, about)
             model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             return lambda pixels: [model(pixels)[name] for name in names]
         import onnxruntime
 
-        write_onnx(module, path, {"input": {"type": "uint8"}}, names)
+        write_onnx(module, path, about)
         if int8 is not None:
             from squad_lit.deploy.int8 import choose_images, quantize
 

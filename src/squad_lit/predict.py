@@ -48,23 +48,16 @@ def _run(options: argparse.Namespace) -> int:
         trust=options.trust,
     )
     print(f"threshold {predictor.threshold}")
-    skipped = predict(predictor, images, predictions, model=_digest(options.checkpoint))
+    skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
-def predict(predictor: Predictor, images: Sequence[Path], predictions: Predictions, *, model: str) -> dict[Path, str]:
+def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predictions, *, model: str) -> dict[Path, str]:
     """Predict the images that lack a row and files by the same model, threshold and region of interest.
 
-    Args:
-        predictor: The model.
-        images: The files.
-        predictions: The output folder.
-        model: Identifies the model, such as a digest of its file.
-
-    Returns:
-        Why a file could not be read, by file.
+    Returns why a file could not be read, by file.
     """
     folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
     of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}

@@ -72,19 +72,13 @@ def export(
     detector = checkpoint.load(path, trust=trust)
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
-    names = list(about["outputs"])
     make_place(output)
     # In a folder beside it: a failed export leaves nothing, and a place that cannot be written to shows at once.
     with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
         made = Path(place) / output.name
-        if form == "torch":
-            write_torch(module, made, about)
-        elif form == "openvino":
-            write_openvino(module, made, about, names)
-        else:
-            write_onnx(module, made, about, names)
-            if int8 is not None:
-                quantize(made, images, about)
+        {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](module, made, about)
+        if int8 is not None:
+            quantize(made, images, about)
         noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # another size than that of the example
         compared = inputs(images[:COMPARED], about) if int8 is not None else iter(noise)
         difference = _difference(module, made, compared)
@@ -100,8 +94,8 @@ def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
 
 
-def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
-    """Write an ONNX file; ``names`` are those of the outputs."""
+def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write an ONNX file."""
     import onnx
 
     program = torch.onnx.export(
@@ -111,7 +105,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequ
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
-        output_names=list(names),
+        output_names=list(about["outputs"]),
         verbose=False,
     )
     assert program is not None
@@ -122,8 +116,8 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any], names: Sequ
     onnx.save(model, path)
 
 
-def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: Sequence[str]) -> None:
-    """Write OpenVINO's IR in float32; ``names`` are those of the outputs.
+def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write OpenVINO's IR in float32.
 
     It is converted from the module, because OpenVINO's reader of ONNX ignores that a Resize is antialiased.
     """
@@ -133,7 +127,7 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any], names: 
     # Traced as a function: Lightning's modules have properties that do not survive being traced.
     traced = torch.jit.trace(lambda image: module(image), image, check_trace=False)
     model = openvino.convert_model(traced, example_input=image, input=[openvino.PartialShape([-1, -1, -1, 3])])
-    for port, name in zip([*model.inputs, *model.outputs], ["image", *names], strict=True):
+    for port, name in zip([*model.inputs, *model.outputs], ["image", *about["outputs"]], strict=True):
         port.get_tensor().set_names({name})
     model.set_rt_info(json.dumps(about), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)

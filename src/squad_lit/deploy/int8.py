@@ -15,17 +15,17 @@ from squad_lit.deploy.runtime import KEY
 from squad_lit.image.file import find_images, read_pixels, resize_pixels, to_uint8
 from squad_lit.image.tile import Grid
 
-# The most images that give ranges.
+# Most images that give ranges.
 _IMAGES = 64
 # Start of the names of its weights. The rest stays in float32: it judges differences that 8 bits would drown.
 _BACKBONE = "detector.backbone."
 
 
 def choose_images(folder: Path) -> list[Path]:
-    """The images of a folder, searched at any depth; of more than 64 a regular choice.
+    """The images of a folder, searched at any depth, or at most 64 of them at regular distances.
 
     Raises:
-        ValueError: No such folder, or no image in it.
+        ValueError: There is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise ValueError(f"--int8: there is no folder {folder.resolve()}; name one of normal training images")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +132,8 @@ def _whole_rows(table: Path) -> list[dict[str, str]]:
     if not table.exists():
         return []
     rows = read_rows(table)
-    if rows and not _is_ours(list(rows[0])):
+    if rows and [column for column in rows[0] if column is not None] != HEADER:  # None: the row is too long
         raise ValueError(
             f"--output: {table} has other columns, so a run or another version wrote it; name another folder"
         )
     return [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
-
-
-def _is_ours(columns: Sequence[str | None]) -> bool:
-    return [column for column in columns if column is not None] == HEADER  # None: the first row is too long

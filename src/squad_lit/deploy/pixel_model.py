@@ -37,7 +37,7 @@ class Inference(nn.Module):
         self.size = detector.tile_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Look at images.
+        """Compute maps, scores and labels.
 
         Args:
             image: ``(N, H, W, 3)`` RGB: uint8, or float32 in [0, 1].
@@ -64,11 +64,11 @@ def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tup
 
     Args:
         detector: The model.
-        false_alarm_rate: In (0, 1). None: known defects choose the threshold or, if there are none, the rate of the
-            training does.
+        false_alarm_rate: Share in (0, 1). With None, known defects choose the thresholds or, if there are none, the
+            rate of the training.
 
     Raises:
-        ValueError: A rate out of range.
+        ValueError: The rate is out of range.
     """
     rate = _rate(detector, false_alarm_rate)
     state = detector.state
@@ -84,10 +84,10 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
 
     Args:
         detector: A trained model.
-        false_alarm_rate: Share of normal images above the threshold; None: see :func:`thresholds`.
+        false_alarm_rate: See :func:`thresholds`.
 
     Raises:
-        ValueError: A rate out of range.
+        ValueError: The rate is out of range.
     """
     state = detector.state
     config = json.dumps([state.config, state.data], sort_keys=True)

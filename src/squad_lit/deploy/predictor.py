@@ -1,8 +1,9 @@
-"""A trained model for new images of any size: ``squad_lit.load(path).predict(image)``. No torch of its own."""
+"""A trained model for new images of any size: ``squad_lit.load(path).predict(image)``, without torch of its own."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from io import IOBase
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
 
     ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 
-# Pixels of all images that a model takes together: what bounds the memory of a list of large ones.
+# Most pixels that go through a model together, which bounds the memory that a list of large images takes.
 _PIXELS = 2**21
 
 
 class Result(NamedTuple):
-    """What a model says about one image.
+    """The result for one image.
 
     Args:
         anomaly_map: ``(H, W)`` float32 at the resolution of the image, in deviations from normal. Outside of a region
             of interest it is NaN.
         anomaly_score: Mean of the highest pixels of the map at the model's own size, in the same unit.
-        label: 1 = anomalous: the score exceeds the threshold.
-        mask: ``(H, W)`` bool: where the map exceeds the pixel threshold.
+        label: 1 is anomalous, because the score exceeds the threshold; 0 is normal.
+        mask: ``(H, W)`` bool, true where the map exceeds the pixel threshold.
         regions: ``(row, column, height, width, area)`` in pixels for each connected part of the mask, the largest
             first.
     """
@@ -56,24 +57,24 @@ class Predictor:
     """A trained model, ready for images of any size; :func:`squad_lit.load` makes one.
 
     Args:
-        runtime: The model, on whatever it runs.
-        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). None: known defects choose the
-            threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export does.
-        roi: Region of interest: an image file, or an array ``(H, W)``. Only where it is not zero is an image judged. It
-            is scaled to each image by nearest neighbour. The score is the mean of the same number of pixels as without
-            a region, but of pixels inside. A region of at least that many pixels (1 % of the map by default) therefore
-            never raises a score, and the thresholds of whole images let at most the stated share of false alarms
-            through. ``squad_lit.calibrate`` finds the thresholds that fit the region.
+        runtime: The model on its runtime.
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). With None, known defects
+            choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
+        roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero. It
+            is scaled to each image by nearest neighbour. The score is the mean of as many pixels as without a region,
+            all inside. A region of at least that many pixels (1 % of the map by default) therefore never raises a
+            score, and the thresholds of whole images let at most the stated share of false alarms through.
+            ``squad_lit.calibrate`` finds the thresholds that fit the region.
 
     Attributes:
-        runtime: As given; ``runtime.metadata`` describes the model.
+        runtime: The model; ``runtime.metadata`` describes it.
         threshold: Scores above ``threshold.value`` are labelled anomalous; see
             :class:`squad_lit.deploy.threshold.Threshold`.
         pixel_threshold: The same for pixels of the map.
         roi: ``(H, W)`` bool, or None.
 
     Raises:
-        ValueError: A rate out of range, or a region that is empty or has another shape.
+        ValueError: The rate is out of range, or the region is empty or has another shape.
         OSError: The file of the region cannot be read.
     """
 
@@ -99,7 +100,7 @@ class Predictor:
 
     @property
     def roi_digest(self) -> str:
-        """Tells regions of interest apart; empty without one."""
+        """Digest that tells regions of interest apart; empty without one."""
         if self.roi is None:
             return ""
         return hashlib.sha256(str(self.roi.shape).encode() + np.packbits(self.roi).tobytes()).hexdigest()[:12]
@@ -123,13 +124,13 @@ class Predictor:
                 same values give the same result in each form. Or a list, tuple or other iterable of these.
 
         Returns:
-            The result of the image. For several a list in their order: neighbours of one size go through the model
+            The result, or a list of results in the order of the images. Neighbours of one size go through the model
             together, which is faster, and equal to one by one up to rounding.
 
         Raises:
             OSError: A file cannot be read.
-            TypeError: Another kind of object; the message names it.
-            ValueError: Another shape, type or range of values.
+            TypeError: An image is another kind of object, which the message names.
+            ValueError: An image has another shape, type or range of values.
         """
         given = self.runtime.metadata["intensity_range"]
         if not _is_several(image):
@@ -181,7 +182,7 @@ class Predictor:
     def _score(self, model_map: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
         """Mean of the highest pixels inside, as many as ``top_mean`` in ``network/anomaly.py`` takes of the whole map.
 
-        The number is fixed, not the share: no region of that many pixels raises a score, so the thresholds hold.
+        Because the number is fixed and not the share, no region of that many pixels raises a score.
         """
         values = model_map[inside]
         count = min(len(values), max(1, round(self.runtime.metadata["top"] * model_map.size)))
@@ -199,16 +200,16 @@ def load(
     """A trained model for new images, from one file alone.
 
     Args:
-        path: ``last.ckpt`` of a run, or what ``squad_lit.export`` has made of it.
-        runtime: ``torch``, ``onnx`` or ``openvino``; None: by the file's suffix.
-        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1); None: known defects choose the
-            threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export does.
-        roi: Region of interest, an image file or an array ``(H, W)``: only where it is not zero is an image judged.
-        trust: Packages, beside squad_lit, whose classes a checkpoint may name: those of your own parts.
+        path: ``last.ckpt`` of a run, or a file that ``squad_lit.export`` made of it.
+        runtime: ``torch``, ``onnx`` or ``openvino``; None chooses by the file's suffix.
+        false_alarm_rate: See :class:`Predictor`.
+        roi: See :class:`Predictor`.
+        trust: Packages of your own parts, whose classes a checkpoint may name beside those of squad_lit.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A file of another runtime, damaged, or exported by another version; a rate out of range.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, for another runtime, or exported by another version; or the rate is out of
+            range.
         ImportError: The package that runs the model is not installed; the message says what installs it.
 
     Example:
@@ -223,7 +224,7 @@ def load(
 
 
 def _is_several(image: Any) -> bool:
-    """Whether this is an iterable of images, and no image itself nor what holds none."""
+    """Whether this is an iterable of images, and neither an image itself nor an iterable of other things."""
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
         return False
     return isinstance(image, Iterable) and not isinstance(
@@ -233,21 +234,14 @@ def _is_several(image: Any) -> bool:
 
 def _batches(images: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Neighbours of one size and type ``(N, H, W, 3)``."""
-    batch: list[NDArray[Any]] = []
-    for image in images:
-        if batch:
-            is_alike = (image.shape, image.dtype) == (batch[0].shape, batch[0].dtype)
-            most = min(AT_ONCE, _PIXELS // (image.shape[0] * image.shape[1]))
-            if not is_alike or len(batch) >= most:
-                yield np.stack(batch)
-                batch = []
-        batch.append(image)
-    if batch:
-        yield np.stack(batch)
+    for (shape, _), alike in itertools.groupby(images, key=lambda image: (image.shape, image.dtype)):
+        most = max(1, min(AT_ONCE, _PIXELS // (shape[0] * shape[1])))
+        while batch := list(itertools.islice(alike, most)):
+            yield np.stack(batch)
 
 
 def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
-    """``(H, W)``: where images are judged."""
+    """Whether each pixel is judged ``(H, W)``."""
     marked = read_marked(roi) if isinstance(roi, str | Path) else np.asarray(roi) != 0
     name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
     if marked.ndim != 2:

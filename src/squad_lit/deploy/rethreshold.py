@@ -30,21 +30,20 @@ def rethreshold(
 
     Args:
         path: The checkpoint.
-        output: The copy, written whole or not at all; may be the same file.
+        output: The copy, written whole or not at all; it may be the same file.
         good: Normal images that the model was not trained on.
         bad: Images with a defect; may be empty.
-        add: Keep the scores that the checkpoint has, and add these.
+        add: Whether the scores that the checkpoint has are kept.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
         trust: Packages whose classes the checkpoint may name.
 
     Returns:
-        The threshold of the score before and after, at the default false-alarm rate if there are no defects; and a line
-        for each image that was left out.
+        The threshold of the score before and after, and a line per image that was left out.
 
     Raises:
-        OSError: No such checkpoint, or a place that cannot be written to.
-        ValueError: A file that is no checkpoint; an empty region; scores to add to that belong to another region; or
-            good or defective images of which none can be read.
+        OSError: There is no such checkpoint, or the place cannot be written to.
+        ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, or no good or
+            no defective image can be read.
     """
     content = checkpoint.read(path)
     make_place(output)
@@ -55,8 +54,8 @@ def rethreshold(
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
     skipped: list[str] = []
-    scores, maxima = _look(predictor, good, skipped)
-    defective, _ = _look(predictor, bad, skipped)
+    scores, maxima = _judge(predictor, good, skipped)
+    defective, _ = _judge(predictor, bad, skipped)
     for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
         if paths and not found:
             raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
@@ -77,7 +76,7 @@ def rethreshold(
     return predictor.threshold, load(output, roi=roi, trust=trust).threshold, skipped
 
 
-def _look(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
+def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
     """Score of each image that can be read, and the highest pixel of its map."""
     scores, maxima = [], []
     for path in tqdm(paths, unit="image", disable=not paths):

@@ -1,4 +1,4 @@
-"""What a trained model runs on: torch, ONNX Runtime or OpenVINO, all behind ``run(image) -> (map, score, model map)``.
+"""The runtimes of a trained model: torch, ONNX Runtime and OpenVINO, all behind ``run(image) -> Output``.
 
 The package of a runtime is imported when it is chosen, so an exported file needs NumPy, Pillow and that package alone.
 """
@@ -19,13 +19,13 @@ from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.package import require
 
 FORMAT = 3
-"""Version of exported files and their description; another one is refused."""
+"""Version of exported files and their description; others are refused."""
 KEY = "squad_lit"
-"""Where the description is in the metadata of a file."""
+"""Key of the description in the metadata of a file."""
 
 
 class Output(NamedTuple):
-    """What a model says about N images, in deviations from normal.
+    """The maps and scores of N images, in deviations from normal.
 
     Args:
         anomaly_map: ``(N, H, W)``, at the resolution of the images.
@@ -42,7 +42,7 @@ class Runtime(Protocol):
     """A trained model, ready to run.
 
     Args:
-        metadata: Its description, made by :func:`squad_lit.deploy.pixel_model.describe`.
+        metadata: Description of the model, made by :func:`squad_lit.deploy.pixel_model.describe`.
     """
 
     metadata: dict[str, Any]
@@ -61,14 +61,14 @@ def open_runtime(path: str | Path, name: str | None = None, *, trust: Sequence[s
     """Open a checkpoint or an exported file.
 
     Args:
-        path: An exported file, ``.onnx`` for ONNX Runtime, ``.xml`` for OpenVINO or ``.pt2`` for torch; any other
+        path: An exported file, ``.onnx`` for ONNX Runtime, ``.xml`` for OpenVINO or ``.pt2`` for torch. Any other
             suffix means a checkpoint, which torch runs.
-        name: ``torch``, ``onnx`` or ``openvino``; None: by the suffix.
+        name: ``torch``, ``onnx`` or ``openvino``; None chooses by the suffix.
         trust: Packages whose classes a checkpoint may name.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A file of another runtime, damaged, foreign, or exported by a newer squad_lit.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, foreign, for another runtime, or exported by another version.
         ImportError: The package of the runtime is not installed.
     """
     path = Path(path)
@@ -93,11 +93,8 @@ class Torch:
         import torch
 
         with torch.inference_mode():
-            anomaly_map, score, _, model_map = self._model(torch.tensor(self._input(image)))
+            anomaly_map, score, _, model_map = self._model(torch.tensor(image))
         return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
-
-    def _input(self, image: NDArray[Any]) -> NDArray[Any]:
-        return image
 
 
 class Checkpoint(Torch):
@@ -129,8 +126,8 @@ class Program(Torch):
             logging.disable(logging.NOTSET)
         self.metadata = _metadata(path, found[KEY])
 
-    def _input(self, image: NDArray[Any]) -> NDArray[Any]:
-        return _as_input(image, self.metadata)
+    def run(self, image: NDArray[Any]) -> Output:
+        return super().run(_as_input(image, self.metadata))
 
 
 class Onnx:
@@ -171,7 +168,7 @@ class OpenVino:
         return Output(*(found[name] for name in Output._fields))
 
 
-# What this module and :mod:`squad_lit.deploy.predictor` read of the description.
+# The keys of the description that this module and :mod:`squad_lit.deploy.predictor` read.
 _NEEDED = {"squad_lit", "image_size", "tile", "top", "intensity_range", "false_alarm_rate", "normal_scores"}
 _NEEDED |= {"normal_maxima", "defective_scores", "roi", "input"}
 
@@ -198,13 +195,9 @@ def _metadata(path: Path, text: str | None) -> dict[str, Any]:
         known = False
     if not known:
         raise ValueError(f"{path} is damaged, or not of squad_lit.export: its metadata {KEY!r} is not whole")
+    by = f"{path} was exported by squad_lit {found['squad_lit']}, which is"
     if found["format"] < FORMAT:
-        raise ValueError(
-            f"{path} was exported by squad_lit {found['squad_lit']}, which is older than this one: export the "
-            f"checkpoint again with python -m squad_lit.export"
-        )
+        raise ValueError(f"{by} older than this one: export the checkpoint again with python -m squad_lit.export")
     if found["format"] > FORMAT:
-        raise ValueError(
-            f"{path} was exported by squad_lit {found['squad_lit']}, which is newer than this one: update squad_lit"
-        )
+        raise ValueError(f"{by} newer than this one: update squad_lit")
     return found

@@ -46,11 +46,11 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
     has a Beta(k, n + 1 - k) distribution, which gives the interval.
 
     Args:
-        values: The score, or the highest pixel of the map, of each normal image; none may have been trained on.
-        false_alarm_rate: In (0, 1).
+        values: Score, or highest pixel of the map, per normal image that the model was not trained on.
+        false_alarm_rate: Share in (0, 1).
 
     Raises:
-        ValueError: No values, or a rate out of range.
+        ValueError: There are no values, or the rate is out of range.
 
     Example:
         >>> from_normals([0.1, 0.5, 0.2, 0.4], 0.4).value
@@ -78,7 +78,7 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
         defective: Scores of images with a defect.
 
     Raises:
-        ValueError: No normal or no defective image.
+        ValueError: There is no normal or no defective image.
 
     Example:
         >>> from_defects([0.1, 0.2, 0.6], [0.4, 0.8, 0.9])[:2]
@@ -106,13 +106,14 @@ def choose(
 
     Args:
         scores: Scores of normal images that the model was not trained on.
-        maxima: The highest pixel of the map of each. The pixel threshold comes from them at the same rate, so that
+        maxima: Highest pixel of the map per normal image. The pixel threshold comes from them at the same rate, so that
             normal images have a mask that is not empty as often as they have a score above its threshold.
         defective: Scores of images with a defect; may be empty.
-        false_alarm_rate: In (0, 1). None: the highest F1 if there are defective images, else ``FALSE_ALARM_RATE``.
+        false_alarm_rate: Share in (0, 1). None means the highest F1 if there are defective images, else
+            ``FALSE_ALARM_RATE``.
 
     Raises:
-        ValueError: No normal image, or a rate out of range.
+        ValueError: There is no normal image, or the rate is out of range.
     """
     if false_alarm_rate is None and defective:
         limit = from_defects(scores, defective)

@@ -1,7 +1,7 @@
 """Gathers runs into tables and a page: ``python -m squad_lit.report RUNS... [--output DIR]``.
 
-The command writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv`` (one row per
-category and run). It exits with 0 on success and 1 on failure.
+The command writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv``, which has one row
+per category and run. It exits with 0 on success and 1 on failure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,10 @@ _HEAD = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.report``; returns the exit status."""
     options = _parse(arguments)
-    return exit_status(lambda: report(options))
+    return exit_status(lambda: _run(options))
 
 
-def report(options: argparse.Namespace) -> int:
-    """Gather the runs and write the files; returns the exit status.
-
-    Raises:
-        ValueError: No run is finished, or no arm has the name of the baseline.
-    """
+def _run(options: argparse.Namespace) -> int:
     # Imported late, so that a mistake in the options shows at once.
     from squad_lit.report import gather, page, table, text
     from squad_lit.system.file import make_folder, write_rows, write_text
@@ -77,23 +72,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: report/ in the folder that the runs share")
     parser.add_argument("--baseline", metavar="ARM", help="arm to compare the others with, named as in the tables")
     parser.add_argument("--published", action="store_true", help="show published results of other methods")
-    parser.add_argument(
-        "--panels", type=_count, default=6, metavar="N", help="pictures per arm and category; default: 6"
-    )
-    parser.add_argument(
-        "--link", action="store_true", help="link the pictures in their folders instead of embedding them"
-    )
-    return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text}")
-    return number
+    panels = "pictures per arm and category; default: 6"
+    parser.add_argument("--panels", type=int, default=6, metavar="N", help=panels)
+    link = "link the pictures in their folders instead of embedding them"
+    parser.add_argument("--link", action="store_true", help=link)
+    options = parser.parse_args(arguments)
+    if options.panels < 0:
+        parser.error(f"--panels: expected a whole number of at least 0, got {options.panels}")
+    return options
 
 
 if __name__ == "__main__":

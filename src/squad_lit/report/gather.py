@@ -97,13 +97,11 @@ class Run:
             of_run = {key: value for key, value in figures.items() if key not in figures["categories_averaged"]}
             return {name: of_run | own for name, own in figures["per_category"].items()}
         name = self._chosen if isinstance(self._chosen, str) else self._chosen[0]
-        return {self._only_category() if name == "all" else name: figures}
-
-    def _only_category(self) -> str:
-        """The only category of the data set, as ``predictions.csv`` names it."""
-        file = self.folder / "predictions.csv"
-        rows = read_rows(file) if file.exists() else []
-        return rows[0]["category"] if rows else self.dataset
+        if name == "all":  # the data set has one category, which predictions.csv names
+            file = self.folder / "predictions.csv"
+            rows = read_rows(file) if file.exists() else []
+            name = rows[0]["category"] if rows else self.dataset
+        return {name: figures}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -116,12 +117,11 @@ def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[dict
 
 def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Misses, false alarms and first images in turn, the worst first, so that a few pictures show some of each."""
-    by_reason = {reason: [r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST)}
-    by_reason[MISS].sort(key=lambda r: float(r["anomaly_score"]))
-    by_reason[FALSE_ALARM].sort(key=lambda r: -float(r["anomaly_score"]))
-    longest = max(map(len, by_reason.values()), default=0)
-    turns = [own[i] for i in range(longest) for own in by_reason.values() if i < len(own)]
-    return list({row["panel"]: row for row in turns}.values())
+    misses, false_alarms, first = ([r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST))
+    misses.sort(key=lambda r: float(r["anomaly_score"]))
+    false_alarms.sort(key=lambda r: -float(r["anomaly_score"]))
+    turns = itertools.chain.from_iterable(itertools.zip_longest(misses, false_alarms, first))
+    return list({row["panel"]: row for row in turns if row}.values())
 
 
 def _plots(results: Sequence[Result]) -> list[tuple[str, Markup, bool]]:
@@ -160,9 +160,7 @@ def _curves(result: Result) -> dict[str, list[Any]]:
 
 def _one_seed(results: Sequence[Result]) -> list[Result]:
     """The result of the lowest seed per data set, arm and category."""
-    lowest: dict[tuple[str, ...], Result] = {}
-    for r in sorted(results, key=lambda r: r.seed):
-        lowest.setdefault((r.dataset, r.arm, r.category), r)
+    lowest = {(r.dataset, r.arm, r.category): r for r in sorted(results, key=lambda r: -r.seed)}
     return [r for r in results if lowest[r.dataset, r.arm, r.category] is r]
 
 
