@@ -440,7 +440,7 @@ def test_pictures_can_be_linked(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["/nowhere"], "no folder /nowhere"),
+        (["absent"], "no folder absent"),
         (["empty"], "no run in"),
         (["runs/failed"], "none of 1 runs is finished"),
         (["runs", "--output", "file"], "--output file: File exists; give a folder"),

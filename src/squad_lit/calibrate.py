@@ -3,7 +3,7 @@
 The scores of new normal images replace those of the images that the training held out, or are added to them. With a few
 known defects the threshold becomes the one that separates the two best. The weights stay as they are.
 
-Exit status: 0 all is well, 2 some images were skipped, 1 it failed.
+The command exits with 0 on success, 2 if some images were skipped and 1 on failure.
 """
 
 from __future__ import annotations

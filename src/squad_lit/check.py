@@ -1,8 +1,9 @@
-"""Look at data before training, and at training images after it: ``python -m squad_lit.check dataset=...``.
+"""Checks data before training, and ranks training images after it: ``python -m squad_lit.check dataset=...``.
 
-Takes the options of ``squad_lit.train``. Without a checkpoint: reads every file, prints what there is and what is
-wrong, and exits with 1 if something is. With ``fit=false checkpoint=RUN/last.ckpt``: ranks the training images by their
-anomaly score, because a folder of "good" parts often holds a few bad ones, into ``suspects.csv`` and ``suspects.png``.
+The command takes the options of ``squad_lit.train``. Without a checkpoint it reads every file, prints what there is and
+what is wrong, and exits with 1 if something is. With ``fit=false checkpoint=RUN/last.ckpt`` it ranks the training
+images by their anomaly score into ``suspects.csv`` and ``suspects.png``, because a folder of good parts often holds a
+few bad ones.
 """
 
 from __future__ import annotations

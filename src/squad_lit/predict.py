@@ -1,8 +1,8 @@
 """Maps, scores and labels of new images: ``python -m squad_lit.predict --checkpoint FILE --output DIR IMAGE_OR_DIR``.
 
 Each image gives ``map/NAME.tiff`` (float32, in deviations from normal, at the resolution of the image),
-``mask/NAME.png``, ``overlay/NAME.png`` and a row of ``predictions.csv``. Exit status: 0 all is well, 2 some images were
-skipped, 1 it failed or all were skipped.
+``mask/NAME.png``, ``overlay/NAME.png`` and a row of ``predictions.csv``. The command exits with 0 on success, 2 if some
+images were skipped and 1 on failure or if all were skipped.
 """
 
 from __future__ import annotations

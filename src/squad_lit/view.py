@@ -1,8 +1,8 @@
 """A page to look through the images of a test or a prediction: ``python -m squad_lit.view RUN``.
 
 ``RUN`` is the folder of a run or an output folder of ``squad_lit.predict``. A run keeps pictures of few images, so its
-checkpoint judges the test images again; the overlays of a prediction are taken as they are. Exit status: 0 all is well,
-2 some images have no pictures, 1 it failed.
+checkpoint judges the test images again. The overlays of a prediction are taken as they are. The command exits with 0 on
+success, 2 if some images have no pictures and 1 on failure.
 """
 
 from __future__ import annotations

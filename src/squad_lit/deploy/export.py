@@ -46,8 +46,7 @@ def export(
         path: The checkpoint.
         output: The file to write.
         form: ``onnx``, ``openvino`` or ``torch``.
-        false_alarm_rate: Share of normal images that the label calls anomalous, in (0, 1); None: see
-            :func:`squad_lit.deploy.threshold.choose`.
+        false_alarm_rate: See :func:`squad_lit.deploy.pixel_model.thresholds`.
         int8: Folder of normal training images. The backbone of an ONNX file is then quantised to 8 bits, with the
             ranges of values that it has on them.
         trust: Packages whose classes the checkpoint may name.

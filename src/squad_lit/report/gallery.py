@@ -38,9 +38,9 @@ class Row:
     """An image of the gallery.
 
     Args:
-        path: As in ``predictions.csv``.
+        path: File as ``predictions.csv`` names it.
         name: Name in the page.
-        score: Score in deviations from normal.
+        score: Anomaly score in deviations from normal.
         category: Category; empty if it is not known.
         kind: Kind of defect, ``good`` if there is none; empty if it is not known.
         label: 1 is anomalous; None is not known.

@@ -53,8 +53,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    rows = _rows(table, lambda text, best: f"**{text}**" if best else text, escape_markdown)
-    head = [escape_markdown(title) for title in (table.corner, *table.columns)]
+    head, *rows = _rows(table, lambda text, best: f"**{text}**" if best else text, escape_markdown)
     lines = [f"### {escape_markdown(table.title)}", "", _line(head), _line(["---"] + ["---:"] * len(table.columns))]
     notes = [f"- {escape_markdown(note)}" for note in table.notes]
     return "\n".join([*lines, *map(_line, rows), "", *notes, *([""] if notes else [])])
@@ -87,8 +86,7 @@ def _parts(table: Table) -> list[Table]:
 
 
 def _latex(table: Table) -> str:
-    rows = _rows(table, lambda text, best: f"\\textbf{{{text}}}" if best else text, escape_latex)
-    head = [escape_latex(title) for title in (table.corner, *table.columns)]
+    head, *rows = _rows(table, lambda text, best: f"\\textbf{{{text}}}" if best else text, escape_latex)
     body = []
     for row, cells in zip(table.rows, rows, strict=True):
         if row.kind == "mean":
@@ -178,7 +176,9 @@ def escape_markdown(text: str) -> str:
 
 
 def _rows(table: Table, best: Callable[[str, bool], str], escape: Callable[[str], str]) -> list[list[str]]:
-    return [
+    """The texts of all cells, those of the head first."""
+    head = [escape(title) for title in (table.corner, *table.columns)]
+    return [head] + [
         [escape(row.name), *(best(escape(cell_text(cell, row.categories)), cell.best) for cell in row.cells)]
         for row in table.rows
     ]
