@@ -32,9 +32,9 @@ class Backbone(nn.Module):
 
     Args:
         name: A timm model that supports ``forward_intermediates``, as nearly all do.
-        groups: The strides (pixels per cell) of the layers of each group, such as ``{"low": [4, 8], "high": [16]}``. A
-            network whose layers all have one stride (a vision transformer) takes the numbers of its blocks, from 0, such
-            as ``{"low": [2, 5], "high": [8, 11]}``.
+        groups: Strides (pixels per cell) of the layers of each group, such as ``{"low": [4, 8], "high": [16]}``. A
+            network whose layers all have one stride (a vision transformer) takes the numbers of its blocks from 0 on,
+            such as ``{"low": [2, 5], "high": [8, 11]}``.
         weights: ``"auto"`` takes the pip package for ``tf_efficientnet_lite0`` to ``lite2``, and timm's hub for any
             other model. A path names a local state dict (``.pth`` or ``.safetensors``) with timm's names. ``None``
             leaves random weights, for tests or for a checkpoint that is loaded next.
