@@ -1,7 +1,5 @@
 """Caches of decoded, resized images. Decoding an image of 1,000 pixels takes most of the time of reading it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import uuid

@@ -1,14 +1,12 @@
 """Reads every file of a data set, and reports its contents and its faults before a training meets them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -88,7 +86,7 @@ class _Facts:
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
-    def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> _Facts:
+    def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> Self:
         facts = cls(sample)
         try:
             if not sample.image_path.is_file():

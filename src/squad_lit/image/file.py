@@ -1,7 +1,5 @@
 """Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterable, Sequence

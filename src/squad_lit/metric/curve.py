@@ -1,7 +1,5 @@
 """Exact ROC, precision-recall and per-region-overlap curves, whose areas are the ranking metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """From residuals and discriminator logits to a standardised anomaly map and an anomaly score."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated

@@ -1,12 +1,10 @@
 """The frozen, pretrained feature pyramid. The only file that imports timm."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -86,7 +84,7 @@ class Backbone(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(total))
         self.register_buffer("feature_std", torch.ones(total))
 
-    def train(self, mode: bool = True) -> Backbone:
+    def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, because the batch statistics of the pretrained network are frozen, too."""
         del mode
         return super().train(False)

@@ -3,8 +3,6 @@
 A configuration names its class, which inherits from ``torch.nn.Module`` and from nothing here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 

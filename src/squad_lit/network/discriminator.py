@@ -1,7 +1,5 @@
 """Discriminators: one segments synthetic anomalies on the residual (as in DRAEM), one judges images (as in a GAN)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated
 

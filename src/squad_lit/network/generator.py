@@ -1,7 +1,5 @@
 """The generator, with an encoder, a quantiser and a decoder per group of features, and one image decoder for all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Annotated, NamedTuple
 

@@ -1,7 +1,5 @@
 """Losses and measures of a training, as pure functions of tensors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,8 +1,6 @@
 """A memory of patches of normal images, and the distance of another image's patches to the nearest of them."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +71,7 @@ class PatchMemory(nn.Module):
         rows = _rows(features)
         with _exact(rows):
             distance = torch.cat([_squared(part, self.rows) for part in rows.split(_CELLS, dim=1)], 1)
-        return distance.clamp_min(0).sqrt().unflatten(1, (1, *_grid(features.values())))
+        return distance.clamp_min(0).sqrt().unflatten(1, (1, *max(f.shape[-2:] for f in features.values())))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # The number of patches is known from the state only.
@@ -88,15 +86,10 @@ def _exact(rows: Tensor) -> torch.autocast:
     return torch.autocast(rows.device.type, enabled=False)
 
 
-def _grid(maps: Iterable[Tensor]) -> Sequence[int]:
-    """Height and width of the finest map."""
-    return max(m.shape[-2:] for m in maps)
-
-
 def _rows(features: Mapping[str, Tensor]) -> Tensor:
     """The patches of images: ``(N, cells, C)``, float32."""
     smooth = [F.avg_pool2d(f.float(), 3, 1, 1) for f in features.values()]
-    size = tuple(_grid(smooth))
+    size = tuple(max(f.shape[-2:] for f in smooth))
     joined = torch.cat([F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth], 1)
     return joined.flatten(2).transpose(1, 2)
 

@@ -5,8 +5,6 @@
 the scalars per cell and the number of codes (0 without a codebook).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Views of normal training images, which are small changes of pose and light that leave a good part good."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Literal
 

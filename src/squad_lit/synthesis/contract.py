@@ -1,7 +1,5 @@
 """What a kind of defect, a synthesis or an augmentation of your own must offer to take the place of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 

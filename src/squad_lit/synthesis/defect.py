@@ -3,8 +3,6 @@
 Images are ``(H, W, 3)`` float32 in [0, 1], shapes are soft masks ``(H, W)`` in [0, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

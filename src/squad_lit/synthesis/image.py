@@ -1,7 +1,5 @@
 """Synthetic anomalies for training, on NumPy images ``(H, W, 3)`` float32 in [0, 1]."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Textures for synthetic anomalies, from a folder or from scikit-image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
