@@ -5,6 +5,7 @@ Options, files and image headers are checked once, at construction; ``squad_lit.
 """
 
 import difflib
+import itertools
 import logging
 import warnings
 import zlib
@@ -155,19 +156,10 @@ class AnomalyDataModule(L.LightningDataModule):
         """Make the three datasets. A second call keeps those of the first one, and their caches."""
         if hasattr(self, "test_set"):
             return
-        train: list[Sample] = []
-        val: list[Sample] = []
-        test: list[Sample] = []
-        for category, (normals, tests) in self.scans.items():
-            kept, held_out = self._split(category, normals)
-            train += kept
-            val += held_out
-            test += tests
-        cache = self._make_cache(len(train) + len(val) + len(test))
-        options: Any = {"cache": cache, "intensity_range": self.intensity_range}
-        self.train_set = AnomalyDataset(train, self.image_size, **options)
-        self.val_set = AnomalyDataset(val, self.image_size, **options)
-        self.test_set = AnomalyDataset(test, self.image_size, **options)
+        per_category = [(*self._split(category, normals), tests) for category, (normals, tests) in self.scans.items()]
+        parts = [list(itertools.chain.from_iterable(part)) for part in zip(*per_category, strict=True)]
+        options: Any = {"cache": self._make_cache(sum(map(len, parts))), "intensity_range": self.intensity_range}
+        self.train_set, self.val_set, self.test_set = (AnomalyDataset(p, self.image_size, **options) for p in parts)
 
     def _make_cache(self, count: int) -> Cache | None:
         height, width = self.image_size

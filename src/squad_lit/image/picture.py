@@ -18,15 +18,9 @@ _CAPTION = 14  # px
 
 
 def colour_map(values: NDArray[Any], low: float, high: float) -> Picture:
-    """Colour a map on a fixed scale, so that the same value has the same colour in every picture.
+    """Colour a map ``(H, W)`` on a fixed scale, so that the same value has the same colour in every picture.
 
-    Args:
-        values: ``(H, W)``.
-        low: Value of the darkest colour; lower values have it, too.
-        high: Value of the brightest colour; higher values have it, too.
-
-    Returns:
-        ``(H, W, 3)`` uint8.
+    Values up to ``low`` have the darkest colour, and values from ``high`` on the brightest one.
     """
     at = np.clip((values - low) / (high - low), 0, 1) * (len(_ANCHORS) - 1)
     steps = np.arange(len(_ANCHORS))

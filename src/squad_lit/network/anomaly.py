@@ -106,15 +106,7 @@ def _kind(name: str) -> str:
 
 
 def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Root mean squared difference over the channels of each group.
-
-    Args:
-        features: ``{group: (N, C, h, w)}``.
-        feature_recon: Their reconstruction.
-
-    Returns:
-        ``{"residual_<group>": (N, 1, h, w)}``.
-    """
+    """Root mean squared difference over channels: ``{group: (N, C, h, w)} -> {"residual_<group>": (N, 1, h, w)}``."""
     return {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
 
 

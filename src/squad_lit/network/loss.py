@@ -90,13 +90,7 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
     """Weight that makes the adversarial gradient as large as that of the reconstruction at the decoder's last layer.
 
-    Args:
-        reconstruction_loss: Scalar with a graph to ``last_layer``.
-        adversarial_loss: Scalar with a graph to ``last_layer``.
-        last_layer: Weights at which the gradients are compared.
-
-    Returns:
-        Scalar in [0, 10^4], detached.
+    Both losses are scalars with a graph to the weights ``last_layer``. The result is in [0, 10^4] and detached.
 
     Reference:
         Esser et al., "Taming Transformers", CVPR 2021, equation 7.
