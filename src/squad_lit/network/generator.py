@@ -28,7 +28,7 @@ class Reconstruction(NamedTuple):
 
 
 class ResidualBlock(nn.Module):
-    """Twice normalisation, SiLU and a 3x3 convolution, added to the input: ``(N, width, H, W)``, unchanged."""
+    """Normalisation, SiLU and a 3x3 convolution, twice, added to the input ``(N, width, H, W)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

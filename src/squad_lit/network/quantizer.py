@@ -227,8 +227,7 @@ def codebook_statistics(count: Tensor) -> tuple[float, float]:
     if not count.any():
         return math.nan, math.nan
     p = count.double() / count.sum()
-    entropy = -(p * p.clamp_min(1e-300).log()).sum()
-    return float((count > 0).double().mean()), round(math.exp(float(entropy)), 9)
+    return float((count > 0).double().mean()), round(math.exp(float(torch.special.entr(p).sum())), 9)
 
 
 def chosen_by(target: str) -> str:
