@@ -57,7 +57,7 @@ class View(Protocol):
         Args:
             image: ``(3, H, W)`` in [0, 1].
             rng: The only source of randomness.
-            window: Rows and columns of the wanted part; only these are computed of a large image.
+            window: Rows and columns of the wanted part; of a large image, only these need to be computed.
 
         Returns:
             The part, ``(3, height, width)`` in [0, 1].
