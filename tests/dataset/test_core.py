@@ -10,10 +10,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from squad_lit.dataset.btad import BTAD
 from squad_lit.dataset.cache import DiskCache, MemoryCache
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import list_images
+from squad_lit.dataset.ksdd2 import KSDD2
+from squad_lit.dataset.mpdd import MPDD
+from squad_lit.dataset.mvtec import MVTec
 from squad_lit.dataset.sample import AnomalyDataset, Sample
+from squad_lit.dataset.visa import VisA
 
 
 def save(path: Path, pixels: Any) -> Path:
@@ -243,7 +248,7 @@ def test_memory_is_said_before_it_is_filled(root, caplog):
         ({"limit_train": 0, "validation_fraction": 0.0}, "^limit_train: expected at least 1 or null, got 0"),
         ({"limit_train": 1}, "^limit_train: expected at least 2, .* got 1"),
         ({"intensity_range": [5, 5]}, r"intensity_range must be \[LOW,HIGH\]"),
-        ({"intensity_range": [0]}, r"intensity_range must be"),
+        ({"intensity_range": [0]}, r"^intensity_range: expected at least 2 values or null, got \[0\]"),
         ({"intensity_range": 4095}, "^intensity_range: expected a list or null, got 4095"),
         ({"cache": "ram"}, "^cache: expected auto, memory, disk or off, got 'ram'"),
     ],
@@ -296,3 +301,22 @@ def test_counts_that_differ_from_the_official_ones_are_a_warning(root):
     with pytest.warns(UserWarning, match=r"category cap has .* \(10, 1, 1\) images, officially \(12, 1, 1\)") as caught:
         Official(root=root, **SETTINGS)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "categories", "published", "words"),
+    [
+        (MVTec, 15, [3629, 467, 1258], ["train/good", "_mask.png", "mvtec.com", "CC BY-NC-SA 4.0"]),
+        (MPDD, 6, [888, 176, 282], ["train/good", "_mask.png", "github.com/stepanje/MPDD", "CC BY-NC-SA 4.0"]),
+        (VisA, 12, [8659, 962, 1200], ["1cls.csv", "spot-diff", "CC BY 4.0"]),
+        (BTAD, 3, [1799, 451, 290], ["train/ok", "VT-ADL", "CC BY-NC-SA 4.0"]),
+        (KSDD2, 1, [2085, 894, 110], ["_GT.png", "vicos", "CC BY-NC-SA 4.0"]),
+    ],
+)
+def test_a_benchmark_has_the_published_size_and_says_where_to_get_it(tmp_path, benchmark, categories, published, words):
+    assert len(benchmark.CATEGORIES) == categories
+    assert [sum(column) for column in zip(*benchmark.COUNTS.values(), strict=True)] == published
+    with pytest.raises(FileNotFoundError) as caught:
+        benchmark(root=tmp_path / "none", **SETTINGS)
+    for part in (f"no folder {tmp_path / 'none'}", *words, "dataset.root=PATH"):
+        assert part in str(caught.value)

@@ -110,38 +110,6 @@ def test_anomalous_image_without_mask_names_both(root):
         MVTec(root=root, category="bottle", **SETTINGS)
 
 
-def test_official_counts_add_up_to_the_published_totals():
-    assert len(MVTec.CATEGORIES) == 15
-    assert [sum(column) for column in zip(*MVTec.COUNTS.values(), strict=True)] == [3629, 467, 1258]
-    assert len(MPDD.CATEGORIES) == 6
-    assert [sum(column) for column in zip(*MPDD.COUNTS.values(), strict=True)] == [888, 176, 282]
-
-
-def test_smaller_tree_than_the_benchmark_is_a_warning(root):
-    with pytest.warns(UserWarning, match=r"mvtec: category bottle .* \(3, 2, 3\) images, officially \(209, 20, 63\)"):
-        MVTec(root=root, category="bottle", **SETTINGS)
-
-
-def test_all_with_one_category_there_says_which(root):
-    with pytest.raises(FileNotFoundError, match=r"no folder for category cable, capsule, .*\n.*category=\[bottle\]"):
-        MVTec(root=root, category="all", **SETTINGS)
-
-
-def test_missing_root_names_place_tree_source_and_licence(tmp_path):
-    for benchmark, source in ((MVTec, "mvtec.com"), (MPDD, "github.com/stepanje/MPDD")):
-        with pytest.raises(FileNotFoundError) as caught:
-            benchmark(root=tmp_path / "none", category="all", **SETTINGS)
-        for part in (str(tmp_path / "none"), "train/good", "_mask.png", source, "CC BY-NC-SA 4.0", "dataset.root=PATH"):
-            assert part in str(caught.value)
-
-
-def test_unknown_category():
-    with pytest.raises(
-        ValueError, match=r"category: unknown 'bottel' for mvtec; did you mean 'bottle'\? known: bottle, c"
-    ):
-        MVTec(root="nowhere", category="bottel", **SETTINGS)
-
-
 @small_counts
 def test_mvtec_yaml(root):
     data = load(

@@ -248,14 +248,14 @@ def test_vq_codebook_is_the_moving_average_of_what_hits_it():
     torch.manual_seed(0)
     quantizer = VQ(codebook_size=4, dim=2, decay=0.9, commitment_weight=0.25, dead_code_threshold=0.0)
     quantizer(torch.randn(2, 2, 8, 8))
-    inner = quantizer.vq._codebook
-    count, total = inner.cluster_size[0].clone(), inner.embed_avg[0].clone()
+    state = {name.rpartition(".")[2]: value[0] for name, value in quantizer.state_dict().items() if value.ndim > 1}
+    count, total = state["cluster_size"].clone(), state["embed_avg"].clone()
     z = torch.randn(2, 2, 8, 8)
     _, indices, _ = quantizer(z)
     rows = z.permute(0, 2, 3, 1).reshape(-1, 2)
     hit = torch.nn.functional.one_hot(indices.flatten(), 4).float()
     count, total = 0.9 * count + 0.1 * hit.sum(0), 0.9 * total + 0.1 * hit.T @ rows
-    torch.testing.assert_close(inner.cluster_size[0], count)
+    torch.testing.assert_close(state["cluster_size"], count)
     torch.testing.assert_close(quantizer.vq.codebook, total / count[:, None], rtol=1e-3, atol=1e-4)
 
 

@@ -13,8 +13,6 @@ from scipy import ndimage
 from squad_lit.synthesis.defect import KINDS, Scene, perlin
 from squad_lit.synthesis.image import Synthesis, changed_pixels, estimate_foreground
 
-SIDES = {"low": 16, "high": 8}  # cells
-
 Array = NDArray[np.float32]
 SETTING: dict[str, Any] = {
     "kinds": dict.fromkeys(KINDS, 1.0),

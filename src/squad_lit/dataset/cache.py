@@ -1,14 +1,10 @@
 """Caches of decoded, resized images. Decoding an image of 1,000 pixels takes most of the time of reading it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
-import os
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,16 +14,6 @@ log = logging.getLogger(__name__)
 
 # Part of the key. Raise it when reading or resizing changes, so that no run gets the pixels of an older version.
 _VERSION = 1
-
-
-class Cache(Protocol):
-    """What a dataset asks before it decodes a file."""
-
-    def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
-        """The tensor that was put for these files and options, or None. The caller must not write to it."""
-
-    def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
-        """Keep a float32 tensor for these files and options."""
 
 
 class MemoryCache:
@@ -41,11 +27,11 @@ class MemoryCache:
         self._kept: dict[tuple[tuple[Path, ...], str], Tensor] = {}
 
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
-        """See :class:`Cache`."""
+        """The tensor that was put for these files and options, or None. The caller must not write to it."""
         return self._kept.get((tuple(paths), options))
 
     def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
-        """See :class:`Cache`."""
+        """Keep a float32 tensor for these files and options."""
         self._kept[tuple(paths), options] = value
 
 
@@ -75,7 +61,7 @@ class DiskCache:
         self._is_unusable = False
 
     def get(self, paths: Sequence[Path], options: str) -> Tensor | None:
-        """See :class:`Cache`."""
+        """As :meth:`MemoryCache.get`."""
         try:
             # Copy-on-write, because torch wants a writable array. np.load would take some damaged files for archives.
             array = np.lib.format.open_memmap(self._file(paths, options), mode="c")
@@ -87,19 +73,17 @@ class DiskCache:
         return torch.from_numpy(array)
 
     def put(self, paths: Sequence[Path], options: str, value: Tensor) -> None:
-        """See :class:`Cache`."""
+        """As :meth:`MemoryCache.put`."""
         if self._is_unusable:
             return
+        part = self.folder / f".part-{uuid.uuid4().hex}"  # a name of its own, because others may write the same entry
         try:
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".part-", delete=False) as part:
-                try:
-                    np.save(part, value.numpy())
-                    part.close()
-                    os.chmod(part.name, 0o666 & ~_umask())  # other users may read a cache
-                    os.replace(part.name, self._file(paths, options))
-                except BaseException:
-                    Path(part.name).unlink(missing_ok=True)
-                    raise
+            try:
+                with part.open("xb") as file:
+                    np.save(file, value.numpy())
+                part.replace(self._file(paths, options))
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             self._warn("write to", error)
 
@@ -122,16 +106,4 @@ class DiskCache:
         return self.folder / f"{hashlib.sha256(chr(10).join(text).encode()).hexdigest()[:32]}.npy"
 
 
-def _umask() -> int:
-    """The umask of the process, which the system only tells when it is set."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def free_memory() -> int | None:
-    """Free memory of the machine in bytes, or None where the system does not tell."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
+Cache = MemoryCache | DiskCache

@@ -5,8 +5,8 @@ Options, files and image headers are checked once, at construction; ``squad_lit.
 """
 
 import difflib
+import itertools
 import logging
-import math
 import warnings
 import zlib
 from abc import abstractmethod
@@ -17,15 +17,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
+import psutil
 import torch
 from pydantic import Field
 from torch.utils.data import DataLoader
 
-from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache, free_memory
+from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_headers
 from squad_lit.system.option import Count, Natural, checked
 
 log = logging.getLogger(__name__)
+
+_PAIR = Field(min_length=2, max_length=2)
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -49,7 +52,7 @@ class AnomalyDataModule(L.LightningDataModule):
         limit_train: Number of training images per category, drawn before the hold-out; ``None`` keeps all. With one
             seed, a smaller draw is part of each larger one.
         cache: Where decoded, resized images are kept as float32: ``memory``, ``disk`` (shared by runs), ``auto``
-            (memory if all images fit into half of the free memory, else disk) or ``off``.
+            (memory if all images fit into half of the available memory, else disk) or ``off``.
         cache_folder: Folder of the ``disk`` cache.
         intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
             file's type.
@@ -83,14 +86,14 @@ class AnomalyDataModule(L.LightningDataModule):
         *,
         root: str | Path,
         category: Any,  # checked below: that yaml reads 01 as a number needs a hint
-        image_size: Count | Annotated[Sequence[Count], Field(min_length=2, max_length=2)],
+        image_size: Count | Annotated[Sequence[Count], _PAIR],
         batch_size: Count,
         num_workers: Natural,
         validation_fraction: Annotated[float, Field(ge=0, lt=1)],
         limit_train: Count | None,
         cache: Literal["auto", "memory", "disk", "off"],
         cache_folder: str | Path,
-        intensity_range: Sequence[float] | None,
+        intensity_range: Annotated[Sequence[float], _PAIR] | None,
         seed: Natural,
         strict: bool = True,
     ) -> None:
@@ -103,7 +106,7 @@ class AnomalyDataModule(L.LightningDataModule):
             raise ValueError(
                 "limit_train: expected at least 2, because one image is held out to standardise the maps; got 1"
             )
-        if intensity_range is not None and not _is_range(intensity_range):
+        if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
             raise ValueError(f"intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}")
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -153,27 +156,17 @@ class AnomalyDataModule(L.LightningDataModule):
         """Make the three datasets. A second call keeps those of the first one, and their caches."""
         if hasattr(self, "test_set"):
             return
-        train: list[Sample] = []
-        val: list[Sample] = []
-        test: list[Sample] = []
-        for category, (normals, tests) in self.scans.items():
-            kept, held_out = self._split(category, normals)
-            train += kept
-            val += held_out
-            test += tests
-        cache = self._make_cache(len(train) + len(val) + len(test))
-        options: Any = {"cache": cache, "intensity_range": self.intensity_range}
-        self.train_set = AnomalyDataset(train, self.image_size, **options)
-        self.val_set = AnomalyDataset(val, self.image_size, **options)
-        self.test_set = AnomalyDataset(test, self.image_size, **options)
+        per_category = [(*self._split(category, normals), tests) for category, (normals, tests) in self.scans.items()]
+        parts = [list(itertools.chain.from_iterable(part)) for part in zip(*per_category, strict=True)]
+        options: Any = {"cache": self._make_cache(sum(map(len, parts))), "intensity_range": self.intensity_range}
+        self.train_set, self.val_set, self.test_set = (AnomalyDataset(p, self.image_size, **options) for p in parts)
 
     def _make_cache(self, count: int) -> Cache | None:
         height, width = self.image_size
         size = count * 3 * height * width * torch.float32.itemsize
         mode = self.cache
         if mode == "auto":
-            free = free_memory()
-            mode = "memory" if free is None or size <= free / 2 else "disk"
+            mode = "memory" if size <= psutil.virtual_memory().available / 2 else "disk"
         if mode != "off":
             where = "memory" if mode == "memory" else self.cache_folder
             text = "%s: up to %d images of %d x %d, %.2f GB, will be kept in %s"
@@ -295,8 +288,3 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def _help(self) -> str:
         return f"{self.HELP}\nThen point to it with dataset.root=PATH"
-
-
-def _is_range(value: Sequence[float]) -> bool:
-    numbers = isinstance(value, Sequence) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
-    return numbers and len(value) == 2 and value[0] < value[1]

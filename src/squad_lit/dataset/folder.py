@@ -65,12 +65,6 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
         test_fraction: Annotated[float, Field(ge=0, lt=1)],
         **options: Any,
     ) -> None:
-        given = {
-            "train_dir": train_dir,
-            "normal_test_dir": normal_test_dir,
-            "anomalous_test_dir": anomalous_test_dir,
-            "mask_dir": mask_dir,
-        }
         place = Path(os.path.abspath(Path(root).expanduser()))
         if train_dir is not None and Path(train_dir).is_absolute() and not place.is_dir():
             place = Path(train_dir).parent
@@ -80,14 +74,14 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
                 "normal_test_dir and anomalous_test_dir need train_dir: name the folder of training images as well"
             )
         self.test_fraction = test_fraction
-        self._places: dict[str, Path | None] = {
-            # Without "..", so that a folder has one path however it was written.
-            key: None if value is None else Path(os.path.normpath(place / value))
-            for key, value in given.items()
-        }
-        for key, folder in self._places.items():
-            if folder is not None and not folder.is_dir():
-                raise FileNotFoundError(f"{key}: no folder {folder}")
+        self._places: dict[str, Path] = {}
+        names = ("train_dir", "normal_test_dir", "anomalous_test_dir", "mask_dir")
+        for name, value in zip(names, (train_dir, normal_test_dir, anomalous_test_dir, mask_dir), strict=True):
+            if value is None:
+                continue
+            self._places[name] = Path(os.path.normpath(place / value))  # one path, however the folder was written
+            if not self._places[name].is_dir():
+                raise FileNotFoundError(f"{name}: no folder {self._places[name]}")
         super().__init__(root=place, category=category, **options)
 
     def folder_of(self, category: str) -> Path:
@@ -96,8 +90,7 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
 
     def places(self, category: str) -> list[Path]:
         """The root, or the folders that the options name."""
-        named = [folder for folder in self._places.values() if folder is not None]
-        return named if self._places["train_dir"] is not None else [self.root, *named]
+        return [*self._places.values()] if "train_dir" in self._places else [self.root, *self._places.values()]
 
     def mask_folders(self, category: str) -> list[Path]:
         """The folder of masks, if it exists."""
@@ -137,22 +130,21 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
     def _layout(self) -> tuple[Path, Path | None, dict[str, Path]]:
         """Folder of training images, folder of normal test images, and folder of each kind of defect."""
         places = self._places
-        if places["train_dir"] is not None:
-            bad = places["anomalous_test_dir"]
-            return places["train_dir"], places["normal_test_dir"], {} if bad is None else self._kinds(bad)
+        if "train_dir" in places:
+            bad = places.get("anomalous_test_dir")
+            return places["train_dir"], places.get("normal_test_dir"), {} if bad is None else self._kinds(bad)
         if not (self.root / NORMAL).is_dir() and (self.root / "train" / NORMAL).is_dir():
             test = self.root / "test"
             return self.root / "train" / NORMAL, test / NORMAL, self._kinds(test)
-        return self.root / NORMAL, None, {f.name: f for f in self._folders_of_kinds(self.root)}
+        return self.root / NORMAL, None, self._folders_of_kinds(self.root)
 
     def _kinds(self, folder: Path) -> dict[str, Path]:
-        kinds = {f.name: f for f in self._folders_of_kinds(folder)}
-        return ({"anomaly": folder} if list_images(folder) else {}) | kinds
+        return ({"anomaly": folder} if list_images(folder) else {}) | self._folders_of_kinds(folder)
 
-    def _folders_of_kinds(self, folder: Path) -> list[Path]:
+    def _folders_of_kinds(self, folder: Path) -> dict[str, Path]:
         """The sub-folders that may hold a kind of defect."""
         other = [*self._places.values(), *(self.root / name for name in MASK_FOLDERS)]
-        return [f for f in list_folders(folder) if f.name != NORMAL and f not in other]
+        return {f.name: f for f in list_folders(folder) if f.name != NORMAL and f not in other}
 
     @staticmethod
     def _near(folder: Path) -> str:
@@ -165,7 +157,7 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
         return hint + "".join(f"; did you mean dataset.train_dir={f}?" for f in alike)
 
     def _mask_dir(self) -> Path | None:
-        given = self._places["mask_dir"]
+        given = self._places.get("mask_dir")
         there = [self.root / name for name in MASK_FOLDERS if (self.root / name).is_dir()]
         if given is None and len(there) > 1:
             raise ValueError(f"several folders of masks: {there[0]} and {there[1]}; choose with dataset.mask_dir=PATH")

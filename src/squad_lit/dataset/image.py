@@ -31,14 +31,9 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Find the masks of images by stem: ``a.jpg`` takes ``a.png``, ``a_mask.png``, ``a_gt.png`` or ``a_GT.png``.
+    """The masks in a folder, by image, of those images that have one.
 
-    Args:
-        images: Image files.
-        folder: Folder of mask files. Some images may have none.
-
-    Returns:
-        The mask of each image that has one.
+    The stem decides, so ``a.jpg`` takes ``a.png``, ``a_mask.png``, ``a_gt.png`` or ``a_GT.png``.
 
     Raises:
         ValueError: An image has several masks, or a mask fits several images. The message lists all of them.
@@ -83,38 +78,15 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_image(path: Path | str, intensity_range: Sequence[float] | None = None) -> Tensor:
-    """An image file as a float tensor, RGB in [0, 1]; see :func:`squad_lit.image.file.read_pixels`.
-
-    Args:
-        path: The file.
-        intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
-            file's type.
-
-    Returns:
-        ``(3, H, W)``, float32.
-
-    Raises:
-        OSError: The file cannot be read; the message names it.
-        ValueError: The pixels have no range to scale by, or ``intensity_range`` does not apply to the file.
-    """
+    """:func:`squad_lit.image.file.read_pixels` as a tensor ``(3, H, W)``, float32 RGB in [0, 1]."""
     pixels = torch.from_numpy(read_pixels(path, intensity_range)).permute(2, 0, 1).contiguous()
     return pixels.float().div_(255.0) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_mask(path: Path | str) -> Tensor:
-    """A ground-truth mask as 0 and 1, in which every non-zero pixel of the file is anomalous.
+    """A ground-truth mask ``(H, W)``, uint8, with 1 where the file is not zero; see :func:`read_marked`.
 
-    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right. In a palette
-    image the indices count, in a colour image all channels; alpha is ignored.
-
-    Args:
-        path: The mask file.
-
-    Returns:
-        ``(H, W)``, uint8.
-
-    Raises:
-        OSError: The file cannot be read; the message names it.
+    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right.
     """
     return torch.from_numpy(read_marked(path).astype(np.uint8))
 
@@ -127,9 +99,6 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         image: ``(C, H, W)`` or ``(N, C, H, W)``, float.
         size: ``(height, width)`` of the result in pixels. An image of that size is returned unchanged.
-
-    Returns:
-        The resized image, with as many dimensions as ``image``.
 
     Example:
         >>> resize(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), (1, 1))
@@ -146,15 +115,7 @@ def resize_batch(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a mask by nearest neighbour, with pixel centres aligned as in :func:`resize`.
-
-    Args:
-        mask: ``(H, W)``, uint8.
-        size: ``(height, width)`` of the result.
-
-    Returns:
-        ``(height, width)``, uint8, with no values that ``mask`` lacks.
-    """
+    """Resize a mask ``(H, W)``, uint8, by nearest neighbour, with pixel centres aligned as in :func:`resize`."""
     if tuple(mask.shape) == tuple(size):
         return mask
     # Not "nearest", which reproduces an old OpenCV bug and is half a pixel off.

@@ -1,14 +1,12 @@
 """Reads every file of a data set, and reports its contents and its faults before a training meets them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -85,11 +83,11 @@ class _Facts:
     size: tuple[int, int] | None = None
     mode: str = ""
     has_mask: bool = False
-    problems: tuple[Problem, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
 
     @classmethod
-    def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> _Facts:
-        facts, problems = cls(sample), []
+    def of(cls, sample: Sample, intensity_range: Sequence[float] | None) -> Self:
+        facts = cls(sample)
         try:
             if not sample.image_path.is_file():
                 raise FileNotFoundError("no such image, although the data set names it")
@@ -101,13 +99,12 @@ class _Facts:
             if is_deep_colour(sample.image_path):
                 facts.mode += " of 16 bits (the upper 8 are read)"
         except (OSError, ValueError) as error:
-            problems.append(Problem(sample.image_path, str(error)))
+            facts.problems.append(Problem(sample.image_path, str(error)))
         if sample.mask_path is not None:
             facts.has_mask = sample.mask_path.is_file()
-            problems += _mask_problems(sample, sample.mask_path, facts.size)
+            facts.problems += _mask_problems(sample, sample.mask_path, facts.size)
         elif sample.label:
-            problems.append(Problem(sample.image_path, "no mask: pixel metrics are undefined", is_error=False))
-        facts.problems = tuple(problems)
+            facts.problems.append(Problem(sample.image_path, "no mask: pixel metrics are undefined", is_error=False))
         return facts
 
 

@@ -15,10 +15,6 @@ def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sam
     ``<category>/ground_truth/<defect>/<stem>_mask.png``. The defect ``good`` is normal and has no masks. Files beside
     these folders, such as ``license.txt``, are ignored.
 
-    Args:
-        root: Folder that holds the category.
-        category: Name of the category.
-
     Returns:
         Normal training samples and test samples, sorted by defect and file name.
 

@@ -83,30 +83,26 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         }
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        if self.cache is None:
-            return self._decode(sample)
         paths = [path for path in (sample.image_path, sample.mask_path) if path is not None]
         options = f"{self.image_size} {self.intensity_range}"
-        found = self.cache.get(paths, options)
+        found = None if self.cache is None else self.cache.get(paths, options)
         if found is None:
-            # An empty mask is a view of a single zero, so that the cache keeps only masks that were drawn.
-            image, mask = self._decode(sample)
-            self.cache.put(paths, options, image if sample.mask_path is None else torch.cat([image, mask.float()]))
-            return image.clone(), mask.clone()
-        mask = found[3:].to(torch.uint8) if len(found) > 3 else self._no_mask()
+            found = self._decode(sample)
+            if self.cache is not None:
+                self.cache.put(paths, options, found)
+        mask = torch.zeros(1, *self.image_size) if sample.mask_path is None else found[3:]
         # Copies, because a caller that works in place must not change the next epoch's items.
-        return found[:3].clone(), mask.clone()
+        return found[:3].clone(), mask.to(torch.uint8)
 
-    def _no_mask(self) -> Tensor:
-        return torch.zeros((), dtype=torch.uint8).expand(1, *self.image_size)
-
-    def _decode(self, sample: Sample) -> tuple[Tensor, Tensor]:
+    def _decode(self, sample: Sample) -> Tensor:
+        """The image and, as a fourth channel, the mask if there is one: ``(3 or 4, height, width)``, float32."""
         image = read_image(sample.image_path, self.intensity_range)
+        resized = resize(image, self.image_size)
         if sample.mask_path is None:
-            return resize(image, self.image_size), self._no_mask()
+            return resized
         mask = read_mask(sample.mask_path)
         _check_sizes(sample, image.shape[1:], mask.shape)
-        return resize(image, self.image_size), resize_mask(mask, self.image_size)[None]
+        return torch.cat([resized, resize_mask(mask, self.image_size)[None].float()])
 
 
 def check_kinds(folders: Iterable[Path]) -> None:

@@ -1,7 +1,5 @@
 """Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -170,14 +168,9 @@ def to_float32(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def resize_pixels(pixels: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32]:
-    """:func:`squad_lit.dataset.image.resize` without torch: the same triangle filter, widened when it reduces.
+    """Pixels ``(H, W, 3)``, uint8 or float32 in [0, 1], as ``(height, width, 3)`` in [0, 1].
 
-    Args:
-        pixels: ``(H, W, 3)``, uint8 or float32 in [0, 1].
-        size: Height and width of the result.
-
-    Returns:
-        ``(height, width, 3)`` in [0, 1].
+    The filter is that of :func:`squad_lit.dataset.image.resize`, a triangle that is widened when it reduces.
     """
     if pixels.shape[:2] == tuple(size):
         return to_float32(pixels)

@@ -1,7 +1,5 @@
 """An image in whatever form a program has it, as the pixels that it has as a file."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Connected regions of a mask, with NumPy alone."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

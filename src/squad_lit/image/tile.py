@@ -1,7 +1,5 @@
 """Where the tiles of a large image lie, and how much each counts where they overlap; NumPy alone."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from squad_lit.metric.functional import area_under_ramp
-from squad_lit.metric.ranking import Maps, check_limits, region_area
+from squad_lit.metric.ranking import Maps, at_or_above, check_limits, region_area
 
 # Elements (resamples times positives) that are processed at once, 32 MB in float64.
 _BLOCK = 2**22
@@ -115,8 +115,7 @@ def interval(metrics: Mapping[str, Tensor], level: float = 0.95) -> dict[str, li
 def _counts(values: Sequence[Tensor], score: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """Counts ``(B, P)`` of values at or above, and strictly above, each score. The values of each image ascend."""
     shape = len(values), len(score)
-    at_or_above, above = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.float64)
+    level, above = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.float64)
     for i, v in enumerate(values):
-        at_or_above[i] = len(v) - torch.searchsorted(v, score)
-        above[i] = len(v) - torch.searchsorted(v, score, right=True)
-    return times @ at_or_above, times @ above
+        level[i], above[i] = at_or_above(v, score)
+    return times @ level, times @ above

@@ -1,7 +1,5 @@
 """Exact ROC, precision-recall and per-region-overlap curves, whose areas are the ranking metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,9 +39,6 @@ def image_curves(score: Tensor, label: Tensor) -> dict[str, Curve]:
         ``image_roc``, from (0, 0) to (1, 1), and ``image_pr``, from (0, 1) with one point per distinct score of an
         anomalous image. Empty, with a ``UserWarning``, unless both classes are present.
 
-    Raises:
-        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
-
     Example:
         >>> curves = image_curves(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
         >>> curves["image_roc"].x.tolist(), curves["image_roc"].y.tolist()
@@ -64,9 +59,6 @@ def pixel_curves(anomaly_map: Maps, mask: Maps, *, fpr_limit: float = 0.3) -> di
     Returns:
         ``pixel_roc``, ``pixel_pr`` and ``pixel_pro``. Empty, with a ``UserWarning``, unless both classes of pixels are
         present.
-
-    Raises:
-        ValueError: As :func:`squad_lit.metric.pixel_metrics`.
     """
     (limit,) = check_limits(fpr_limit).values()
     maps, positive = check_maps(anomaly_map, mask)
@@ -85,10 +77,6 @@ def thin(curve: Curve, points: int = 200) -> Curve:
     """Keep at most ``points`` vertices of a curve, evenly along its length, including both ends.
 
     Length is measured as steps in x plus steps in y, so that a steep part keeps as many points as a flat one.
-
-    Args:
-        curve: A curve of at least one point.
-        points: Largest number of vertices, at least 2.
 
     Example:
         >>> thin(Curve(torch.linspace(0, 1, 5), torch.zeros(5)), 3).x.tolist()

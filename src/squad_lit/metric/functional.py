@@ -42,14 +42,11 @@ def average_precision(score: Tensor, label: Tensor) -> Tensor:
     As in scikit-learn, this is a step-wise sum without interpolation of the precision-recall curve.
 
     Args:
-        score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
+        score: See :func:`auroc`.
+        label: See :func:`auroc`.
 
     Returns:
-        Scalar, float64, in (0, 1]. NaN, with a ``UserWarning``, unless both classes are present.
-
-    Raises:
-        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
+        Scalar, float64, in (0, 1]; NaN as for :func:`auroc`.
 
     Example:
         >>> average_precision(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -65,14 +62,11 @@ def f1_max(score: Tensor, label: Tensor) -> Tensor:
     The threshold is chosen on the labels that judge it, so this is an upper bound of the F1 of a deployed detector.
 
     Args:
-        score: ``(N,)``, floating point, any finite values; higher is more anomalous. Only the order matters.
-        label: ``(N,)``, boolean or integer; 0 is normal, any other value is anomalous.
+        score: See :func:`auroc`.
+        label: See :func:`auroc`.
 
     Returns:
-        Scalar, float64, in (0, 1]. NaN, with a ``UserWarning``, unless both classes are present.
-
-    Raises:
-        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
+        Scalar, float64, in (0, 1]; NaN as for :func:`auroc`.
 
     Example:
         >>> f1_max(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
@@ -92,9 +86,6 @@ def image_metrics(score: Tensor, label: Tensor) -> dict[str, Tensor]:
     Returns:
         ``image_auroc``, ``image_ap`` and ``image_f1_max``, scalars, float64, in [0, 1]. All are NaN, with one
         ``UserWarning``, unless both classes are present.
-
-    Raises:
-        ValueError: A shape or dtype is wrong, or a score is NaN or infinite.
     """
     ranking = rank([score], [check(score, label)])
     if ranking is None:
@@ -193,9 +184,6 @@ def pixel_metrics_by_size(
     Returns:
         For each of ``small``, ``medium`` and ``large`` that has a region, the metrics of :func:`pixel_metrics`,
         ``regions`` (their number) and ``largest_area`` (in pixels). Empty if there is no region or no normal pixel.
-
-    Raises:
-        ValueError: As :func:`pixel_metrics`.
     """
     limits = check_limits(fpr_limit)
     maps, positive = check_maps(anomaly_map, mask)

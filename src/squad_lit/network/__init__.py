@@ -1,1 +1,1 @@
-"""The networks and their losses: plain torch, tensors in and tensors out."""
+"""The networks and their losses, in plain torch."""

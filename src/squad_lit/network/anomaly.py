@@ -1,7 +1,5 @@
 """From residuals and discriminator logits to a standardised anomaly map and an anomaly score."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -13,29 +11,29 @@ from torch.nn import functional as F
 
 from squad_lit.system.option import Share, Weight, checked
 
-# Of maps, over all models.
+# The kinds of maps that the models of this package make; a configuration has a weight for each.
 _KINDS = ("residual", "discriminator", "memory")
 
 
 class Anomaly(nn.Module):
     """Brings the maps of a model to one scale, fuses them, and scores the image.
 
-    Each map is brought to the image's resolution and smoothed. Its mean and deviation over the pixels of *normal
-    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the kinds of maps; a kind of
-    several maps, one a group, is between their mean and their minimum. The score of an image is the mean of the highest
-    share of its pixels. No test image and no label has a part in any of this.
+    Each map is enlarged to the resolution of the image and smoothed. Its mean and deviation over the pixels of *normal
+    hold-out images* then turn it into z-scores. The fused map is the weighted mean of the kinds of maps. A kind with
+    one map per group lies between the mean and the minimum of its maps. The score of an image is the mean of the
+    highest share of its pixels. Test images and labels play no part in this.
 
     Args:
-        names: Of the maps, each a kind (``residual``, ``discriminator``, ``memory``), or a kind and a group
+        names: Names of the maps; each is a kind (``residual``, ``discriminator``, ``memory``), or a kind and a group
             (``residual_low``).
-        sigma: Of the Gaussian that smooths the maps, in pixels of the map; 0 smooths nothing.
+        sigma: Deviation of the Gaussian that smooths the maps, in pixels of the image; 0 smooths nothing.
         top: Share of the pixels whose mean is the score, in (0, 1].
-        weight: Of each kind of map; the weights of the kinds that there are are brought to a sum of 1.
-        agreement: Share of the minimum, in [0, 1], where a kind has several maps; their mean has the rest. What one
-            group alone finds unusual counts for less.
+        weight: Weight per kind of map; the weights of the kinds in ``names`` are scaled to a sum of 1.
+        agreement: Share of the minimum, in [0, 1], where a kind has several maps; their mean has the rest. A high share
+            lowers what a single group finds unusual.
 
     Raises:
-        ValueError: A number out of range, a kind of map without a weight, or the weight of a kind that is not known.
+        ValueError: A number is out of range, a kind of map has no weight, or a weight is that of an unknown kind.
     """
 
     mean: Tensor
@@ -68,16 +66,16 @@ class Anomaly(nn.Module):
         self.register_buffer("standardised", torch.tensor(False))
 
     def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
-        """Raw maps ``{name: (N, 1, h, w)}``, smoothed, at the resolution of the image: ``{name: (N, H, W)}``.
+        """Enlarge raw maps ``{name: (N, 1, h, w)}`` to ``size`` and smooth them: ``{name: (N, H, W)}``.
 
-        In float32 even where the model computes in half precision: scores are compared in more digits than that has.
+        This is done in float32 even where the model computes in half precision, whose few digits would tie scores.
         """
         with torch.autocast(next(iter(raw.values())).device.type, enabled=False):
             exact = {name: m.to(torch.promote_types(m.dtype, torch.float32)) for name, m in raw.items()}
             return {name: enlarge(m, size, self.sigma)[:, 0] for name, m in exact.items()}
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Set mean and deviation ``(maps,)`` of the maps, in the order of ``names``, on normal hold-out images."""
+        """Set mean and deviation of each map on normal hold-out images, ``(maps,)`` in the order of ``names``."""
         self.mean.copy_(mean)
         # A map that is constant on normal images carries no scale: leave it as it is rather than divide by 0.
         self.std.copy_(torch.where(std > 0, std, 1.0))
@@ -88,10 +86,7 @@ class Anomaly(nn.Module):
         return {name: (maps[name] - self.mean[i]) / self.std[i] for i, name in enumerate(self.names)}
 
     def forward(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Fuse and score.
-
-        Args:
-            maps: As :meth:`prepare` returns them.
+        """Fuse and score the maps that :meth:`prepare` returns.
 
         Returns:
             ``anomaly_map`` ``(N, H, W)`` and ``anomaly_score`` ``(N,)``, in deviations from normal; higher is more
@@ -111,15 +106,7 @@ def _kind(name: str) -> str:
 
 
 def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The root of the mean squared difference over channels of each group.
-
-    Args:
-        features: ``{group: (N, C, h, w)}``.
-        feature_recon: Their reconstruction.
-
-    Returns:
-        ``{"residual_<group>": (N, 1, h, w)}``.
-    """
+    """Root mean squared difference over channels: ``{group: (N, C, h, w)} -> {"residual_<group>": (N, 1, h, w)}``."""
     return {f"residual_{g}": (f - feature_recon[g]).square().mean(1, keepdim=True).sqrt() for g, f in features.items()}
 
 
@@ -131,21 +118,20 @@ def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
 
 
 def resize_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear enlargement of ``(N, 1, h, w)`` to ``(N, 1, H, W)``."""
+    """Bilinear resizing of ``(N, C, h, w)`` to ``(N, C, H, W)``, without antialiasing."""
     return F.interpolate(anomaly_map, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def enlarge(anomaly_map: Tensor, size: Sequence[int], sigma: float) -> Tensor:
     """Bilinear enlargement of ``(N, 1, h, w)`` to ``(N, 1, H, W)``, then Gaussian smoothing, mirrored at the border.
 
-    Both are linear in rows and in columns, so that a matrix for each does them together: a fifth of the time of a
-    convolution at full resolution. The kernel is cut at four deviations.
+    Both steps are linear along rows and along columns, so one matrix per axis does them together. This takes a fifth of
+    the time of a convolution at full resolution. The kernel is cut at four deviations.
     """
-    height, width = size
-    reach = min(math.ceil(4 * sigma), min(height, width) - 1)
+    reach = min(math.ceil(4 * sigma), min(size) - 1)
     rows, columns = (
         _enlarging_matrix(torch.eye(before, dtype=anomaly_map.dtype, device=anomaly_map.device), after, sigma, reach)
-        for before, after in zip(anomaly_map.shape[-2:], (height, width), strict=True)
+        for before, after in zip(anomaly_map.shape[-2:], size, strict=True)
     )
     return rows @ anomaly_map @ columns.T
 
@@ -155,7 +141,7 @@ def _enlarging_matrix(unit: Tensor, length: int, sigma: float, reach: int) -> Te
     enlarged = resize_map(unit[None, None], (length, unit.shape[1]))
     if sigma == 0:
         return enlarged[0, 0]
-    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)  # where the least sigma is not 0
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)  # float32 would take the least sigma for 0
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(unit)
     padded = F.pad(enlarged, (0, 0, reach, reach), mode="reflect")

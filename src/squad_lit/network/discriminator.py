@@ -1,6 +1,4 @@
-"""Discriminators: one segments synthetic anomalies on the residual (DRAEM's sense), one judges images (a GAN's)."""
-
-from __future__ import annotations
+"""Discriminators: one segments synthetic anomalies on the residual (as in DRAEM), one judges images (as in a GAN)."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -13,28 +11,25 @@ from torch.nn import functional as F
 from squad_lit.network.generator import MOST_WIDTH, NORM_GROUP, ResidualBlock, Width
 from squad_lit.system.option import Share, checked
 
-# The finest grid has a cell of 4 to 16 px.
+# The cells of the finest grid are 4 to 16 px wide.
 Doublings = Annotated[int, Field(ge=0, le=4)]
 
 
 class SegmentationDiscriminator(nn.Module):
     """Anomaly logits from the residual between features and their reconstruction.
 
-    The absolute residual of each group (and, if asked, the features) is brought to ``width`` channels and to the finest
-    grid, passes a two-level U-shape, and is upsampled by learned layers. It is trained on synthetic anomalies, whose
-    masks are known.
+    The absolute residuals of all groups, to which the features may be added, are projected to ``width`` channels and
+    resized to the finest grid. They pass a two-level U-Net, and learned layers upsample its output. Training uses
+    synthetic anomalies, whose masks are known.
 
     Args:
         channels: Channels of each group of features.
         width: Channels inside, a multiple of 8 up to 1,024.
-        upsample: Doublings of the resolution after the finest grid.
+        upsample: Doublings of the resolution after the finest grid, 0 to 4.
         feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
-            it also learns to judge by the residual alone. Between 0 and 1 the logit of a test image is the mean of what
-            it says with and without them: the features find more, the residual alone is not misled by the look of the
-            synthesis. 1: never shown, and no weights for them. 0: always shown.
-
-    Raises:
-        ValueError: A width that cannot be, an ``upsample`` outside [0, 4] or a dropout outside [0, 1].
+            it also learns to judge by the residual alone. 0 always shows them. 1 never shows them, and there are no
+            weights for them. In between, the logit of a test image is the mean of the logits with and without features,
+            because the features find more, and the residual alone is not misled by the look of the synthesis.
 
     Reference:
         Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
@@ -62,18 +57,18 @@ class SegmentationDiscriminator(nn.Module):
             width = narrow
         self.up = nn.Sequential(*blocks, nn.GroupNorm(width // NORM_GROUP, width), nn.SiLU())
         self.logit = nn.Conv2d(width, 1, 1)
-        # Anomalous pixels are rare: start from a probability of 1 %, so that the first steps are not spent on it.
+        # Anomalous pixels are rare. A start at a probability of 1 % saves the first steps from learning this.
         nn.init.constant_(self.logit.bias, -4.6)  # type: ignore[arg-type]
 
     def forward(self, features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> Tensor:
         """Logits of "anomalous"; the caller detaches the reconstruction.
 
         Args:
-            features: ``{group: (N, C, H, W)}`` of the image under test.
+            features: ``{group: (N, C, H, W)}`` of the image.
             feature_recon: Their reconstruction.
 
         Returns:
-            ``(N, 1, H', W')`` at the finest grid times ``2 ** upsample``.
+            ``(N, 1, H', W')``, the finest grid times ``2 ** upsample``.
         """
         parts = {g: project((features[g] - feature_recon[g]).abs()) for g, project in self.residual_in.items()}
         if not self.feature_in:
@@ -86,7 +81,7 @@ class SegmentationDiscriminator(nn.Module):
         if self.feature_dropout == 0:
             return self._segment({group: part + shown[group] for group, part in parts.items()})
         both = self._segment({group: torch.cat([part, part + shown[group]]) for group, part in parts.items()})
-        return both.unflatten(0, (2, -1)).mean(0)  # not chunk: its number would be fixed at export
+        return both.unflatten(0, (2, -1)).mean(0)  # chunk would fix the batch size at export
 
     def _segment(self, parts: Mapping[str, Tensor]) -> Tensor:
         grid = max(part.shape[-2:] for part in parts.values())
@@ -101,11 +96,8 @@ class PatchDiscriminator(nn.Module):
     """PatchGAN: a logit of "real" for each patch of an image, which sharpens the image reconstruction.
 
     Args:
-        width: Channels after the first layer; doubled at each of the following ones, up to 1,024.
-        layers: Layers of stride 2.
-
-    Raises:
-        ValueError: Width or layers out of range.
+        width: Channels after the first layer; each further layer doubles them, up to 1,024.
+        layers: Layers of stride 2, 1 to 10.
 
     Reference:
         Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017; Esser et al.,
@@ -120,7 +112,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = layers
         blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for _ in range(layers - 1):
-            # Instance statistics: with four images a batch those of a batch would be too noisy.
+            # Instance statistics, because those of a batch of four images would be too noisy.
             wider = min(2 * width, MOST_WIDTH)
             blocks += [nn.Conv2d(width, wider, 4, stride=2, padding=1, bias=False)]
             blocks += [nn.InstanceNorm2d(wider, affine=True), nn.LeakyReLU(0.2)]

@@ -1,6 +1,4 @@
-"""The generator: for each group of features an encoder, a quantiser and a decoder, and one image decoder for all."""
-
-from __future__ import annotations
+"""The generator, with an encoder, a quantiser and a decoder per group of features, and one image decoder for all."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, NamedTuple
@@ -13,16 +11,15 @@ from torch.nn import functional as F
 from squad_lit.network.quantizer import Quantized
 from squad_lit.system.option import checked
 
-# Channels that share one normalisation in GroupNorm; widths are multiples of it.
+# Channels that share one normalisation in GroupNorm.
 NORM_GROUP = 8
 MOST_WIDTH = 1024
 
-# Channels that can be normalised in groups, and that a memory holds.
 Width = Annotated[int, Field(ge=NORM_GROUP, le=MOST_WIDTH, multiple_of=NORM_GROUP)]
 
 
 class Reconstruction(NamedTuple):
-    """What the generator makes of features; every mapping is keyed by group."""
+    """What the generator makes of features; the mappings are by group."""
 
     feature_recon: dict[str, Tensor]
     codes: dict[str, Tensor]
@@ -31,7 +28,7 @@ class Reconstruction(NamedTuple):
 
 
 class ResidualBlock(nn.Module):
-    """Normalise, SiLU, 3x3 convolution, twice, added to the input."""
+    """Normalisation, SiLU and a 3x3 convolution, twice, added to the input ``(N, width, H, W)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,7 +46,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features to the scalars of a code, cell by cell with a 5x5 neighbourhood: ``(N, C, H, W) -> (N, dim, H, W)``."""
+    """Features to the scalars of a code, from 5x5 cells each: ``(N, C, H, W) -> (N, dim, H, W)``."""
 
     def __init__(self, channels: int, width: int, dim: int) -> None:
         super().__init__()
@@ -62,8 +59,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes to features: ``(N, dim, H, W) -> (N, C, H, W)``.
 
-    A branch at half the resolution widens the neighbourhood, so that a cell whose code was disturbed can be restored
-    from what surrounds it.
+    A branch at half the resolution widens the neighbourhood, from which a cell with a disturbed code can be restored.
     """
 
     def __init__(self, dim: int, width: int, channels: int) -> None:
@@ -86,18 +82,18 @@ class ImageDecoder(nn.Module):
 
     Args:
         dims: Scalars per code of each group.
-        strides: Pixels per cell of each group; the finest grid is where the image is built from.
-        width: Channels at the finest grid; halved at each doubling of the resolution.
+        strides: Pixels per cell of each group; the image is built from the finest grid.
+        width: Channels at the finest grid; each doubling of the resolution halves them.
     """
 
     def __init__(self, dims: Mapping[str, int], strides: Mapping[str, int], width: int) -> None:
         super().__init__()
         self.stride = min(strides.values())
-        # To the next power of 2, and from there to the image: vision transformers have a stride of 14.
+        # Strides that are no power of 2, such as 14 of vision transformers, are rounded up, and the image is resized.
         finest = 1 << (self.stride - 1).bit_length()
         self.stem = nn.ModuleDict({group: nn.Conv2d(dim, width, 3, padding=1) for group, dim in dims.items()})
         blocks: list[nn.Module] = [ResidualBlock(width)]
-        # The last doubling is a pixel shuffle of the output itself: no convolution at full resolution.
+        # The last doubling is a pixel shuffle of the output, so that no convolution runs at full resolution.
         for _ in range(max(finest.bit_length() - 2, 0)):
             narrow = max(width // 2, 2 * NORM_GROUP)
             blocks += [
@@ -113,7 +109,7 @@ class ImageDecoder(nn.Module):
 
     @property
     def last_layer(self) -> Tensor:
-        """Weights of the last convolution: the adaptive adversarial weight compares gradients there."""
+        """Weights of the last convolution, at which the adaptive adversarial weight compares gradients."""
         return self.body[-2].weight  # type: ignore[return-value]
 
     def forward(self, codes: Mapping[str, Tensor]) -> Tensor:
@@ -128,17 +124,14 @@ class ImageDecoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """A quantised autoencoder for each group of features, and the image decoder.
+    """A quantised autoencoder per group of features, and the image decoder.
 
     Args:
         channels: Channels of each group of features.
         strides: Pixels per cell of each group.
-        quantizer: Makes one quantiser; called once a group, because some hold a codebook.
+        quantizer: Makes a quantiser; it is called once per group, because some quantisers hold a codebook.
         width: Channels inside the encoders and decoders, a multiple of 8 up to 1,024.
         image_width: Channels of the image decoder at the finest grid, a multiple of 8 up to 1,024.
-
-    Raises:
-        ValueError: A width that is not.
     """
 
     @checked
@@ -169,7 +162,7 @@ class Generator(nn.Module):
         return {group: self.decoder[group](codes[group]) for group in self.groups}
 
     def forward(self, features: Mapping[str, Tensor]) -> Reconstruction:
-        """Reconstruct features; ``image_decoder(codes)`` makes the image, where it is wanted."""
+        """Reconstruct features; ``image_decoder(codes)`` makes the image where it is wanted."""
         quantized = self.encode(features)
         codes = {group: q.codes for group, q in quantized.items()}
         return Reconstruction(

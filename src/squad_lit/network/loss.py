@@ -1,6 +1,4 @@
-"""Losses and training-time measures, as pure functions: tensors in, scalars out."""
-
-from __future__ import annotations
+"""Losses and measures of a training, as pure functions of tensors."""
 
 import torch
 from torch import Tensor
@@ -8,25 +6,21 @@ from torch.nn import functional as F
 
 
 def feature_loss(recon: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error plus one minus the cosine similarity of the channel vectors.
-
-    Args:
-        recon: ``(N, C, H, W)``.
-        target: The same shape.
-    """
+    """Mean squared error plus one minus the cosine similarity of the channel vectors; both ``(N, C, H, W)``."""
     return F.mse_loss(recon, target) + (1 - F.cosine_similarity(recon, target, dim=1)).mean()
 
 
 def ssim(a: Tensor, b: Tensor, *, window: int = 7, stride: int = 1) -> Tensor:
     """Structural similarity of images in [0, 1], averaged over pixels and channels.
 
-    Uniform window, sample covariance, and no pixel whose window leaves the image: the defaults of scikit-image.
+    As by default in scikit-image, the window is uniform, the covariance is that of a sample, and pixels whose window
+    leaves the image are left out.
 
     Args:
         a: ``(N, C, H, W)`` in [0, 1], H and W at least ``window``.
         b: The same shape.
-        window: Side of the window, in pixels.
-        stride: Pixels between windows; above 1 only a sample of the windows is looked at, which is faster.
+        window: Side of the window in pixels.
+        stride: Pixels between windows; values above 1 are faster, because they leave windows out.
 
     Returns:
         ``(N,)`` in [-1, 1].
@@ -46,20 +40,12 @@ def ssim(a: Tensor, b: Tensor, *, window: int = 7, stride: int = 1) -> Tensor:
 
 def image_loss(recon: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error plus one minus :func:`ssim`; both images ``(N, 3, H, W)`` in [0, 1]."""
-    # Every third window: all of them cost as much as the rest of a training step together.
+    # Every third window, because all of them would cost as much as the rest of a training step.
     return F.l1_loss(recon, target) + (1 - ssim(recon, target, stride=3).mean())
 
 
 def psnr(recon: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [0, 1].
-
-    Args:
-        recon: ``(N, C, H, W)``.
-        target: The same shape.
-
-    Returns:
-        ``(N,)``; infinite for equal images.
-    """
+    """Peak signal-to-noise ratio in dB of images ``(N, C, H, W)`` in [0, 1]: ``(N,)``, infinite for equal images."""
     return -10 * torch.log10((recon - target).square().mean((1, 2, 3)))
 
 
@@ -69,14 +55,14 @@ def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     Args:
         logit: Any shape.
         target: The same shape, in [0, 1].
-        gamma: 0 gives binary cross-entropy; larger values weigh well-classified elements down.
+        gamma: 0 gives binary cross-entropy; the larger it is, the less well-classified elements count.
 
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; |target - p| for soft targets as in Li et al.,
         "Generalized Focal Loss", NeurIPS 2020.
     """
     entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-    # At 0 the gradient of a power below 1 is infinite.
+    # A power below 1 has an infinite gradient at 0.
     return (entropy * (target - logit.sigmoid()).abs().clamp_min(1e-6).pow(gamma)).mean()
 
 
@@ -85,7 +71,7 @@ def dice_loss(logit: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logit: ``(N, 1, H, W)``.
-        target: The same shape, in [0, 1]. Images without a positive pixel do not count: their Dice is not defined.
+        target: The same shape, in [0, 1]. Images without a positive pixel do not count, because they have no Dice.
 
     Returns:
         Scalar in [0, 1]; 0 if no image has a target.
@@ -102,15 +88,9 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Weight that gives the adversarial gradient the size of the reconstruction's at the decoder's last layer.
+    """Weight that makes the adversarial gradient as large as that of the reconstruction at the decoder's last layer.
 
-    Args:
-        reconstruction_loss: Scalar with a graph to ``last_layer``.
-        adversarial_loss: Likewise.
-        last_layer: The weights at which gradients are compared.
-
-    Returns:
-        Scalar in [0, 10^4], detached.
+    Both losses are scalars with a graph to the weights ``last_layer``. The result is in [0, 10^4] and detached.
 
     Reference:
         Esser et al., "Taming Transformers", CVPR 2021, equation 7.
@@ -121,20 +101,20 @@ def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_
 
 
 def copied(features: Tensor, clean: Tensor, recon: Tensor, mask: Tensor) -> Tensor:
-    """How much of a synthetic anomaly the generator copies, and how much there is: their quotient is the copy ratio.
+    """How much of a synthetic anomaly the generator copies, and how much there is; the quotient is the copy ratio.
 
-    Within the mask, the change that the reconstruction keeps is projected on the change that was made: the ratio is
-    ``sum((recon - clean) * (features - clean)) / sum((features - clean) ** 2)``. 0: all is restored; 1: the identical
-    shortcut.
+    The change that the reconstruction keeps is projected on the change that was made, within the mask. The ratio is
+    ``sum((recon - clean) * (features - clean)) / sum((features - clean) ** 2)``. It is 0 if all is restored, and 1 for
+    the identical shortcut.
 
     Args:
-        features: ``(N, C, H, W)`` of the corrupted images.
-        clean: Of the same images before the corruption.
-        recon: The reconstruction of ``features``.
+        features: Features of the corrupted images, ``(N, C, H, W)``.
+        clean: Features of the same images before the corruption.
+        recon: Reconstruction of ``features``.
         mask: ``(N, 1, H, W)``, non-zero where the image was changed.
 
     Returns:
-        Both sums, ``(2,)``: those of batches add up.
+        Both sums, ``(2,)``, which add up over batches.
     """
     inside = (mask > 0).to(features)
     change = (features - clean) * inside

@@ -1,8 +1,6 @@
-"""Patches of normal images, and how far those of another image are from the nearest of them."""
+"""A memory of patches of normal images, and the distance of another image's patches to the nearest of them."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -12,30 +10,27 @@ from torch.nn import functional as F
 
 from squad_lit.system.option import Count, checked
 
-# A coreset is chosen among so many random patches at most, by distances in so many random directions.
+# A coreset is chosen among at most this many random patches, by distances in this many random directions.
 _CANDIDATES = 200_000
 _DIRECTIONS = 64
-# Rows among which a coreset's next choices are looked for, and with which its distances are computed, at a time.
+# Rows that a search for the next choices of a coreset, and a computation of its distances, take at once.
 _AHEAD = 2048
-# Of a row's squared length: what float32 leaves between equal rows.
+# Share of a row's squared length that float32 may leave between equal rows.
 _ROUNDING = 1e-6
-# Of an image, compared with the memory at a time: 20 MB an image at 10,000 patches.
+# Cells of an image that are compared with the memory at once; 20 MB per image for 10,000 patches.
 _CELLS = 512
 
 
 class PatchMemory(nn.Module):
     """Remembers patches of normal images.
 
-    A patch is a cell of the finest grid: the features of all groups, each averaged over 3 x 3 cells.
+    A patch holds the features of all groups at a cell of the finest grid, each averaged over 3 x 3 cells.
 
     Args:
-        channels: Of each group of features.
-        patches: Remembered at most.
-        selection: ``random``, or ``coreset``: each next patch is the one farthest from those chosen (among
-            200,000 random ones), which keeps rare normal looks.
-
-    Raises:
-        ValueError: ``patches`` below 1, or an unknown selection.
+        channels: Channels of each group of features.
+        patches: Largest number of patches that are remembered.
+        selection: ``random``, or ``coreset``, where each next patch is the farthest from those chosen, among 200,000
+            random ones. A coreset keeps rare normal looks.
 
     Reference:
         Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), CVPR 2022.
@@ -50,12 +45,12 @@ class PatchMemory(nn.Module):
         self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
 
     def fill(self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int) -> None:
-        """Remember patches of normal images, in place of those known.
+        """Remember patches of normal images in place of those known.
 
         Args:
-            features: ``{group: (N, C, h, w)}``, some images at a time.
-            images: In all.
-            seed: Of the choice.
+            features: Batches ``{group: (N, C, h, w)}``.
+            images: Number of images in all batches.
+            seed: Seed of the choice.
         """
         keep, found, start = torch.zeros(0, dtype=torch.bool), [], 0
         count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches
@@ -76,10 +71,10 @@ class PatchMemory(nn.Module):
         rows = _rows(features)
         with _exact(rows):
             distance = torch.cat([_squared(part, self.rows) for part in rows.split(_CELLS, dim=1)], 1)
-        return distance.clamp_min(0).sqrt().unflatten(1, (1, *_grid(features.values())))
+        return distance.clamp_min(0).sqrt().unflatten(1, (1, *max(f.shape[-2:] for f in features.values())))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # How many patches there are is known when they are.
+        # The number of patches is known from the state only.
         known = state_dict.get(f"{prefix}rows")
         if isinstance(known, Tensor) and known.shape[1:] == self.rows.shape[1:]:
             self.rows = torch.zeros_like(known, device=self.rows.device)
@@ -87,36 +82,31 @@ class PatchMemory(nn.Module):
 
 
 def _exact(rows: Tensor) -> torch.autocast:
-    """Without autocast: a small distance is the difference of large numbers, of which bfloat16 has two digits."""
+    """Switch autocast off, because a small distance is the difference of large numbers; bfloat16 has two digits."""
     return torch.autocast(rows.device.type, enabled=False)
-
-
-def _grid(maps: Iterable[Tensor]) -> Sequence[int]:
-    """Height and width of the finest."""
-    return max(m.shape[-2:] for m in maps)
 
 
 def _rows(features: Mapping[str, Tensor]) -> Tensor:
     """The patches of images: ``(N, cells, C)``, float32."""
     smooth = [F.avg_pool2d(f.float(), 3, 1, 1) for f in features.values()]
-    size = tuple(_grid(smooth))
+    size = tuple(max(f.shape[-2:] for f in smooth))
     joined = torch.cat([F.interpolate(f, size=size, mode="bilinear", align_corners=False) for f in smooth], 1)
     return joined.flatten(2).transpose(1, 2)
 
 
 def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Greedy choice of rows that cover all: each next one is the farthest from those chosen.
+    """Greedy choice of rows that cover all, where each next row is the farthest from those chosen.
 
     Args:
-        rows: ``(N, C)``. Distances are of their random projections to 64 dimensions.
-        count: Rows to choose; all if there are no more.
-        seed: Of the projection and the first row.
+        rows: ``(N, C)``. Distances are those of random projections to 64 dimensions.
+        count: Number of rows to choose.
+        seed: Seed of the projection and of the first row.
 
     Returns:
-        ``(min(count, N), C)``, or fewer rows if these are all that differ.
+        ``(min(count, N), C)``, or fewer rows if no others differ from those chosen.
 
     Raises:
-        FloatingPointError: A row that is not finite.
+        FloatingPointError: A row is not finite.
     """
     if count >= len(rows):
         return rows
@@ -141,10 +131,10 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
-    """The next choices of a greedy coreset, at least one and at most ``count``, found among the farthest rows alone.
+    """The next choices of a greedy coreset, at least one and at most ``count``, among a few of the farthest rows.
 
-    Distances only fall while rows are chosen. So the farthest of these few is the farthest of all, as long as it is no
-    nearer than the nearest of the few was at the start.
+    Distances only fall while rows are chosen. The farthest of the few rows is therefore the farthest of all, as long as
+    it is no nearer than the nearest of the few was at the start.
     """
     left, few = distance.topk(min(_AHEAD, len(distance)))
     nearest, near = left[-1], seen[few]
@@ -159,7 +149,7 @@ def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
 
 
 def _squared(rows: Tensor, others: Tensor) -> Tensor:
-    """Squared distance of rows ``(..., C)`` to the nearest of some others ``(M, C)``, but for rounding: ``(...)``."""
-    # Written out, because runtimes of exported models have no cdist.
+    """Squared distance ``(...)`` of rows ``(..., C)`` to the nearest of others ``(M, C)``, up to rounding."""
+    # Written out, because the runtimes of exported models have no cdist.
     square = others.square().sum(1) - 2 * rows @ others.T
     return square.amin(-1) + rows.square().sum(-1)

@@ -1,6 +1,4 @@
-"""Views of normal training images: small changes of pose and light that leave a good part good."""
-
-from __future__ import annotations
+"""Views of normal training images, which are small changes of pose and light that leave a good part good."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -20,17 +18,14 @@ _WHOLE = slice(None), slice(None)
 
 
 class Augmentation:
-    """Random flips, rotation, shift, zoom and brightness; what leaves the image is mirrored in.
+    """Random flips, rotation, shift, zoom and brightness; pixels from beyond the border are mirrored.
 
     Args:
         flip: Any of ``horizontal`` and ``vertical``; each is applied to half of the views.
-        rotation: Largest angle, in degrees.
-        shift: Largest shift, as a share of the side.
-        zoom: Largest change of scale, as a share.
-        brightness: Largest change of brightness, as a factor minus one.
-
-    Raises:
-        ValueError: A flip that is not known, or a number out of range.
+        rotation: Largest angle in degrees, up to 180.
+        shift: Largest shift as a share of the side, up to 0.5.
+        zoom: Largest change of scale as a share, up to 0.5.
+        brightness: Largest change of brightness as a share, up to 0.5.
     """
 
     @checked
@@ -46,16 +41,7 @@ class Augmentation:
         self.flip, self.rotation, self.shift, self.zoom, self.brightness = flip, rotation, shift, zoom, brightness
 
     def __call__(self, image: Tensor, rng: np.random.Generator, window: Window = _WHOLE) -> Tensor:
-        """A part of a view of an image.
-
-        Args:
-            image: ``(3, H, W)`` in [0, 1].
-            rng: The only source of randomness.
-            window: Rows and columns of the part; of a large image only these are computed.
-
-        Returns:
-            The part, ``(3, height, width)`` in [0, 1].
-        """
+        """Draw a view; see :class:`squad_lit.synthesis.contract.View`."""
         flip = [d for d, name in ((-1, "horizontal"), (-2, "vertical")) if name in self.flip and rng.random() < 0.5]
         image = image.flip(flip) if flip else image
         angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation))

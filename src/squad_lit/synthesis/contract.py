@@ -1,6 +1,4 @@
-"""What a part of your own must offer to take the place of ours: kinds of defect, synthesis, augmentation."""
-
-from __future__ import annotations
+"""What a kind of defect, a synthesis or an augmentation of your own must offer to take the place of ours."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -22,8 +20,8 @@ class Defect(Protocol):
         Args:
             scene: The image ``(H, W, 3)`` float32 in [0, 1], the foreground where the defect should lie, and
                 ``scene.rng``, the only source of randomness.
-            area: Wanted size in pixels.
-            opacity: In (0, 1].
+            area: Wanted area in pixels.
+            opacity: Wanted opacity in (0, 1].
 
         Returns:
             The changed image, ``(H, W, 3)`` float32 in [0, 1]. The mask is what differs visibly.
@@ -40,11 +38,11 @@ class ImageSynthesis(Protocol):
 
         Args:
             image: ``(H, W, 3)`` float32 in [0, 1].
-            others: Normal images of the same category and size; may be empty.
+            others: Normal images of the same category and size, as a source of displaced parts; may be empty.
             rng: The only source of randomness, so that a sample depends on its seed alone.
 
         Returns:
-            The corrupted image, and the mask ``(H, W)`` bool of the pixels that changed; never empty.
+            The corrupted image, and the mask ``(H, W)`` bool of the pixels that changed visibly, which is never empty.
         """
         ...
 
@@ -59,7 +57,7 @@ class View(Protocol):
         Args:
             image: ``(3, H, W)`` in [0, 1].
             rng: The only source of randomness.
-            window: Rows and columns of the part that is wanted.
+            window: Rows and columns of the wanted part; of a large image, only these need to be computed.
 
         Returns:
             The part, ``(3, height, width)`` in [0, 1].

@@ -1,9 +1,7 @@
-"""The kinds of small synthetic defect: what fills them, which shape they have, how they change an image.
+"""The kinds of small synthetic defect, their fillings and their shapes.
 
 Images are ``(H, W, 3)`` float32 in [0, 1], shapes are soft masks ``(H, W)`` in [0, 1].
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ Mask = NDArray[np.bool_]
 
 
 class Scene(NamedTuple):
-    """What a defect may use: the image, where the object is, other normal images, and the randomness."""
+    """What a defect may use, from the image and the place of the object to the source of randomness."""
 
     image: Array
     foreground: Mask
@@ -28,12 +26,12 @@ class Scene(NamedTuple):
 
 
 def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.random.Generator) -> Array:
-    """Gradient noise, about in [-1, 1].
+    """Gradient noise ``(H, W)``, in about [-1, 1].
 
     Args:
-        shape: ``(H, W)`` in px.
-        cells: Lattice cells along each side; more cells, finer noise.
-        rng: Source of the gradients and of the lattice's offset.
+        shape: Height and width in pixels.
+        cells: Lattice cells along each side; more cells make finer noise.
+        rng: Source of the gradients and of the offset of the lattice.
 
     Reference:
         Perlin, "An Image Synthesizer", SIGGRAPH 1985.
@@ -43,7 +41,7 @@ def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.
     ]
     corner = [a.astype(int) for a in axis]
     angle = rng.uniform(0, 2 * np.pi, [int(c.max()) + 2 for c in corner]).astype(np.float32)
-    gradient = np.exp(1j * angle).astype(np.complex64)  # one array: the look-ups below are what takes time
+    gradient = np.exp(1j * angle).astype(np.complex64)  # one array for both parts, because the look-ups take the time
     y, x = axis[0] - corner[0], axis[1] - corner[1]
     fade_y, fade_x = (t * t * t * (t * (6 * t - 15) + 10) for t in (y, x))
 
@@ -56,11 +54,11 @@ def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.
     return np.asarray(np.sqrt(2) * (top + fade_y[:, None] * (bottom - top)), np.float32)
 
 
-# What fills a defect: functions of the scene that return an image of its size.
+# Fillings are functions of the scene that return an image of its size.
 
 
 def pasted(scene: Scene) -> Array:
-    """A piece of a texture, zoomed, flipped, recoloured; or a plain colour."""
+    """A plain colour, or a piece of a texture, zoomed, flipped and recoloured."""
     rng, (h, w) = scene.rng, scene.image.shape[:2]
     if rng.random() < 0.2:
         return np.broadcast_to(rng.random(3).astype(np.float32), scene.image.shape).copy()
@@ -77,7 +75,7 @@ def pasted(scene: Scene) -> Array:
 
 
 def own(scene: Scene) -> Array:
-    """A normal image, turned, shifted and slightly recoloured: right texture in a wrong place."""
+    """A normal image, turned, shifted and slightly recoloured, so that the right texture is in a wrong place."""
     rng = scene.rng
     pick = int(rng.integers(-1, len(scene.others)))
     image = scene.image if pick < 0 else scene.others[pick]
@@ -89,11 +87,11 @@ def own(scene: Scene) -> Array:
     return np.clip(image * rng.uniform(0.8, 1.2) + rng.uniform(-0.05, 0.05), 0, 1).astype(np.float32)
 
 
-# Shapes: soft masks (H, W) in [0, 1].
+# Shapes are soft masks (H, W) in [0, 1].
 
 
 def _place(scene: Scene, *, rim: bool = False) -> tuple[int, int]:
-    """A random foreground pixel; with ``rim`` one at the edge of the object."""
+    """A random foreground pixel, or with ``rim`` a random pixel at the edge of the object."""
     where = scene.foreground
     if rim and not where.all():
         where = where & ~ndimage.binary_erosion(where, iterations=4)
@@ -103,7 +101,7 @@ def _place(scene: Scene, *, rim: bool = False) -> tuple[int, int]:
 
 
 def blob(scene: Scene, area: float, *, rim: bool = False) -> Array:
-    """An irregular ellipse of about ``area`` px with soft or sharp edge."""
+    """An irregular ellipse of about ``area`` pixels with a soft or sharp edge."""
     rng, (h, w) = scene.rng, scene.image.shape[:2]
     cy, cx = _place(scene, rim=rim)
     stretch = np.exp(rng.uniform(-0.9, 0.9))
@@ -118,7 +116,7 @@ def blob(scene: Scene, area: float, *, rim: bool = False) -> Array:
 
 
 def _line(scene: Scene, area: float) -> Array:
-    """A random walk of 1 to 4 px width, with varying strength along it."""
+    """A random walk, 1 to 4 pixels wide, of varying strength."""
     rng, (h, w) = scene.rng, scene.image.shape[:2]
     width = rng.uniform(1, 4) if area > 40 else 1.0
     length = float(np.clip(area / width, 8, 0.7 * max(h, w)))
@@ -133,7 +131,7 @@ def _line(scene: Scene, area: float) -> Array:
     np.maximum.at(canvas, (y[keep].astype(int), x[keep].astype(int)), strength[keep].astype(np.float32))
     if width > 1.5:
         canvas = ndimage.grey_dilation(canvas, footprint=_disk(width / 2))
-    # Anti-aliasing: the drawn staircase would give the defect away.
+    # Anti-aliasing, because a staircase would give the defect away.
     return np.clip(ndimage.gaussian_filter(canvas, 0.6) * (1.6 if width <= 1.5 else 1.1), 0, 1)
 
 
@@ -144,12 +142,12 @@ def _disk(radius: float) -> Mask:
 
 
 def blend(image: Array, fill: Array, shape: Array, opacity: float) -> Array:
-    """Lay ``fill`` over ``image`` where ``shape`` is, with that opacity."""
+    """Lay ``fill`` over ``image`` in a shape, with an opacity."""
     weight = (shape * np.float32(opacity))[..., None]
     return image + weight * (fill - image)
 
 
-# Kinds of small defect: (scene, area in px, opacity) -> the image with the defect.
+# Kinds of small defect map the scene, an area in pixels and an opacity to the image with the defect.
 
 
 def _patch(scene: Scene, area: float, opacity: float) -> Array:
@@ -161,7 +159,7 @@ def _own_patch(scene: Scene, area: float, opacity: float) -> Array:
 
 
 def _tone(scene: Scene, area: float, opacity: float) -> Array:
-    """Lighter, darker or discoloured, the structure below still visible: smears, burns, wear."""
+    """Lighter, darker or discoloured, with the structure below still visible, like smears, burns or wear."""
     rng = scene.rng
     shift = rng.choice([-1, 1]) * rng.uniform(0.05, 0.5) + rng.uniform(-0.08, 0.08, 3)
     fill = np.clip(scene.image * rng.uniform(0.7, 1.1) + shift, 0, 1).astype(np.float32)
@@ -169,7 +167,7 @@ def _tone(scene: Scene, area: float, opacity: float) -> Array:
 
 
 def _smear(scene: Scene, area: float, opacity: float) -> Array:
-    """Wiped in one direction and a little lighter or darker: grease, a wet cloth, a touched print."""
+    """Wiped in one direction and a little lighter or darker, as by grease, a wet cloth or a touch of fresh print."""
     rng = scene.rng
     angle, reach = rng.uniform(0, np.pi), rng.uniform(2, 10)
     shifts = [(round(r * np.sin(angle)), round(r * np.cos(angle))) for r in np.linspace(-reach, reach, 7)]
@@ -179,7 +177,7 @@ def _smear(scene: Scene, area: float, opacity: float) -> Array:
 
 
 def _stain(scene: Scene, area: float, opacity: float) -> Array:
-    """A colour broken up by fine noise: rust, dirt, residue."""
+    """A colour broken up by fine noise, like rust, dirt or residue."""
     rng, size = scene.rng, scene.image.shape[:2]
     colour = np.clip(rng.random() * rng.uniform(0.4, 1.0, 3), 0, 1).astype(np.float32)
     grain = perlin(size, rng.uniform(16, 80, 2), rng) + perlin(size, rng.uniform(40, 120, 2), rng)
@@ -199,7 +197,7 @@ def _dent(scene: Scene, area: float, opacity: float) -> Array:
 
 
 def _warp(scene: Scene, area: float, opacity: float) -> Array:
-    """A local displacement: bent, squeezed or swollen parts."""
+    """A local displacement, as of bent, squeezed or swollen parts."""
     del opacity  # a displacement has a length instead
     rng, (h, w) = scene.rng, scene.image.shape[:2]
     reach = np.sqrt(max(area, 80) / np.pi) * 1.5
@@ -231,7 +229,7 @@ def _scratch(scene: Scene, area: float, opacity: float) -> Array:
 
 
 def _missing(scene: Scene, area: float, opacity: float) -> Array:
-    """A bite out of the object's edge that shows the background; on a texture a hole of its border's colour."""
+    """A bite out of the object's edge that shows the background; on a texture, a hole in the colour of its border."""
     rng, image = scene.rng, scene.image
     plain = scene.background + rng.normal(0, 0.01, image.shape)
     return blend(image, np.clip(plain, 0, 1).astype(np.float32), blob(scene, area, rim=True), max(opacity, 0.8))

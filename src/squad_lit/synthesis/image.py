@@ -1,10 +1,4 @@
-"""Synthetic anomalies for training.
-
-Everything here is NumPy in and NumPy out with an explicit generator, so that a sample depends on its seed alone. Images
-are ``(H, W, 3)`` float32 in [0, 1].
-"""
-
-from __future__ import annotations
+"""Synthetic anomalies for training, on NumPy images ``(H, W, 3)`` float32 in [0, 1]."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,33 +14,33 @@ from squad_lit.synthesis.texture import Textures, packaged_textures
 from squad_lit.system.option import Share, Weight, checked
 
 Pair = Annotated[Sequence[float], Field(min_length=2, max_length=2)]
-# A pixel counts as changed from this mean absolute difference on: about what an inspector can see.
+# Least mean absolute difference over the channels of a pixel that counts as changed, about what an inspector can see.
 VISIBLE = 0.025
-# What differs from the background by less than this share of the object's difference is its shadow.
+# A pixel that differs from the background by less than this share of the object's difference is in its shadow.
 _SHADOW = 0.4
 
 
 class Synthesis:
-    """Draws synthetic anomalies that span gross to hair-thin.
+    """Draws synthetic anomalies, from gross ones to hairlines.
 
-    A sample is, with probability ``gross``, a texture or a displaced part of a normal image in a Perlin mask of up to
-    ``gross_area`` of the image; otherwise it is one to ``fine_count`` small defects that start on the estimated
-    foreground (and may reach beyond it), whose areas are log-uniform.
+    With probability ``gross``, a sample is a texture or a displaced part of a normal image in a Perlin mask of up to
+    ``gross_area`` of the image. Otherwise it is one to ``fine_count`` small defects with log-uniform areas, which start
+    on the estimated foreground and may reach beyond it.
 
     Args:
-        kinds: Weight of each kind of small defect: any of ``patch, own, tone, smear, stain, dent, warp, scratch,
-            missing``.
+        kinds: Weights of the kinds of small defect, by name. The built-in kinds are ``patch``, ``own``, ``tone``,
+            ``smear``, ``stain``, ``dent``, ``warp``, ``scratch`` and ``missing``.
         gross: Probability of a gross defect.
         gross_area: Largest share of the image that a gross defect covers.
-        fine_area: Smallest area in px and largest area as a share of the image, of a small defect.
-        fine_count: Most small defects in an image.
-        opacity: Range of the opacity of what is pasted.
+        fine_area: Smallest area of a small defect in pixels, and its largest area as a share of the image.
+        fine_count: Largest number of small defects in an image, 1 to 100.
+        opacity: Lowest and highest opacity of a defect, in (0, 1].
+        texture_dir: Folder of texture images, such as DTD, used instead of those in scikit-image. An image is read when
+            it is first drawn.
         defects: Kinds of defect of your own by name, beside the built-in ones; ``kinds`` has their weights.
-        texture_dir: A folder of texture images, such as DTD, used instead of scikit-image's packaged ones. They are
-            read when they are drawn.
 
     Raises:
-        ValueError: An unknown kind, no kind with a weight, a number out of range, or a file in ``texture_dir`` that is
+        ValueError: A kind is unknown, no kind has a weight, a number is out of range, or a file in ``texture_dir`` is
             no image.
         FileNotFoundError: ``texture_dir`` does not exist or holds no image.
     """
@@ -83,20 +77,11 @@ class Synthesis:
 
     @property
     def textures(self) -> Sequence[Array]:
-        """Those of ``texture_dir``, or the packaged ones: read on first use, because a prediction needs none."""
+        """Those of ``texture_dir`` or the packaged ones, read on first use because a prediction needs none."""
         return packaged_textures() if self._textures is None else self._textures
 
     def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
-        """Corrupt an image.
-
-        Args:
-            image: ``(H, W, 3)`` float32 in [0, 1].
-            others: Normal images of the same category and size, as a source of displaced parts; may be empty.
-            rng: The only source of randomness.
-
-        Returns:
-            The corrupted image, and the mask ``(H, W)`` of the pixels that changed visibly; never empty.
-        """
+        """Corrupt an image; see :class:`squad_lit.synthesis.contract.ImageSynthesis`."""
         foreground, background = estimate_foreground(image)
         scene = Scene(image, foreground, background, others, self.textures, rng)
         for _ in range(8):  # a draw may change nothing, e.g. a grey tone on grey
@@ -104,7 +89,7 @@ class Synthesis:
             mask = changed_pixels(image, changed)
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
-        opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far: this changes any image
+        opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far, changes any image
         changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
         return changed, changed_pixels(image, changed)
 
@@ -131,7 +116,7 @@ class Synthesis:
 def estimate_foreground(image: Array) -> tuple[Mask, Array]:
     """Where the object is, if it lies on a plain background; everywhere otherwise.
 
-    The background is a quadratic surface, because lighting is rarely even, fitted to the colours along the border.
+    A quadratic surface, fitted to the colours along the border, is the background, because lighting is rarely even.
 
     Args:
         image: ``(H, W, 3)`` float32 in [0, 1].
@@ -155,10 +140,10 @@ def estimate_foreground(image: Array) -> tuple[Mask, Array]:
     if keep.mean() < 0.7:
         return everywhere, background
     noise = float(np.median(error[keep]))
-    # At half the resolution: this is done for every synthetic image.
+    # Half the resolution is enough and saves time on every synthetic image.
     away = ndimage.uniform_filter(np.abs(image - background)[::2, ::2].mean(2), 3)
     found = away > max(0.06, 4 * noise)
-    if found.any():  # soft shadows are far nearer to the background than the object that throws them
+    if found.any():  # soft shadows are much nearer to the background than the object that casts them
         found = away > max(0.06, 4 * noise, _SHADOW * float(np.quantile(away[found], 0.9)))
     found = ndimage.binary_dilation(ndimage.binary_fill_holes(ndimage.binary_closing(found)))
     found = found.repeat(2, 0).repeat(2, 1)[:h, :w]

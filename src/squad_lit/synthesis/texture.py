@@ -1,6 +1,4 @@
-"""Textures for synthetic anomalies: a folder's images, or those that scikit-image brings."""
-
-from __future__ import annotations
+"""Textures for synthetic anomalies, from a folder or from scikit-image."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,20 +12,17 @@ from numpy.typing import NDArray
 from squad_lit.image.file import IMAGE_EXTENSIONS, is_image, open_header, read_pixels, to_float32
 from squad_lit.synthesis.defect import Array
 
-# Images that come inside the scikit-image wheel and hold texture rather than a drawing.
+# Images inside the scikit-image wheel that show texture rather than a drawing.
 _PACKAGED = ["brick", "grass", "gravel", "camera", "coins", "moon", "page", "text", "cell", "astronaut", "chelsea"]
 _PACKAGED += ["coffee", "rocket", "retina", "hubble_deep_field", "immunohistochemistry"]
 
 
 class Textures(Sequence[Array]):
-    """The images under a folder, read when they are asked for; some are kept.
-
-    Args:
-        root: The folder.
+    """The images under a folder, read when they are asked for; the last 256 stay in memory.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
-        ValueError: A file that is no image.
+        ValueError: A file is no image.
     """
 
     def __init__(self, root: str) -> None:
@@ -36,7 +31,7 @@ class Textures(Sequence[Array]):
         self.files = [path for path in sorted(Path(root).rglob("*")) if is_image(path)]
         if not self.files:
             raise FileNotFoundError(f"texture_dir: no image ({', '.join(IMAGE_EXTENSIONS)}) under {root}")
-        for path in self.files:  # now, and not at the step that draws a damaged one
+        for path in self.files:  # otherwise a damaged file would end the training at the step that draws it
             try:
                 with open_header(path):
                     pass
@@ -57,12 +52,12 @@ def _read_texture(path: Path) -> Array:
 
 @lru_cache(maxsize=1)
 def packaged_textures() -> list[Array]:
-    """The images of scikit-image's wheel that hold texture, in the form of :class:`Textures`."""
+    """The images of scikit-image that show texture, in the form of :class:`Textures`."""
     return [_to_texture(getattr(skimage.data, name)()) for name in _PACKAGED]
 
 
 def _to_texture(image: NDArray[Any]) -> Array:
-    """8-bit or float, grey or colour, to ``(H, W, 3)`` float32 with a shorter side of 256 px."""
+    """An 8-bit or float, grey or colour image as ``(H, W, 3)`` float32 in [0, 1] with a shorter side of 256 px."""
     image = skimage.util.img_as_float32(image)
     image = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
     scale = 256 / min(image.shape[:2])

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import ndimage
 
 from squad_lit.dataset.drawing import damage, product
 from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas
 from squad_lit.dataset.sample import NORMAL
+from squad_lit.system.option import Count, Natural, check_arguments
 
 DRAWING = 1
 """Version of the pictures. Raise it when they change, so that files of an older version are not reused."""
@@ -36,17 +39,14 @@ class Recipe:
         ValueError: A number is out of range.
     """
 
-    seed: int
-    size: int
-    train: int
-    test_good: int
-    per_defect: int
+    seed: Natural
+    size: Annotated[int, Field(ge=64)]
+    train: Count
+    test_good: Count
+    per_defect: Count
 
     def __post_init__(self) -> None:
-        for name, least in {"seed": 0, "size": 64, "train": 1, "test_good": 1, "per_defect": 1}.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"recipe.{name} must be an integer of at least {least}; got {value!r}")
+        check_arguments(type(self), vars(self))
 
     @property
     def folder(self) -> str:
