@@ -13,6 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -40,7 +41,7 @@ def compose(
         with_hydra: Keep the node ``hydra``.
 
     Raises:
-        hydra.errors.HydraException: Overrides that do not fit the configuration.
+        ValueError: Overrides that do not fit the configuration.
     """
     version.setbase("1.3")
     Plugins.instance()  # finds launchers and sweepers
@@ -49,7 +50,10 @@ def compose(
     if config_dir is not None:
         path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
     given = [*overrides, f"output={quote(output)}"] if output is not None else [*overrides]
-    config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
+    try:
+        config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     if not with_hydra:
         with open_dict(config):
             del config["hydra"]

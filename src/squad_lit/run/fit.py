@@ -33,11 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What one run leaves that would say something wrong beside the configuration of another.
+# Files of an earlier run that would contradict the configuration of the next one.
 _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
-# The folder is that of the run that reads the file, and callbacks and loggers refer to it.
+# These refer to the folder of the run, which is that of whoever reads config.yaml.
 _UNRESOLVED = ("callback", "logger")
-_OUTPUT = "${hydra:runtime.output_dir}"
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,10 @@ def fit(
         ValueError: An option that is wrong, or data that cannot be used; says which and what to do.
         OSError: Files that are not there, or a folder that cannot be written to.
     """
-    from hydra.errors import HydraException
-
     folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
     given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
     given += [f"dataset.root={quote(root)}"] if root else []
-    try:
-        config = compose(given, config_dir=config_dir, output=folder)
-    except HydraException as error:
-        raise ValueError(str(error)) from error
+    config = compose(given, config_dir=config_dir, output=folder)
     check_effect(config, given)
     folder.mkdir(parents=True, exist_ok=True)
     return run(config, folder)
@@ -139,7 +133,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
-    _remove_results(folder)
+    for old in [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]:
+        old.unlink(missing_ok=True)
     data.prepare_data()
     data.setup()
     for logger in trainer.loggers:
@@ -174,20 +169,18 @@ def make_module(config: DictConfig) -> Detector:
 
     if config.checkpoint:
         return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
-    plain = model_content(config)
+    options = {"model": model_content(config), "dataset": _data_options(config)}
     if config.resume:
         path = os.path.abspath(config.resume)
         content = checkpoint.read(path)
         before = checkpoint.State.load(content)
-        different = differences(before.config, plain, "model")
-        different += differences(before.data, _data_options(config), "dataset")
-        if different := sorted(different):
+        if different := sorted(differences({"model": before.config, "dataset": before.data}, options)):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
     module: Detector = make(config, "model")
-    module.state.config, module.state.data = plain, _data_options(config)
+    module.state.config, module.state.data = options["model"], options["dataset"]
     try:  # now, not when the training starts; a prediction has no use for them
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
@@ -196,7 +189,7 @@ def make_module(config: DictConfig) -> Detector:
         module.on_load_checkpoint(content)
         if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            return checkpoint.load(path, trust=_packages(plain))  # the user's own configuration names them
+            return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
     return module
 
 
@@ -252,14 +245,6 @@ def _figures(
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
 
 
-def _remove_results(folder: Path) -> None:
-    """Leave no figures and pictures of an earlier run beside the configuration of this one."""
-    for name in _RESULTS:
-        (folder / name).unlink(missing_ok=True)
-    for picture in (folder / "panels").glob("*.png"):
-        picture.unlink()
-
-
 def _packages(content: Any) -> tuple[str, ...]:
     """The packages whose classes a plain configuration names."""
     if isinstance(content, list):
@@ -282,12 +267,13 @@ def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[st
     Returns:
         What determines the figures: all but callbacks, loggers and the folder.
     """
-    beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in _UNRESOLVED}
+    beside: dict[str, Any] = {key: OmegaConf.to_container(config[key]) for key in _UNRESOLVED}
+    beside["output"] = "${hydra:runtime.output_dir}"
     rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
     plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
         plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside | {"output": _OUTPUT})))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
     return plain
 
 

@@ -98,8 +98,7 @@ class Job:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         command = shlex.split(os.environ.get("SQUAD_LIT_TRAIN", "")) or [sys.executable, "-m", "squad_lit.train"]
         command += [*self.arguments, f"hydra.run.dir={quote(self.folder)}", "hydra.mode=RUN", *resume]
-        with contextlib.ExitStack() as stack:
-            output = stack.enter_context((self.folder / "output.log").open("ab")) if quiet else None
+        with (self.folder / "output.log").open("ab") if quiet else contextlib.nullcontext() as output:
             self._process = subprocess.Popen(
                 command,
                 env=environment,

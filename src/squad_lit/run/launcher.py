@@ -21,7 +21,7 @@ from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
@@ -88,7 +88,7 @@ def _failures(job: Job) -> Iterator[None]:
     """What ends a job, and nothing else."""
     try:
         yield
-    except (ValueError, OSError, HydraException) as error:
+    except (ValueError, OSError) as error:
         job.error = str(error)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 
 from squad_lit.run.job import Job, compose_job, hold
 from squad_lit.run.launcher import run_jobs
@@ -109,7 +110,10 @@ def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int
 
 def _parse(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Overrides without a sweep, and for each of the others Optuna's distribution."""
-    parsed = OverridesParser.create().parse_overrides([*overrides])
+    try:
+        parsed = OverridesParser.create().parse_overrides([*overrides])
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ValueError("nothing to search: give an option several values, such as 'seed=0,1'")
