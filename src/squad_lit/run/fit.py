@@ -1,4 +1,4 @@
-"""One run, from its configuration to its figures: make the parts, fit, test, and leave everything in the folder."""
+"""One run, from its configuration to its figures: make the parts, fit, test, and write the folder."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Run:
     """A run that has ended.
 
     Args:
-        folder: Everything that it wrote: ``metrics.json``, ``last.ckpt``, ``predictions.csv``, ``panels/`` and others.
-        figures: What is in ``metrics.json``: metrics as fractions in [0, 1], an undefined one is NaN.
+        folder: The folder with ``metrics.json``, ``last.ckpt``, ``predictions.csv``, ``panels/`` and others.
+        figures: The content of ``metrics.json``. Metrics are fractions in [0, 1]; an undefined one is NaN.
         trust: Packages whose classes the checkpoint may name.
     """
 
@@ -78,14 +78,14 @@ def fit(
         model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
         output: Folder of the run; None: a new one in ``runs/DATASET``.
         overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
-        config_dir: A folder of your own configurations, as of ``--config-dir``.
+        config_dir: A folder of your own configurations, as for ``--config-dir``.
 
     Returns:
         The figures, the folder, and the trained model.
 
     Raises:
-        ValueError: An option that is wrong, or data that cannot be used; says which and what to do.
-        OSError: Files that are not there, or a folder that cannot be written to.
+        ValueError: An option is wrong, or the data cannot be used; the message says which and what to do.
+        OSError: A file is missing, or the folder cannot be written to.
     """
     folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
     given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
@@ -100,11 +100,12 @@ def run(config: DictConfig, folder: Path) -> Run:
     """One run, from configuration to figures.
 
     Args:
-        config: As composed from ``conf/train.yaml``.
-        folder: Where everything of the run is written.
+        config: The configuration that was composed from ``conf/train.yaml``.
+        folder: The folder of the run.
 
     Raises:
-        ValueError: Options that are wrong or do not go together, a checkpoint of another model, or a folder in use.
+        ValueError: Options are wrong or contradict each other, a checkpoint is of another model, or the folder is in
+            use.
     """
     with hold(folder) if is_first_process() else contextlib.nullcontext():
         return _run(config, folder)
@@ -123,7 +124,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     keep_freed_memory()
     _silence()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    # In the order of what they cost: a mistake shows before pictures are drawn or read.
+    # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
     data = make(config, "dataset")
@@ -164,7 +165,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
 
 
 def make_module(config: DictConfig) -> Detector:
-    """The model of the configuration, or of the checkpoint that is to be tested or continued."""
+    """The model of the configuration, or of the checkpoint to test or continue."""
     from squad_lit.training import checkpoint
 
     if config.checkpoint:
@@ -181,7 +182,7 @@ def make_module(config: DictConfig) -> Detector:
             )
     module: Detector = make(config, "model")
     module.state.config, module.state.data = options["model"], options["dataset"]
-    try:  # now, not when the training starts; a prediction has no use for them
+    try:  # now, and not when the training starts
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
@@ -233,7 +234,7 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 def _figures(
     config: DictConfig, trainer: L.Trainer, evaluation: Evaluation, module: Detector, started: float
 ) -> dict[str, Any]:
-    """What ``metrics.json`` holds: metrics, label-free measures, times, memory, thresholds and provenance."""
+    """The content of ``metrics.json``: metrics, label-free measures, times, memory, thresholds and provenance."""
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
@@ -256,16 +257,16 @@ def _packages(content: Any) -> tuple[str, ...]:
 
 
 def _data_options(config: DictConfig) -> dict[str, Any]:
-    """The options of the data set that decide which images a training sees, and in which batches."""
+    """The options of the data set that determine the images of a training and their batches."""
     plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
     return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
 
 
 def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
-    """Write the resolved configuration; of a test that of the model is the checkpoint's, not the command line's.
+    """Write the resolved configuration. A test writes the model's options from the checkpoint.
 
     Returns:
-        What determines the figures: all but callbacks, loggers and the folder.
+        The options that determine the figures: all but callbacks, loggers and the folder.
     """
     beside: dict[str, Any] = {key: OmegaConf.to_container(config[key]) for key in _UNRESOLVED}
     beside["output"] = "${hydra:runtime.output_dir}"
@@ -278,14 +279,14 @@ def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[st
 
 
 def _silence() -> None:
-    """Leave out what Lightning says about itself and about a frozen backbone: nothing a user could act on."""
+    """Hide messages of Lightning that a user cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training batches"):
         warnings.filterwarnings("ignore", message)
 
 
 def _finish_wandb(error: BaseException | None) -> None:
-    """One W&B run a job: without this the jobs of a multirun would share the first one's."""
+    """Finish the W&B run of this job; otherwise the jobs of a multirun would share the first one."""
     if "wandb" in sys.modules:
         code = 0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1
         sys.modules["wandb"].finish(exit_code=code)

@@ -1,4 +1,4 @@
-"""The door: options are checked before anything is computed, and named as they are typed."""
+"""Check all options before anything is computed; a message names an option as it is typed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic import Field
 from squad_lit.system.option import Count, check_arguments
 from squad_lit.training.build import build, find
 
-# Options that a checkpoint brings with it: with fit=false another value would have no effect.
+# Options that a checkpoint contains. With fit=false another value would have no effect.
 OF_THE_MODEL = ("model", "quantizer", "discriminator", "backbone", "anomaly", "augmentation", "synthesis")
-# A reference to another option; not what a resolver computes.
+# A reference to another option, but not a value that a resolver computes.
 _REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)\}")
 _SPECIAL = ("_target_", "_partial_")
 
@@ -33,7 +33,7 @@ def _settings(
     trust: Sequence[str],
     threshold: Mapping[str, Annotated[float, Field(gt=0, lt=1)]],
 ) -> None:
-    """What the options at the top take."""
+    """The kinds and ranges of the top-level options."""
 
 
 def check(config: DictConfig) -> None:
@@ -43,8 +43,7 @@ def check(config: DictConfig) -> None:
         config: As composed from ``conf/train.yaml``.
 
     Raises:
-        ValueError: An option of the wrong kind or range, one that nothing takes, or options that do not go together;
-            names the option as it is typed.
+        ValueError: An option has the wrong kind or range, or nothing takes it, or two options contradict each other.
     """
     names = inspect.signature(_settings).parameters
     check_arguments(_settings, {name: _plain(config[name]) for name in names})
@@ -58,14 +57,14 @@ def check(config: DictConfig) -> None:
 
 
 def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse options of the model that would have no effect: where a trained one is tested, and of another model.
+    """Refuse options of the model without an effect: when a trained model is tested, or if the model has none such.
 
     Args:
-        config: As composed.
-        overrides: What was typed.
+        config: The composed configuration.
+        overrides: The overrides as they were typed.
 
     Raises:
-        ValueError: Names them.
+        ValueError: There are such options; the message names them.
     """
     places = {o: o.lstrip("+~").split("=")[0].split("@")[0] for o in overrides}
     of_model = {o: place for o, place in places.items() if place.partition(".")[0] in OF_THE_MODEL}
@@ -74,7 +73,7 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
             f"fit=false tests the checkpoint as it is, so {' '.join(of_model)} would have no effect: leave it out, or "
             f"train a model with it"
         )
-    inside = {"quantizer": "model.generator.quantizer"}  # where the contents of this group lie
+    inside = {"quantizer": "model.generator.quantizer"}  # the place of this group's content
     used = [f"{place}." for place in _used(config)]
     unused = []
     for override, group in of_model.items():
@@ -87,7 +86,7 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _used(config: DictConfig) -> set[str]:
-    """Places of what the model is made from, and of everything that these refer to."""
+    """Places of the options that the model is made from, including those that they refer to."""
     raw = OmegaConf.to_container(config)
     used = {f"model.{name}" for name in _taken(config)}
 
@@ -109,7 +108,7 @@ def _taken(config: DictConfig) -> Collection[str]:
 
 
 def model_content(config: DictConfig) -> dict[str, Any]:
-    """The plain configuration of the model: what its class takes, without groups that were taken away."""
+    """The plain configuration of the model: the options that its class takes, without removed groups."""
     content: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     names = _taken(config)
     taken = {key: value for key, value in content.items() if key in names}
@@ -117,22 +116,22 @@ def model_content(config: DictConfig) -> dict[str, Any]:
 
 
 def _without_null(groups: Any) -> Any:
-    """The groups that are left: Hydra merges dictionaries, so null is how the command line takes one away."""
+    """The remaining groups. Hydra merges dictionaries, so the command line removes a group by null."""
     if not isinstance(groups, dict):
         return groups
     return {name: layers for name, layers in groups.items() if layers is not None}
 
 
 def make(config: DictConfig, place: str, **more: Any) -> Any:
-    """Make what a part of the configuration names.
+    """Make the object that a part of the configuration describes.
 
     Args:
-        config: The whole.
-        place: Such as ``dataset``.
+        config: The whole configuration.
+        place: The place of the part, such as ``dataset``.
         more: Arguments that replace or join those of the configuration.
 
     Raises:
-        ValueError: As of :func:`squad_lit.training.build.build`; names the option as it is typed.
+        ValueError: See :func:`squad_lit.training.build.build`; the message names the option as it is typed.
     """
     node = model_content(config) if place == "model" else _plain(OmegaConf.select(config, place))
     return build(node, name=lambda inner: typed(config, f"{place}.{inner}".rstrip(".")), **more)
@@ -157,7 +156,7 @@ def typed(config: DictConfig, place: str) -> str:
 
 
 def _check_node(config: DictConfig, place: str, root: DictConfig) -> None:
-    """Check a part and what is below it; what refers to another part is checked there."""
+    """Check a part and everything below it; a reference is checked at the place that it refers to."""
     made = find(config["_target_"], f"{place}._target_") if "_target_" in config else None
     for key in map(str, config):
         name = f"{place}.{key}".lstrip(".")
@@ -166,7 +165,7 @@ def _check_node(config: DictConfig, place: str, root: DictConfig) -> None:
         refers = OmegaConf.is_interpolation(config, key)
         try:
             value = config[key]
-        except InterpolationResolutionError:  # what only Hydra knows
+        except InterpolationResolutionError:  # only Hydra knows the value
             continue
         if made is not None:
             _check_argument(made, key, value, typed(root, name) if refers else name)
@@ -191,9 +190,9 @@ def _check_argument(made: Callable[..., Any], key: str, value: Any, name: str) -
 
 
 def _takers(made: Callable[..., Any]) -> dict[str, Callable[..., Any]] | None:
-    """The function that takes each parameter: of a class its constructor and, as far as they get the rest, its bases'.
+    """The function that takes each parameter; for a class its constructor, or that of a base which gets the rest.
 
-    None where the last of them takes whatever it is given.
+    None if the last of them takes any parameter.
     """
     bases = made.__mro__ if isinstance(made, type) else ()
     found: dict[str, Callable[..., Any]] = {}
