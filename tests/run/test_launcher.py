@@ -29,6 +29,7 @@ def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=variables)
 
 
+@pytest.mark.slow
 def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_the_sweep_again(
     tmp_path: Path, mvtec: Path
 ) -> None:
