@@ -24,7 +24,7 @@ DATASETS = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 # weighed more.
 EQUAL_FUSION = ["anomaly.agreement=0", "anomaly.weight.residual=0.5", "anomaly.weight.discriminator=0.5"]
 
-PERCENT = ("image_a", "image_f1", "pixel_")  # so begin the figures that are in percent
+PERCENT = ("image_a", "image_f1", "pixel_")  # beginnings of the names of figures in percent
 
 
 def folder_of(category: str, arm: str, seed: int = 0) -> str:
@@ -44,12 +44,12 @@ def measure(
     """Run what has no row yet, and return all rows.
 
     Args:
-        arms: Each with its options; run with each seed on each category.
-        root: Gets a folder for each job.
-        results: The table, written after each job. Rows of other arms stay.
-        categories: Of the three real ones, or of the embedded benchmark.
-        seeds: One of all arms first.
-        jobs: Side by side; more than one gives more in an hour, but seconds that say little.
+        arms: The options of each arm, which is run with each seed on each category.
+        root: The folder that gets a folder per job.
+        results: The table, which is written after each job and keeps the rows of other arms.
+        categories: Categories of the three real data sets or of the embedded benchmark.
+        seeds: The seeds. All arms are run with the first one, then with the next.
+        jobs: The number of jobs side by side. With more than one, the study is faster, but its times mean little.
     """
     rows = {(row["category"], row["arm"], row["seed"]): row for row in read(results)}
     wanted = [(category, arm, seed) for seed in seeds for arm in arms for category in categories]

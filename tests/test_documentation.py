@@ -2,11 +2,12 @@
 
 import argparse
 import importlib.util
+import itertools
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,6 @@ import hydra
 import numpy as np
 import pytest
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
@@ -98,6 +98,17 @@ def compose(overrides: list[str]) -> DictConfig:
     return config
 
 
+def split(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep; the last one of an option counts, as on Hydra's command line."""
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        name = override.get_key_element()
+        is_sweep = override.is_sweep_override()
+        values = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
+        choices[name] = [f"{name}={value}" for value in values]
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
 def one_value(override: Override) -> str:
     """An override of a search with the first of its values."""
     value = override.value()
@@ -135,7 +146,7 @@ def test_a_quoted_command_is_understood(
     is_sweep = "-m" in arguments or any(o.startswith("experiment=") for o in overrides)
     parsed = OverridesParser.create().parse_overrides(overrides)
     assert is_sweep or not any(override.is_sweep_override() for override in parsed)
-    for job in BasicSweeper.split_arguments(parsed, None)[0]:
+    for job in split(overrides):
         compose([*job, *(f"hydra.searchpath=[file://{tmp_path / folder}]" for folder in own)])
 
 

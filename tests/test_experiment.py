@@ -1,11 +1,12 @@
 """The experiments of conf/experiment, composed as Hydra composes their jobs, and the scripts in experiments/."""
 
 import functools
+import itertools
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -32,12 +33,22 @@ def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[Anom
     assert tuple(seen) == benchmark.CATEGORIES  # "01" is text, not the number 1
 
 
+def split(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep; the last one of an option counts, as on Hydra's command line."""
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        name = override.get_key_element()
+        is_sweep = override.is_sweep_override()
+        values = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
+        choices[name] = [f"{name}={value}" for value in values]
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
 def jobs(experiment: str, *overrides: str) -> list[list[str]]:
     """What each job of an experiment is composed from."""
     given = [f"experiment={experiment}", *overrides]
     params = compose(given[:1], with_hydra=True).hydra.sweeper.params
-    parsed = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *given])
-    return BasicSweeper.split_arguments(parsed, None)[0]
+    return split([*(f"{name}={values}" for name, values in params.items()), *given])
 
 
 @functools.cache

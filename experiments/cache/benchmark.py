@@ -31,7 +31,7 @@ IMAGES = 40
 
 
 def seconds(dataset: AnomalyDataset) -> float:
-    """Of one pass over all items."""
+    """Seconds of one pass over all items."""
     start = time.perf_counter()
     for index in range(len(dataset)):
         dataset[index]

@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Output(NamedTuple):
-    """Of all test images: maps, scores, and the indices of their codes, or none for a model without codes."""
+    """Maps, scores and code indices of all test images; a model without codes has no indices."""
 
     maps: list[Tensor]
     scores: Tensor

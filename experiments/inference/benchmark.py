@@ -115,7 +115,7 @@ def _milliseconds(call: Callable[[], Any]) -> float:
 
 
 def _peak_mb() -> float:
-    """Of this program alone: what getrusage knows includes the parent, as it was when it forked."""
+    """Peak memory of this program alone; that of getrusage includes the parent at the fork."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 2**10

@@ -82,7 +82,7 @@ def context(codes: Tensor, scalars: Tensor) -> Callable[[Tensor], Tensor]:
 
     Args:
         codes: Indices of codes.
-        scalars: Of each code in the codebook, ``(size, dim)``.
+        scalars: The scalars of each code in the codebook, ``(size, dim)``.
     """
     size, dim = scalars.shape
     signs = ((scalars > 0).long() * 2 ** torch.arange(dim)).sum(1)

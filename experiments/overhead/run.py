@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def median(repeats: int, measure: Any) -> float:
-    """Of what ``measure(number)`` returns."""
+    """The median of what ``measure(number)`` returns."""
     return statistics.median(measure(i) for i in range(repeats))
 
 

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from squad_lit.report.figures import COLUMNS as METRICS
 
 HERE = Path(__file__).parent
-# Of one length: what is trained longer is better, and any signal sees it.
+# Studies of one length: a longer training is better, and any signal shows it.
 STUDIES = ("shortcut", "ablation")
 # Another synthesis: synthetic anomalies are what two of the signals are measured on.
 OTHER_SYNTHESIS = {f"no {kind}" for kind in KINDS} | {"with smear", "curriculum"}

@@ -2,9 +2,9 @@
 
     python experiments/suspects/run.py runs/suspects [OPTION=VALUE ...]
 
-The data are looked for as by ``squad_lit.train`` (``SQUAD_LIT_DATA``, else ``data``). Of each category one anomalous
-test image for every twenty good training images is linked into a folder with them, the kinds of defect in turn. A job
-whose ranking is in its folder is not run again. More options are those of the training.
+The data are looked for as by ``squad_lit.train`` (``SQUAD_LIT_DATA``, else ``data``). For every twenty good training
+images of a category, one anomalous test image is linked into a folder with them, with the kinds of defect in turn. A
+job whose ranking is in its folder is not run again. Further options are those of the training.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ DISTANCES = (2, 4, 8)
 
 
 def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each pixel of ``(H, W)`` the distance to the border from inside, and from outside; infinite elsewhere."""
+    """Distance of each pixel of ``(H, W)`` to the border, from inside and from outside; infinite elsewhere."""
     if not mask.any():
         return np.full(mask.shape, np.inf), np.full(mask.shape, np.inf)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)

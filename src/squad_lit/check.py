@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.check``; returns the exit status."""
-    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    return exit_status(lambda: _run(arguments))
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     from squad_lit.run.command import run_task
 
     return run_task(look, arguments)
@@ -34,21 +34,18 @@ def look(config: DictConfig) -> None:
     """Check the data or, with a checkpoint, rank the training images; Hydra's globals are set."""
     from squad_lit.run.command import exit_in_words
 
-    exit_in_words(lambda: _look(config))
+    exit_in_words(_look, config)
 
 
-def _look(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
+def _look(config: DictConfig, folder: Path) -> None:
     from hydra.errors import CompactHydraException
 
     from squad_lit.report.suspects import rank
     from squad_lit.run.option import check as check_options
-    from squad_lit.run.option import check_effect
 
-    check_effect(config, list(HydraConfig.get().overrides.task))
     check_options(config)
     if config.checkpoint:
-        rank(config, Path(HydraConfig.get().runtime.output_dir))
+        rank(config, folder)
     elif not check(config):
         # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
         raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")

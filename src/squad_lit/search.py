@@ -49,17 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     require("optuna")
-    from hydra.errors import HydraException
-
     from squad_lit.run.launcher import find_gpus
     from squad_lit.run.search import search
 
     gpus = find_gpus() if given.jobs is None else []
     jobs = given.jobs or len(gpus)
-    try:
-        study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
-    except HydraException as error:  # an override that it does not understand
-        raise ValueError(str(error)) from error
+    study = search(given.output, given.overrides, trials=given.trials, jobs=jobs, gpus=gpus, seed=given.seed)
     done = [trial for trial in study.trials if trial.value is not None]
     if not done:
         raise ValueError(f"none of the {len(study.trials)} trials has an objective; see {given.output}")

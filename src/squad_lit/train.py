@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m squad_lit.train``; returns the exit status."""
-    return exit_status(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    return exit_status(lambda: _run(arguments))
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     from squad_lit.run.command import run_task
 
     return run_task(train, arguments)
 
 
 def train(config: DictConfig) -> float | None:
-    """One training, with Hydra's globals set; of a job of a sweep it returns the objective."""
+    """Train once, with Hydra's globals set; a job of a sweep returns its objective."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -38,20 +38,15 @@ def train(config: DictConfig) -> float | None:
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_here(config)
-    exit_in_words(lambda: _train(config))
+    exit_in_words(_train, config)
     return None
 
 
-def _train(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
+def _train(config: DictConfig, folder: Path) -> None:
     from squad_lit.report.figures import table
     from squad_lit.run.fit import run
     from squad_lit.run.job import is_first_process
-    from squad_lit.run.option import check_effect
 
-    check_effect(config, list(HydraConfig.get().overrides.task))
-    folder = Path(HydraConfig.get().runtime.output_dir)
     figures = run(config, folder).figures
     if is_first_process():
         print(table(figures))

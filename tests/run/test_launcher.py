@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from hydra.core.singleton import Singleton
 
+from squad_lit import train as train_command
 from squad_lit.run.config import compose
-from squad_lit.run.job import config_hash, hold
+from squad_lit.run.job import config_hash
 from squad_lit.run.objective import check_objective, is_cost, objective
 
 
@@ -25,6 +29,7 @@ def train(*overrides: str, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=variables)
 
 
+@pytest.mark.slow
 def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_the_sweep_again(
     tmp_path: Path, mvtec: Path
 ) -> None:
@@ -157,33 +162,61 @@ def test_launchers_compose() -> None:
     assert target.endswith("LocalLauncher")
 
 
-def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(tmp_path: Path) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Runs the command in this process, which saves the imports; returns what it says when it fails."""
+    before = Singleton.get_state()
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            train_command.main(arguments)
+        told = capfd.readouterr().err
+        if isinstance(end.value.code, str):  # Python prints it at its end
+            return end.value.code
+        assert end.value.code == 1
+        return told
+
+    yield run
+    Singleton.set_state(before)
+
+
+def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
     file = tmp_path / "file"
     file.touch()
-    (tmp_path / "held").mkdir()
+    sweep, a, b, c, held = (f"hydra.sweep.dir={tmp_path / name}" for name in ("file/sweep", "a", "b", "c", "held"))
     gpus = ["seed=1,2", "hydra/launcher=gpus"]
-    used = f"error: {tmp_path}/held is in use by another process (pid {os.getpid()})"
-    with hold(tmp_path / "held"):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "held").mkdir()
+    code = "import pathlib, squad_lit.run.job as j; held = j.hold(pathlib.Path('held')); print(flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=-1, stdout=-1)
+    with other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        used = f"error: {tmp_path}/held is in use by another process (pid {other.pid})"
         for arguments, message in (
-            ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder\n"),
-            (["-m", f"hydra.sweep.dir={file}/a", "seed=1,2"], f"error: hydra.sweep.dir={file}/a: Not a directory"),
-            (["-m", f"hydra.sweep.dir={tmp_path}/b", *gpus, "trainer=gpu"], "error: no GPU was found"),
-            (["-m", f"hydra.sweep.dir={tmp_path}/d", *gpus, "cards=7"], "error: each job is to get a GPU, but"),
-            (["-m", f"hydra.sweep.dir={tmp_path}/held", "seed=1,2"], used),
+            ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder"),
+            (["-m", sweep, "seed=1,2"], f"error: {sweep}: Not a directory"),
+            (["-m", a, *gpus, "trainer=gpu"], "error: no GPU was found"),
+            (["-m", held, "seed=1,2"], used),
             ([f"hydra.run.dir={tmp_path}/held"], used),
-            (["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
+            (["-m", b, "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
             (
-                ["-m", f"hydra.sweep.dir={tmp_path}/c", "seed=1,2", "hydra.launcher.jobs=0"],
+                ["-m", c, "seed=1,2", "hydra.launcher.jobs=0"],
                 "error: hydra.launcher.jobs: expected a whole number of at least 1, got 0",
             ),
         ):
-            cards = "".join(a.removeprefix("cards=") for a in arguments if a.startswith("cards="))
-            done = train(*(a for a in arguments if not a.startswith("cards=")), CUDA_VISIBLE_DEVICES=cards)
-            assert done.returncode == 1
-            assert done.stderr.startswith(message)
-            assert "Traceback" not in done.stderr
+            told = refused(*arguments)
+            assert told.startswith(message)
+            assert "Traceback" not in told
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+        assert refused("-m", f"hydra.sweep.dir={tmp_path}/d", *gpus).startswith("error: each job is to get a GPU, but")
+        other.kill()
     assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock", ".pid"]
-    assert not (tmp_path / "c" / "0").exists()
+    assert not any((tmp_path / name / "0").exists() for name in "abcd")
 
 
 def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:

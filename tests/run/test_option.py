@@ -97,6 +97,8 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         # Of a wrong kind.
         ("quantizer=vq model.vq.codebook_size=1.5", "model.vq.codebook_size: expected a whole number, got 1.5"),
         ("quantizer=none model.none.dim=2.5", "model.none.dim: expected a whole number, got 2.5"),
+        ("model.optimizer.lr=x", "model.optimizer.lr: expected a number, got 'x'"),
+        ("+model.optimizer.betas=[0.9,x]", "model.optimizer.betas[1]: expected a number, got 'x'"),
         ("model.stop_gradient=maybe", "model.stop_gradient: expected true or false, got 'maybe'"),
         ("model.tile=64.0", "model.tile: expected a whole number or null, got 64.0"),
         ("model.fsq.levels=8", "model.fsq.levels: expected a list, got 8"),

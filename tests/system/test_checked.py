@@ -116,6 +116,9 @@ class Everything:
         ({"limits": [0.5]}, "limits: expected at least 2 values, got [0.5]"),
         ({"limits": [0, 0.5, 1]}, "limits: expected at most 2 values, got [0, 0.5, 1]"),
         ({"area": (0.0, "x")}, "area[1]: expected a number, got 'x'"),
+        ({"area": [0.0, "x"]}, "area[1]: expected a number, got 'x'"),
+        ({"area": [0.5]}, "area: expected more values, got [0.5]"),
+        ({"area": 1.0}, "area: expected a list, got 1.0"),
         # Dictionaries.
         ({"kinds": {"dent": -1}}, "kinds.dent: expected at least 0, got -1"),
         ({"kinds": {"dent": math.nan}}, "kinds.dent: expected a finite number, got nan"),

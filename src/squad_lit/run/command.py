@@ -1,4 +1,4 @@
-"""Commands that Hydra composes: how they start, and how they end, in the terminal and in the run's folder."""
+"""How the commands that Hydra composes start, and how they end in the terminal and in the run's folder."""
 
 from __future__ import annotations
 
@@ -17,31 +17,45 @@ from omegaconf import DictConfig
 
 import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named before they do
 from squad_lit.run.config import CONF, arrange
+from squad_lit.run.option import check_effect
 from squad_lit.system.console import USER_ERRORS, exit_status
 from squad_lit.system.file import write_text
 
 log = logging.getLogger(__name__)
 
 
-def run_task(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> int:
-    """Run a command on the configuration that Hydra composes from its arguments; returns the exit status 0."""
-    sys.argv[1:] = arrange(arguments)  # Hydra reads it
+def run_task(task: Callable[[DictConfig], object], arguments: Sequence[str] | None) -> int:
+    """Run a command on the configuration that Hydra composes from its arguments.
+
+    Args:
+        task: The command. It calls :func:`exit_in_words`.
+        arguments: None: those of the command line.
+
+    Returns:
+        The exit status 0.
+    """
+    sys.argv[1:] = arrange(sys.argv[1:] if arguments is None else arguments)  # Hydra reads it
     hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
     return 0
 
 
-def exit_in_words(run: Callable[[], None]) -> None:
-    """Run what a command does with its configuration, and leave what goes wrong in the run's folder, too.
+def exit_in_words(run: Callable[[DictConfig, Path], None], config: DictConfig) -> None:
+    """Run what a command does with its configuration, and record an error in the run's folder.
 
-    In a sweep the sentence names the job, and the error goes on to Hydra, which runs the other jobs and fails at the
-    end.
+    In a sweep, the message names the job, and the error is passed on to Hydra, which runs the other jobs and fails at
+    the end.
+
+    Args:
+        run: Takes the configuration and the folder of the run.
+        config: As composed.
 
     Raises:
-        SystemExit: After an error that a user can mend, or Ctrl-C; Hydra would show a stack trace.
+        SystemExit: An error that a user can mend, or Ctrl-C. Hydra would show a stack trace.
     """
 
     def status() -> int:
-        run()
+        check_effect(config, list(HydraConfig.get().overrides.task))
+        run(config, Path(HydraConfig.get().runtime.output_dir))
         return 0
 
     if code := exit_status(status, failed=_record):
@@ -49,7 +63,7 @@ def exit_in_words(run: Callable[[], None]) -> None:
 
 
 def _record(text: str, error: Exception) -> None:
-    """Leave an error in the run's folder: in ``error.txt``, and in the log, which Hydra does not write it to."""
+    """Write an error to ``error.txt`` in the run's folder, and to the log, where Hydra does not write it."""
     is_users = isinstance(error, USER_ERRORS)
     if is_users and os.environ.get("HYDRA_FULL_ERROR") == "1":
         return

@@ -1,4 +1,4 @@
-"""Where the configuration is, how it is composed, and what its files may compute."""
+"""The place of the configuration, its composition, and the resolvers that its files use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -30,7 +31,7 @@ def compose(
     output: str | Path | None = None,
     with_hydra: bool = False,
 ) -> DictConfig:
-    """Compose a configuration as the command line does, but without Hydra's globals: in a notebook, or inside an app.
+    """Compose a configuration as the command line does, but without Hydra's globals, as in a notebook.
 
     Args:
         overrides: As they are typed after ``python -m squad_lit.train``.
@@ -40,7 +41,7 @@ def compose(
         with_hydra: Keep the node ``hydra``.
 
     Raises:
-        hydra.errors.HydraException: Overrides that do not fit the configuration.
+        ValueError: Overrides that do not fit the configuration.
     """
     version.setbase("1.3")
     Plugins.instance()  # finds launchers and sweepers
@@ -49,7 +50,10 @@ def compose(
     if config_dir is not None:
         path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
     given = [*overrides, f"output={quote(output)}"] if output is not None else [*overrides]
-    config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
+    try:
+        config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     if not with_hydra:
         with open_dict(config):
             del config["hydra"]
@@ -65,10 +69,10 @@ def quote(value: object) -> str:
 
 
 def arrange(arguments: Sequence[str]) -> list[str]:
-    """The command line as Hydra takes it: ``-m`` before the overrides, wherever it was typed.
+    """The arguments in Hydra's order: ``-m`` before the overrides, wherever it was typed.
 
     Raises:
-        ValueError: No such experiment; Hydra's own message does not look into folders.
+        ValueError: There is no such experiment. Hydra's own message does not list the folders.
     """
     experiments = sorted(f.relative_to(_EXPERIMENT).with_suffix("").as_posix() for f in _EXPERIMENT.rglob("*.yaml"))
     chosen = [a.removeprefix("experiment=").strip("[]").split(",") for a in arguments if a.startswith("experiment=")]
@@ -80,12 +84,12 @@ def arrange(arguments: Sequence[str]) -> list[str]:
 
 
 def _has_no_wandb_key() -> bool:
-    """Whether W&B has to write to disk: no mode was asked for, and there is no key to upload with."""
+    """Whether W&B has to write to disk, because no mode was chosen and there is no key for an upload."""
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     stored = netrc.is_file() and "api.wandb.ai" in netrc.read_text(errors="replace")
     return not (stored or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"))
 
 
 OmegaConf.register_new_resolver("wandb_offline", _has_no_wandb_key, replace=True)
-# In the names of folders: two runs that start in the same second share none. Cached: the same wherever it is resolved.
+# Two runs that start in the same second get different folders. It is cached, so a run has one token.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)

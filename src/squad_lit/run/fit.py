@@ -1,4 +1,4 @@
-"""One run, from its configuration to its figures: make the parts, fit, test, and leave everything in the folder."""
+"""One run, from its configuration to its figures: make the parts, fit, test, and write the folder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What one run leaves that would say something wrong beside the configuration of another.
+# Files of an earlier run that would contradict the configuration of the next one.
 _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
-# The folder is that of the run that reads the file, and callbacks and loggers refer to it.
+# These refer to the folder of the run, which is that of whoever reads config.yaml.
 _UNRESOLVED = ("callback", "logger")
-_OUTPUT = "${hydra:runtime.output_dir}"
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Run:
     """A run that has ended.
 
     Args:
-        folder: Everything that it wrote: ``metrics.json``, ``last.ckpt``, ``predictions.csv``, ``panels/`` and others.
-        figures: What is in ``metrics.json``: metrics as fractions in [0, 1], an undefined one is NaN.
+        folder: The folder with ``metrics.json``, ``last.ckpt``, ``predictions.csv``, ``panels/`` and others.
+        figures: The content of ``metrics.json``. Metrics are fractions in [0, 1]; an undefined one is NaN.
         trust: Packages whose classes the checkpoint may name.
     """
 
@@ -79,24 +78,19 @@ def fit(
         model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
         output: Folder of the run; None: a new one in ``runs/DATASET``.
         overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
-        config_dir: A folder of your own configurations, as of ``--config-dir``.
+        config_dir: A folder of your own configurations, as for ``--config-dir``.
 
     Returns:
         The figures, the folder, and the trained model.
 
     Raises:
-        ValueError: An option that is wrong, or data that cannot be used; says which and what to do.
-        OSError: Files that are not there, or a folder that cannot be written to.
+        ValueError: An option is wrong, or the data cannot be used; the message says which and what to do.
+        OSError: A file is missing, or the folder cannot be written to.
     """
-    from hydra.errors import HydraException
-
     folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
     given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
     given += [f"dataset.root={quote(root)}"] if root else []
-    try:
-        config = compose(given, config_dir=config_dir, output=folder)
-    except HydraException as error:
-        raise ValueError(str(error)) from error
+    config = compose(given, config_dir=config_dir, output=folder)
     check_effect(config, given)
     folder.mkdir(parents=True, exist_ok=True)
     return run(config, folder)
@@ -106,11 +100,12 @@ def run(config: DictConfig, folder: Path) -> Run:
     """One run, from configuration to figures.
 
     Args:
-        config: As composed from ``conf/train.yaml``.
-        folder: Where everything of the run is written.
+        config: The configuration that was composed from ``conf/train.yaml``.
+        folder: The folder of the run.
 
     Raises:
-        ValueError: Options that are wrong or do not go together, a checkpoint of another model, or a folder in use.
+        ValueError: Options are wrong or contradict each other, a checkpoint is of another model, or the folder is in
+            use.
     """
     with hold(folder) if is_first_process() else contextlib.nullcontext():
         return _run(config, folder)
@@ -129,7 +124,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     keep_freed_memory()
     _silence()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    # In the order of what they cost: a mistake shows before pictures are drawn or read.
+    # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
     data = make(config, "dataset")
@@ -139,7 +134,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
-    _remove_results(folder)
+    for old in [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]:
+        old.unlink(missing_ok=True)
     data.prepare_data()
     data.setup()
     for logger in trainer.loggers:
@@ -169,26 +165,24 @@ def _run(config: DictConfig, folder: Path) -> Run:
 
 
 def make_module(config: DictConfig) -> Detector:
-    """The model of the configuration, or of the checkpoint that is to be tested or continued."""
+    """The model of the configuration, or of the checkpoint to test or continue."""
     from squad_lit.training import checkpoint
 
     if config.checkpoint:
         return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
-    plain = model_content(config)
+    options = {"model": model_content(config), "dataset": _data_options(config)}
     if config.resume:
         path = os.path.abspath(config.resume)
         content = checkpoint.read(path)
         before = checkpoint.State.load(content)
-        different = differences(before.config, plain, "model")
-        different += differences(before.data, _data_options(config), "dataset")
-        if different := sorted(different):
+        if different := sorted(differences({"model": before.config, "dataset": before.data}, options)):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"
             )
     module: Detector = make(config, "model")
-    module.state.config, module.state.data = plain, _data_options(config)
-    try:  # now, not when the training starts; a prediction has no use for them
+    module.state.config, module.state.data = options["model"], options["dataset"]
+    try:  # now, and not when the training starts
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
@@ -196,7 +190,7 @@ def make_module(config: DictConfig) -> Detector:
         module.on_load_checkpoint(content)
         if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            return checkpoint.load(path, trust=_packages(plain))  # the user's own configuration names them
+            return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
     return module
 
 
@@ -240,7 +234,7 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 def _figures(
     config: DictConfig, trainer: L.Trainer, evaluation: Evaluation, module: Detector, started: float
 ) -> dict[str, Any]:
-    """What ``metrics.json`` holds: metrics, label-free measures, times, memory, thresholds and provenance."""
+    """The content of ``metrics.json``: metrics, label-free measures, times, memory, thresholds and provenance."""
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
@@ -250,14 +244,6 @@ def _figures(
     timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
     about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
-
-
-def _remove_results(folder: Path) -> None:
-    """Leave no figures and pictures of an earlier run beside the configuration of this one."""
-    for name in _RESULTS:
-        (folder / name).unlink(missing_ok=True)
-    for picture in (folder / "panels").glob("*.png"):
-        picture.unlink()
 
 
 def _packages(content: Any) -> tuple[str, ...]:
@@ -271,35 +257,36 @@ def _packages(content: Any) -> tuple[str, ...]:
 
 
 def _data_options(config: DictConfig) -> dict[str, Any]:
-    """The options of the data set that decide which images a training sees, and in which batches."""
+    """The options of the data set that determine the images of a training and their batches."""
     plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
     return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
 
 
 def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
-    """Write the resolved configuration; of a test that of the model is the checkpoint's, not the command line's.
+    """Write the resolved configuration. A test writes the model's options from the checkpoint.
 
     Returns:
-        What determines the figures: all but callbacks, loggers and the folder.
+        The options that determine the figures: all but callbacks, loggers and the folder.
     """
-    beside = {key: OmegaConf.to_container(config[key], resolve=False) for key in _UNRESOLVED}
+    beside: dict[str, Any] = {key: OmegaConf.to_container(config[key]) for key in _UNRESOLVED}
+    beside["output"] = "${hydra:runtime.output_dir}"
     rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
     plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
     if config.checkpoint:
         plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside | {"output": _OUTPUT})))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
     return plain
 
 
 def _silence() -> None:
-    """Leave out what Lightning says about itself and about a frozen backbone: nothing a user could act on."""
+    """Hide messages of Lightning that a user cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training batches"):
         warnings.filterwarnings("ignore", message)
 
 
 def _finish_wandb(error: BaseException | None) -> None:
-    """One W&B run a job: without this the jobs of a multirun would share the first one's."""
+    """Finish the W&B run of this job; otherwise the jobs of a multirun would share the first one."""
     if "wandb" in sys.modules:
         code = 0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1
         sys.modules["wandb"].finish(exit_code=code)

@@ -1,4 +1,4 @@
-"""A training as one job of many: a process of its own, a folder of its own, and nothing done twice."""
+"""A training as one job of many, in a process and a folder of its own; a finished job is not run again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", 
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 
-# By these a process knows which one of a distributed training it is.
+# Environment variables that tell a process its rank in a distributed training.
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
@@ -37,16 +37,16 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 class Job:
     """A training, unless its folder has the figures already; it goes on from the folder's checkpoint if there is one.
 
-    Each job is a process: what one leaves behind (CUDA, threads, memory, a W&B run) does not reach the next, one that
-    is killed takes no other with it, and one on several devices may start processes of its own.
+    Each job is a process. Its CUDA context, threads, memory and W&B run do not reach the next job, a killed job takes
+    no other with it, and a job on several devices may start further processes.
 
     Args:
-        folder: Of this job alone.
-        arguments: Of ``python -m squad_lit.train``.
-        config: What the arguments compose to, without ``hydra``; None: it is composed when the job starts.
-        name: In messages; the folder's by default.
-        figures: What is in ``metrics.json`` once the job has ended; None: it failed.
-        error: Why it failed, in words.
+        folder: The folder of this job alone.
+        arguments: The arguments of ``python -m squad_lit.train``.
+        config: The configuration that the arguments compose, without ``hydra``; None: it is composed at the start.
+        name: The name in messages; by default that of the folder.
+        figures: The content of ``metrics.json`` once the job has ended; None: it failed.
+        error: The reason why it failed.
     """
 
     folder: Path
@@ -70,8 +70,8 @@ class Job:
 
         Args:
             gpu: As in ``CUDA_VISIBLE_DEVICES``; None: the process finds its devices itself.
-            threads: Of the CPU, unless the configuration or the environment says how many.
-            quiet: The output goes to ``output.log`` in the folder and not to the terminal.
+            threads: Number of CPU threads, unless the configuration or the environment sets it.
+            quiet: Whether the output goes to ``output.log`` in the folder and not to the terminal.
 
         Raises:
             ValueError: The folder is in use, or has a damaged file or the run of another configuration.
@@ -90,7 +90,7 @@ class Job:
             print(f"{self.name} goes on from its last.ckpt", flush=True)
         environment = {key: value for key, value in os.environ.items() if key not in _RANKS}
         if "SLURM_JOB_NAME" in environment:
-            # By this name Lightning knows that the processes of a job are its own to start, and not SLURM's tasks.
+            # With this name Lightning starts the processes of a job itself and does not look for SLURM's tasks.
             environment["SLURM_JOB_NAME"] = "interactive"
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -98,8 +98,7 @@ class Job:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         command = shlex.split(os.environ.get("SQUAD_LIT_TRAIN", "")) or [sys.executable, "-m", "squad_lit.train"]
         command += [*self.arguments, f"hydra.run.dir={quote(self.folder)}", "hydra.mode=RUN", *resume]
-        with contextlib.ExitStack() as stack:
-            output = stack.enter_context((self.folder / "output.log").open("ab")) if quiet else None
+        with (self.folder / "output.log").open("ab") if quiet else contextlib.nullcontext() as output:
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -113,11 +112,11 @@ class Job:
         return self._process is not None and self._process.poll() is None
 
     def read(self) -> None:
-        """Read what the process, which has ended, has left.
+        """Read the figures that the ended process has left.
 
         Raises:
-            ValueError: It failed; its sentence.
-            KeyboardInterrupt: It was interrupted.
+            ValueError: The process failed; with its message.
+            KeyboardInterrupt: The process was interrupted.
         """
         if self._process is None:
             return
@@ -140,14 +139,14 @@ class Job:
             return
         if sys.platform != "win32":
             os.killpg(self._process.pid, number)
-        # There Ctrl-C reaches all processes of a console by itself, and nothing else leaves time.
+        # On Windows, Ctrl-C reaches all processes of a console by itself, and no other signal leaves time.
         elif number != signal.SIGINT:
             for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
                 process.kill()
 
 
 def hold(folder: Path) -> contextlib.AbstractContextManager[object]:
-    """Keep a folder from other processes: until the end of a ``with`` block, or of this process, however it ends.
+    """Keep other processes out of a folder until the end of a ``with`` block, or of this process, however it ends.
 
     Raises:
         ValueError: Another process has it.
@@ -166,7 +165,7 @@ def hold(folder: Path) -> contextlib.AbstractContextManager[object]:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of a distributed training that writes; any other training has only that."""
+    """Whether this process is the one that writes: the first of a distributed training, or the only one."""
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
 
 
@@ -187,10 +186,10 @@ def compose_job(overrides: Sequence[str]) -> DictConfig:
 
 
 def read_config(path: Path) -> DictConfig:
-    """A configuration that a run has written.
+    """The configuration that a run has written.
 
     Raises:
-        ValueError: The file is damaged, or something else.
+        ValueError: The file is damaged or holds no configuration.
     """
     try:
         found = OmegaConf.load(path)
@@ -202,7 +201,7 @@ def read_config(path: Path) -> DictConfig:
 
 
 def config_hash(config: DictConfig) -> str:
-    """Twelve hexadecimal digits that are the same for configurations that give the same figures."""
+    """Twelve hexadecimal digits; configurations that give the same figures have the same."""
     return hashlib.sha256(json.dumps(_effective(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -218,7 +217,7 @@ def _effective(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=False)  # the folder is known in a run alone
     for name in _NO_EFFECT:
         node, _, key = name.rpartition(".")
-        # The root of a benchmark says where it lies, that of one's own folder which data it is.
+        # The root of a benchmark is a place; the root of a user's folder identifies the data.
         if name == "dataset.root" and str(OmegaConf.select(config, "dataset._target_")).endswith(".Folder"):
             continue
         parent = plain.get(node) if node else plain
@@ -229,7 +228,7 @@ def _effective(config: DictConfig) -> dict[str, Any]:
 
 
 def _resume(folder: Path, config: DictConfig) -> list[str]:
-    """How to go on with what an interrupted job has left; of another configuration nothing is overwritten."""
+    """The option that continues an interrupted job in the folder; another configuration is never overwritten."""
     if not (folder / "last.ckpt").exists():
         if read_figures(folder) is not None:
             raise ValueError(f"{folder} has the figures of another configuration: choose another folder")

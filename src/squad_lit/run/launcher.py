@@ -1,4 +1,4 @@
-"""Many trainings: as processes side by side, each GPU shared out once, with a clear end. Hydra's sweeps come here."""
+"""Run many trainings as processes side by side, each on a GPU of its own; Hydra's sweeps use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
@@ -38,13 +38,15 @@ def run_jobs(
 ) -> list[Job]:
     """Run jobs to their ends, whether they succeed or not.
 
-    Ctrl-C and SIGTERM reach all jobs that run, which leave a checkpoint; then they are raised. A second Ctrl-C kills.
+    Ctrl-C and SIGTERM are passed to all running jobs, which leave a checkpoint, and are raised afterwards. A second
+    Ctrl-C kills the jobs.
 
     Args:
-        jobs: Each is taken when there is room for it.
-        side_by_side: Most jobs at a time; they share the cores of the CPU, and their output goes to their folders.
-        gpus: Each job is bound to one of these, each name as often as it may be used at a time; none: jobs find their
-            devices themselves.
+        jobs: The jobs. Each is taken when there is room for it.
+        side_by_side: The largest number of jobs at a time. If it is above 1, they share the CPU cores, and their output
+            goes to their folders.
+        gpus: The GPUs. Each job is bound to one; a name that occurs n times serves n jobs at a time. Without any, jobs
+            find their devices themselves.
         on_end: Called with each job that has ended, before the next one is taken.
 
     Returns:
@@ -85,10 +87,10 @@ def run_jobs(
 
 @contextlib.contextmanager
 def _failures(job: Job) -> Iterator[None]:
-    """What ends a job, and nothing else."""
+    """Keep an error that ends this job alone."""
     try:
         yield
-    except (ValueError, OSError, HydraException) as error:
+    except (ValueError, OSError) as error:
         job.error = str(error)
 
 
@@ -101,7 +103,7 @@ def _tell(job: Job) -> None:
 
 
 def _stop(jobs: Collection[Job], number: int) -> None:
-    """Send a signal to jobs and wait for their ends; Ctrl-C meanwhile kills them."""
+    """Send a signal to jobs and wait for their ends; Ctrl-C during the wait kills them."""
     try:
         for job in jobs:
             job.send(number)
@@ -127,10 +129,10 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def find_gpus() -> list[str]:
-    """GPUs that may be used, as in ``CUDA_VISIBLE_DEVICES``; found without torch, so that none is touched.
+    """Names of the usable GPUs, as in ``CUDA_VISIBLE_DEVICES``; torch, which would occupy them, is not used.
 
-    ``SQUAD_LIT_GPUS`` (such as ``0,2``) goes before ``CUDA_VISIBLE_DEVICES``, and that before what
-    ``nvidia-smi`` lists.
+    ``SQUAD_LIT_GPUS`` (such as ``0,2``) has precedence over ``CUDA_VISIBLE_DEVICES``, and that over the list of
+    ``nvidia-smi``.
 
     Raises:
         ValueError: There is none.
@@ -150,7 +152,7 @@ def find_gpus() -> list[str]:
 
 
 def _take_gpu(among: Sequence[str]) -> tuple[str | None, contextlib.ExitStack] | None:
-    """A GPU that no other job of this user on this machine has, and what frees it; None if all are taken."""
+    """A GPU that no other job of this user on this machine uses, and what frees it; None if all are in use."""
     taken = contextlib.ExitStack()
     if not among:
         return None, taken
@@ -173,13 +175,13 @@ def launch(
     jobs: int | None,
     jobs_per_gpu: int | None,
 ) -> list[JobReturn]:
-    """Run the jobs of a sweep, numbered from ``first``, for the class that Hydra knows as its launcher.
+    """Run the jobs of a sweep, numbered from ``first``, on behalf of Hydra's launcher.
 
     Returns:
-        The objective of each job, or what tells of all that failed.
+        For each job its objective, or an error that names all failed jobs.
 
     Raises:
-        CompactHydraException: Something is wrong before there is a job; Hydra shows the sentence.
+        CompactHydraException: An error before the first job; Hydra shows its message.
     """
     common = set(overrides[0]).intersection(*overrides)
     planned = []
@@ -219,10 +221,10 @@ def launch(
 
 
 def run_here(config: DictConfig) -> float:
-    """Run the job of a sweep that another launcher than :func:`launch` calls, such as SLURM's; returns its objective.
+    """Run a job of a sweep for another launcher than :func:`launch`, such as SLURM's, and return its objective.
 
     Raises:
-        CompactHydraException: It failed; the other jobs run.
+        CompactHydraException: The job failed. The other jobs run.
     """
     settings = HydraConfig.get()
     name = f"job {settings.job.num} ({settings.job.override_dirname})"
@@ -238,7 +240,7 @@ def run_here(config: DictConfig) -> float:
 
 
 def _arguments(settings: DictConfig | HydraConf) -> list[str]:
-    """Arguments that compose a job's configuration again: its overrides, and where the user's own configuration is."""
+    """Arguments that compose a job's configuration again: its overrides and the folder of the user's configuration."""
     sources = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
     given = ["--config-name", str(settings.job.config_name)]
     given += [part for path in sources for part in ("--config-dir", path)]
@@ -250,7 +252,7 @@ def _how_to_go_on(folder: str) -> str:
 
 
 class Folder(Callback):
-    """Before a run or a sweep: can its folder be used, and does no other process use it?"""
+    """Check before a run or a sweep that its folder can be written to and that no other process uses it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._take(config, "run")

@@ -11,21 +11,21 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit.run.option import model_content
 
-# Of metrics.json. What is measured without a label of the test set, once a run and for each group of features.
+# Figures of metrics.json that need no label of the test set, per run and per group of features.
 _LABEL_FREE = ["synthetic_ap", "synthetic_auroc", "normal_score"]
 _LABEL_FREE += ["seconds/train", "images_per_second/train", "peak_memory_mb"]
 _OF_A_GROUP = ["copy_ratio", "feature_error", "codebook_usage", "perplexity"]
 _TEST = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"]
 _TEST += ["psnr", "ssim"]
-# The smaller, the better.
+# Smaller is better.
 _COSTS = ("normal_score", "copy_ratio", "feature_error", "seconds", "peak_memory_mb")
 
 
 def check_jobs(configs: Sequence[DictConfig], gpus: Sequence[str] = ()) -> None:
-    """Refuse what shows before the first job: an objective that none measures, a GPU for a trainer on the CPU.
+    """Refuse, before the first job, an objective that no run measures and a GPU for a trainer on the CPU.
 
     Raises:
-        ValueError: Such a thing.
+        ValueError: The jobs have such an error.
     """
     if gpus and any(OmegaConf.select(config, "trainer.accelerator") == "cpu" for config in configs):
         raise ValueError("each job is to get a GPU, but this trainer computes on the CPU: add trainer=gpu")
@@ -34,11 +34,13 @@ def check_jobs(configs: Sequence[DictConfig], gpus: Sequence[str] = ()) -> None:
 
 
 def check_objective(name: str, configs: Sequence[DictConfig]) -> None:
-    """Refuse what no run of some configurations measures, and warn of what is measured on the test set.
+    """Refuse an objective that no run of the configurations measures, and warn if it is measured on the test set.
 
     Raises:
-        ValueError: An unknown name.
+        ValueError: The name is unknown.
     """
+    if name in _LABEL_FREE:
+        return  # at once: what follows imports the models, and torch with them
     label_free, test = [*_LABEL_FREE], [*_TEST]
     for config in configs:
         model = model_content(config)
@@ -65,6 +67,6 @@ def is_cost(name: str) -> bool:
 
 
 def objective(figures: Mapping[str, Any] | None, name: str) -> float:
-    """The figure that a search compares runs by; NaN where it is undefined or was not measured."""
+    """The value of the objective of a run; NaN if it is undefined or was not measured."""
     value = (figures or {}).get(name)
     return math.nan if value is None else float(value)

@@ -1,4 +1,4 @@
-"""Seed, versions, commit, device, memory: what one must know to repeat a run."""
+"""What one must know to repeat a run: seed, versions, commit, device and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def about(config: DictConfig, started: float, device: torch.device) -> dict[str, Any]:
-    """Seed, versions, commit, device: what one must know to repeat the run."""
+    """The seed, versions, commit, device and command of a run."""
     import torch
 
     packages = ("squad_lit", "torch", "lightning", "timm", "hydra-core", "numpy")
@@ -42,11 +42,9 @@ def about(config: DictConfig, started: float, device: torch.device) -> dict[str,
 def _commit() -> str | None:
     if shutil.which("git") is None:
         return None
-    command = ["git", "describe", "--always", "--dirty"]
-    return (
-        subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
-        or None
-    )
+    command, here = ["git", "describe", "--always", "--dirty"], Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:

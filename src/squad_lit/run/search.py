@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 
 from squad_lit.run.job import Job, compose_job, hold
 from squad_lit.run.launcher import run_jobs
@@ -20,7 +21,7 @@ from squad_lit.system.file import make_folder, write_rows
 if TYPE_CHECKING:
     import optuna
 
-_OVERRIDES = "overrides"  # attribute of the study: what it searches, to be refused under another command
+_OVERRIDES = "overrides"  # attribute of the study that holds what it searches; another command is refused
 
 
 def search(
@@ -28,20 +29,20 @@ def search(
 ) -> optuna.Study:
     """Run trials until there are as many as asked for, and keep them in ``study.journal`` and ``trials.csv``.
 
-    A trial whose objective is undefined, whose values do not go together, or whose job fails, counts as failed: no
-    value is made up for it.
+    A trial counts as failed, and gets no value, if its objective is undefined, its values do not go together, or its
+    job fails.
 
     Args:
-        folder: Of the study.
-        overrides: Of ``squad_lit.train``, those with a sweep included.
-        trials: In all, those of earlier calls included.
-        jobs: Side by side.
+        folder: The folder of the study.
+        overrides: The overrides of ``squad_lit.train``, including those with a sweep.
+        trials: The number of trials, including those of earlier calls.
+        jobs: The number of jobs side by side.
         gpus: Each job is bound to one of these; none: jobs find their devices themselves.
-        seed: Of the proposals.
+        seed: The seed of the proposals.
 
     Raises:
-        ValueError: Nothing to search, a value that is wrong by itself, or overrides that do not go together or not with
-            the study in the folder, or another search that runs there.
+        ValueError: There is nothing to search, a value is wrong by itself, the overrides contradict each other or the
+            study in the folder, or another search runs there.
     """
     from optuna.trial import TrialState
 
@@ -59,7 +60,12 @@ def search(
         waiting = [trial.number for trial in study.trials if not trial.state.is_finished()]
 
         def save() -> None:
-            write_rows(folder / "trials.csv", _rows(study, name, list(space)))
+            rows = [
+                {"number": trial.number, "state": trial.state.name.lower(), name: trial.value}
+                | {key: trial.params.get(key) for key in space}
+                for trial in study.trials
+            ]
+            write_rows(folder / "trials.csv", rows)
 
         def propose() -> Iterator[Job]:
             while waiting or len(study.trials) < trials:
@@ -109,7 +115,10 @@ def _open(folder: Path, overrides: list[str], smaller_is_better: bool, seed: int
 
 def _parse(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Overrides without a sweep, and for each of the others Optuna's distribution."""
-    parsed = OverridesParser.create().parse_overrides([*overrides])
+    try:
+        parsed = OverridesParser.create().parse_overrides([*overrides])
+    except HydraException as error:
+        raise ValueError(str(error)) from error
     space = {o.get_key_element(): _distribution(o) for o in parsed if o.is_sweep_override()}
     if not space:
         raise ValueError("nothing to search: give an option several values, such as 'seed=0,1'")
@@ -139,11 +148,3 @@ def _distribution(override: Override) -> Any:
 def _ends(distribution: Any) -> Sequence[Any]:
     """All choices, or the lowest and the highest number."""
     return distribution.choices if hasattr(distribution, "choices") else (distribution.low, distribution.high)
-
-
-def _rows(study: optuna.Study, name: str, keys: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"number": trial.number, "state": trial.state.name.lower(), name: trial.value}
-        | {key: trial.params.get(key) for key in keys}
-        for trial in study.trials
-    ]

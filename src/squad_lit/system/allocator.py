@@ -1,11 +1,11 @@
-"""Keeps freed memory for the next image, whose tensors have the same sizes."""
+"""Keep freed memory for the next image, whose tensors have the same sizes."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# From malloc.h of glibc: from which size on memory comes from the system, and how much may stay idle.
+# Names in glibc's malloc.h: the size from which memory comes from the system, and how much may stay idle.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses more
 _IDLE = 2**30

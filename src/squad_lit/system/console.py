@@ -1,4 +1,4 @@
-"""How a command ends: errors as sentences, Ctrl-C, warnings. Nothing heavy is imported: some run without torch."""
+"""How a command ends: errors as sentences, Ctrl-C and warnings. It imports no torch, which some commands lack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from squad_lit.system.package import explain
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
-"""What a user can cause and mend."""
+"""Errors that a user can cause and mend."""
 
 
 def exit_status(
@@ -29,14 +29,14 @@ def exit_status(
     Args:
         run: The command; returns its exit status.
         interrupted: What is printed after Ctrl-C.
-        failed: Called with each error and its sentence before anything is printed: to record it, or to raise another
-            one in its place.
+        failed: Called with each error and its sentence before anything is printed. It may record the error, or raise
+            another one.
 
     Returns:
         The status of ``run``; 1 after an error, 130 after Ctrl-C.
 
     Raises:
-        Exception: An error that is not one of ``USER_ERRORS``; with HYDRA_FULL_ERROR=1 in the environment any.
+        Exception: The error is not one of ``USER_ERRORS``, or HYDRA_FULL_ERROR=1 is in the environment.
     """
     warnings.formatwarning = format_warning
     for stream in (sys.stdout, sys.stderr):
@@ -58,7 +58,7 @@ def exit_status(
 
 
 def sentence(error: Exception) -> str:
-    """What an error says to a user: of a missing package the command that installs it, and never a stack trace."""
+    """The message of an error without a stack trace; for a missing package it has the command that installs it."""
     if isinstance(error, ImportError):
         return explain(error)
     if not isinstance(error, USER_ERRORS):
@@ -72,7 +72,7 @@ def sentence(error: Exception) -> str:
 def format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning that is meant for the user as a sentence alone; others as Python shows them."""
+    """A ``UserWarning`` as a sentence alone, and other warnings as Python shows them."""
     if category is UserWarning:
         return f"warning: {message}\n"
     return _FORMAT_WARNING(message, category, filename, lineno, line)
@@ -85,8 +85,8 @@ _FORMAT_WARNING = warnings.formatwarning
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the end of the block, so that a checkpoint never holds half a step.
 
-    A handler does it, not a signal mask: with a mask the system gives the signal to another thread (torch has some),
-    and Python raises in this one nevertheless.
+    This needs a handler. With a signal mask, the system gives the signal to another thread (torch has some), and
+    Python raises in this one nevertheless.
     """
     if threading.current_thread() is not threading.main_thread():  # Python handles signals only there
         yield

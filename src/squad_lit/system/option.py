@@ -43,8 +43,10 @@ _EXPECTED = {
     "multiple_of": "a multiple of {multiple_of}",
     "too_short": "at least {min_length} values",
     "too_long": "at most {max_length} values",
+    "missing": "more values",
     "literal_error": "{expected}",
     "list_type": "a list",
+    "tuple_type": "a list",
     "sequence_str": "a list",
     "dict_type": "a dictionary",
     "mapping_type": "a dictionary",
@@ -52,7 +54,7 @@ _EXPECTED = {
     "callable_type": "a dictionary with _target_",
     "dataclass_exact_type": "a dictionary with _target_",
 }
-_CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path"}
+_CLASSES = {"Sequence": "a list", "Mapping": "a dictionary", "Path": "a path", "Tensor": "a number"}
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -92,13 +94,12 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) 
     adapters = _adapters(function)
     for name, value in arguments.items():
         if name in adapters and _is_plain(value):
-            try:
-                adapters[name].validate_python(value)
-            except ValidationError as error:
-                # YAML has no tuples: a list is one.
-                found = [e for e in error.errors() if not (e["type"] == "tuple_type" and isinstance(e["input"], list))]
-                if found:
-                    raise ValueError(_sentence(name, value, found, _takes_none(adapters[name]))) from None
+            errors = _errors(adapters[name], value)
+            if any(error["type"] == "tuple_type" for error in errors):  # YAML has no tuples: a list is one
+                errors = [e for e in _errors(adapters[name], _as_tuples(value)) if e["type"] != "list_type"]
+            if errors:
+                takes_none = not _errors(adapters[name], None)
+                raise ValueError(_sentence(name, value, errors, takes_none))
 
 
 @functools.cache
@@ -119,6 +120,20 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
         except Exception:  # names that are not there, and what pydantic raises of half a dozen types
             continue  # in a form that says nothing at run time: of another library, or a protocol
     return found
+
+
+def _errors(adapter: TypeAdapter[Any], value: Any) -> Sequence[Any]:
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return error.errors()
+    return []
+
+
+def _as_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _is_plain(value: Any) -> bool:
@@ -147,19 +162,12 @@ def _sentence(name: str, value: Any, errors: Sequence[Any], takes_none: bool) ->
     return f"{option}: expected {' or '.join(dict.fromkeys(all_expected))}, got {shown}"
 
 
-def _takes_none(adapter: TypeAdapter[Any]) -> bool:
-    try:
-        adapter.validate_python(None)
-    except ValidationError:
-        return False
-    return True
-
-
 def _locate(value: Any, loc: Sequence[Any]) -> tuple[list[Any], Any]:
     """The keys that lead to what is wrong, and what is there; pydantic also names the branches of a union."""
     place: list[Any] = []
     for key in loc:
-        if (isinstance(value, Mapping) and key in value) or (isinstance(value, list | tuple) and isinstance(key, int)):
+        keys = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list | tuple) else ()
+        if key in keys:
             place, value = [*place, key], value[key]
     return place, value
 
