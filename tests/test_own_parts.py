@@ -18,7 +18,8 @@ from squad_lit.report.__main__ import main as report
 from squad_lit.run.fit import Run, fit
 
 SAMPLE = Path(__file__).parent / "sample"
-SMALL = ["trainer=smoke", "dataset.image_size=64", "model.pool.refresh_every=2", "threads=1", "callback.progress=null"]
+QUIET = ["callback.progress=null", "callback.curves=null"]  # Matplotlib takes as long as a short training
+SMALL = ["trainer=smoke", "dataset.image_size=64", "model.pool.refresh_every=2", "threads=1", *QUIET]
 OWN = ["quantizer=sign", "backbone=colours", "discriminator=linear", "+defect=dot", "logger=lines", *SMALL]
 
 
@@ -83,7 +84,7 @@ def test_a_file_makes_own_parts_by_name_only(whole: Run, data: Path) -> None:
 
 
 def test_it_is_tested_again_from_its_checkpoint(whole: Run, data: Path, tmp_path: Path) -> None:
-    given = ["fit=false", f"checkpoint={whole.folder / 'last.ckpt'}", "dataset.image_size=64", "callback.progress=null"]
+    given = ["fit=false", f"checkpoint={whole.folder / 'last.ckpt'}", "dataset.image_size=64", *QUIET]
     with pytest.raises(ValueError, match="trust"):
         fit("parts", root=data, output=tmp_path, overrides=given, config_dir=SAMPLE / "conf")
     again = fit("parts", root=data, output=tmp_path, overrides=[*given, "trust=[my_parts]"], config_dir=SAMPLE / "conf")
@@ -104,6 +105,7 @@ def test_the_commands_take_own_parts(
     assert "parts,parts," in (tmp_path / "report" / "results.csv").read_text()
 
 
+@pytest.mark.slow
 def test_an_export_gives_what_the_checkpoint_gives(whole: Run, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.onnx"
     given = ["--checkpoint", str(whole.folder / "last.ckpt"), "--format", "onnx", "--output", str(file)]
@@ -114,7 +116,7 @@ def test_an_export_gives_what_the_checkpoint_gives(whole: Run, data: Path, tmp_p
 
 def test_a_model_and_a_synthesis_of_ones_own(data: Path, tmp_path: Path) -> None:
     own = ["backbone=colours", "synthesis=squares", "+anomaly.weight.distance=1.0", "dataset.image_size=64"]
-    run = train(data, tmp_path / "run", *own, "callback.progress=null", model="mean")
+    run = train(data, tmp_path / "run", *own, *QUIET, model="mean")
     # A dark corner is far from the mean of grey plates.
     assert run.figures["image_auroc"] == 1.0
     assert (
@@ -146,7 +148,7 @@ def test_options_of_own_parts_are_checked_by_the_name_that_is_typed(
 def test_the_command_line_takes_own_parts(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "squad_lit", "train", "--config-dir", str(SAMPLE / "conf"), "dataset=parts"]
     given = [f"dataset.root={data}", f"hydra.run.dir={tmp_path / 'run'}", "model=mean", "backbone=colours"]
-    given += ["+anomaly.weight.distance=1.0", "dataset.image_size=64", "callback.progress=null"]
+    given += ["+anomaly.weight.distance=1.0", "dataset.image_size=64", *QUIET]
     done = subprocess.run([*command, *given], cwd=SAMPLE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["image_auroc"] == 1.0
