@@ -119,7 +119,12 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(
     assert "none of the good images can be read" in capsys.readouterr().err
     assert main([*command, "--defective", str(broken)]) == 1
     assert "none of the defective images can be read" in capsys.readouterr().err
-    assert main([*command[:3], str(tmp_path), str(good)]) == 1
+    assert main([*command[:3], str(tmp_path / "line.onnx"), str(good)]) == 1
+    assert "line.onnx: expected" in capsys.readouterr().err
+    assert main([*command[:3], "/proc/line.ckpt", str(good)]) == 1  # where even root cannot write
+    assert "--output /proc/line.ckpt: " in capsys.readouterr().err
+    (tmp_path / "folder.ckpt").mkdir()
+    assert main([*command[:3], str(tmp_path / "folder.ckpt"), str(good)]) == 1
     assert "is a folder; name a file in it" in capsys.readouterr().err
     assert main(["--checkpoint", str(tmp_path / "no.ckpt"), *command[2:]]) == 1
     assert not output.exists()

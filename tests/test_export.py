@@ -282,9 +282,9 @@ def test_int8_is_for_onnx(capsys):
 
 
 def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
-    with pytest.raises(ValueError, match=r"--runtime onnx cannot run hybrid\.ckpt, which is for torch"):
+    with pytest.raises(ValueError, match=r"^runtime onnx cannot run hybrid\.ckpt, which is for torch"):
         open_runtime(models["hybrid"], "onnx")
-    with pytest.raises(ValueError, match=r"--runtime torch cannot run hybrid\.onnx, which is for onnx"):
+    with pytest.raises(ValueError, match=r"^runtime torch cannot run hybrid\.onnx, which is for onnx"):
         open_runtime(exported["hybrid", "onnx"], "torch")
     with pytest.raises(FileNotFoundError, match="no exported model"):
         open_runtime(tmp_path / "a.onnx")

@@ -5,6 +5,7 @@ import io
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from PIL import Image
 from scipy import ndimage
 
 import squad_lit
-from squad_lit.deploy.output_folder import overlay
-from squad_lit.deploy.predictor import Predictor, Result
+from squad_lit.deploy.output_folder import Predictions, overlay
+from squad_lit.deploy.predictor import Result
 from squad_lit.deploy.threshold import from_normals
-from squad_lit.image.file import read_pixels
 from squad_lit.image.picture import colour_map
 from squad_lit.predict import main
 
@@ -216,16 +216,16 @@ def test_an_interrupted_rerun_leaves_a_whole_table(
     command = ["--checkpoint", str(model), "--output", str(output)]
     main([*command, str(parts / "a.png")])
     with monkeypatch.context() as patch:
-        looked: list[Path] = []
+        add, added = Predictions.add, []
 
-        def read(self: Predictor, path: Path) -> np.ndarray:
-            looked.append(path)
-            if len(looked) == 2:
-                raise KeyboardInterrupt
-            return read_pixels(path)
+        def stop(self: Predictions, path: Path, row: dict[str, str]) -> None:
+            add(self, path, row)
+            added.append(path)
+            raise KeyboardInterrupt
 
-        patch.setattr(Predictor, "read", read)
+        patch.setattr(Predictions, "add", stop)
         assert main([*command, str(parts)]) == 130
+    assert len(added) == 1
     assert len(rows(output)) == 2
     for row in rows(output):
         assert (float(row["threshold"]) < float(row["anomaly_score"])) == bool(int(row["label"]))
@@ -318,3 +318,20 @@ def test_overlay_has_one_scale_for_all_images() -> None:
     at_threshold = overlay(image, Result(np.full((4, 4), 4.0, np.float32), 0.0, 0, np.zeros((4, 4), bool), []), 4.0)
     middle = colour_map(np.array([[0.5]]), 0, 1)[0, 0]
     assert np.allclose(at_threshold[0, 0], 0.65 * 128 + 0.35 * middle, atol=1)
+
+
+def test_names_do_not_depend_on_how_a_folder_is_written(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    around = tmp_path / ".." / tmp_path.name / parts.relative_to(tmp_path)
+    assert main(["--checkpoint", str(model), "--output", "out", str(around)]) == 0
+    assert {row["name"] for row in rows(tmp_path / "out")} == {"a.jpg", "a.png", "ü=1/a.png"}
+
+
+def test_a_wrong_model_or_list_leaves_no_output_folder(model: Path, parts: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "no.ckpt").write_bytes(b"nothing")
+    assert main(["--checkpoint", str(tmp_path / "no.ckpt"), "--output", str(tmp_path / "out"), str(parts)]) == 1
+    assert not (tmp_path / "out").exists()
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), "--from-file", "no.txt"]) == 1
+    assert "error: --from-file no.txt: No such file" in capsys.readouterr().err

@@ -26,12 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from squad_lit.deploy.rethreshold import rethreshold
 
+    if options.output.suffix != ".ckpt":
+        raise ValueError(f"--output {options.output}: expected a checkpoint's name, which ends in .ckpt")
     good = find_images(options.inputs)
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
     before, after, skipped = rethreshold(
-        options.checkpoint, options.output, good, bad, add=options.add, roi=options.roi, trust=options.trust
+        options.checkpoint,
+        options.output,
+        good,
+        bad,
+        add=options.add,
+        roi=options.roi,
+        trust=options.trust,
+        device=options.device,
     )
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
@@ -40,11 +49,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m squad_lit.calibrate", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="squad-lit calibrate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint with the new thresholds")
     parser.add_argument("--defective", type=Path, nargs="+", metavar="IMAGE_OR_DIR", help="known defects, if any")
     parser.add_argument("--add", action="store_true", help="keep the scores that the checkpoint has, and add these")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     roi = "picture of the region of interest; give predict the same one"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     good = "good parts that the model was not trained on; folders are searched at any depth"

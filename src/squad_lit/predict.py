@@ -12,17 +12,25 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import NDArray
 
 import squad_lit
+from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.console import exit_status
 
 if TYPE_CHECKING:
-    from squad_lit.deploy.predictor import Predictor
+    from squad_lit.deploy.predictor import Predictor, Result
+
+# Of the pixels of images that are held together.
+_VALUES = 2**25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +46,6 @@ def _run(options: argparse.Namespace) -> int:
     images = [path for path in images if not any(path.absolute().is_relative_to(folder) for folder in made)]
     if not images:
         raise ValueError("there is no image to predict: the list is empty, or has only files that predict wrote")
-    predictions = Predictions(options.output)
     # After the checks of the paths: this may import torch.
     predictor = squad_lit.load(
         options.checkpoint,
@@ -46,8 +53,10 @@ def _run(options: argparse.Namespace) -> int:
         false_alarm_rate=options.false_alarm_rate,
         roi=options.roi,
         trust=options.trust,
+        device=options.device,
     )
-    print(f"threshold {predictor.threshold}")
+    predictions = Predictions(options.output)
+    print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
     skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
@@ -57,41 +66,85 @@ def _run(options: argparse.Namespace) -> int:
 def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predictions, *, model: str) -> dict[Path, str]:
     """Predict the images that lack a row and files by the same model, threshold and region of interest.
 
+    Threads read the next images and write the last ones while the model is busy.
+
     Returns why a file could not be read, by file.
     """
-    folder = Path(os.path.commonpath([path.absolute().parent for path in images]))
+    folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
     of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
     started, made = time.perf_counter(), 0
+
+    def read(path: Path) -> _Image | None:
+        try:
+            known_by = of_model | {"file": _stamp(path)}
+            return None if predictions.is_done(path, known_by) else _Image(path, known_by, predictor.read(path))
+        except (OSError, ValueError) as error:
+            skipped[path] = str(error)
+            return None
+
+    def judged(found: Iterable[_Image | None]) -> Iterator[tuple[_Image, str, Result]]:
+        for batch in _batches((image for image in found if image), predictor.runtime.batch):
+            for image, result in zip(batch, predictor.predict([image.pixels for image in batch]), strict=True):
+                yield image, predictions.name(image.path, folder), result
+
+    def save(one: tuple[_Image, str, Result]) -> tuple[Path, dict[str, Any]]:
+        image, name, result = one
+        write(result, to_uint8(image.pixels), files(predictions.root, name), predictor.pixel_threshold.value)
+        return image.path, describe(result) | image.known_by | {"name": name}
+
+    threads = ThreadPoolExecutor()
     try:
-        for path in _progress(images):
-            try:
-                known_by = of_model | {"file": _stamp(path)}
-                if predictions.is_done(path, known_by):
-                    continue
-                image = predictor.read(path)
-            except (OSError, ValueError) as error:
-                skipped[path] = str(error)
-                continue
-            result = predictor.predict(image)
-            name = predictions.name(path, folder)
-            write(result, to_uint8(image), files(predictions.root, name), predictor.pixel_threshold.value)
-            predictions.add(path, describe(result) | known_by | {"name": name})
+        for path, row in _ahead(threads, save, judged(_ahead(threads, read, _progress(images)))):
+            predictions.add(path, row)
             made += 1
     finally:
+        threads.shutdown(cancel_futures=True)
         predictions.close()
     rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
     print(f"{predictions.root}: {made} images ({rate:.1f} per second), {before} done before, {len(skipped)} skipped")
     return skipped
 
 
+class _Image(NamedTuple):
+    """An image that is to be judged, and the columns of its row that are known before."""
+
+    path: Path
+    known_by: dict[str, str]
+    pixels: NDArray[Any]
+
+
+def _batches(images: Iterable[_Image], most: int) -> Iterator[list[_Image]]:
+    """Neighbours, as many as a model computes together, and few if they are large."""
+    batch: list[_Image] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == most or sum(one.pixels.size for one in batch) > _VALUES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _ahead(threads: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """``function`` of each item, in order, computed by threads for some items before they are asked for."""
+    waiting: deque[Future[Any]] = deque()
+    for item in items:
+        waiting.append(threads.submit(function, item))
+        if len(waiting) > 2 * (os.cpu_count() or 1):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m squad_lit.predict", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="squad-lit predict", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or an exported file")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
     rate = "share of normal images labelled anomalous (default: from known defects, or the rate of training or export)"
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
     roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     listed = "list of images and folders, one per line; - is standard input"
@@ -122,7 +175,10 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
     if from_file == "-":
         lines: Iterable[str] = sys.stdin
     else:  # utf-8-sig: editors on Windows put a mark before a text
-        lines = Path(from_file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        try:
+            lines = Path(from_file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        except OSError as error:
+            raise OSError(f"--from-file {from_file}: {error.strerror}") from error
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 

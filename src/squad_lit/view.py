@@ -30,7 +30,9 @@ def _run(options: argparse.Namespace) -> int:
     output: Path = options.output or options.run / "view.html"
     if options.run.is_dir():  # if not, gather says so
         make_place(output)
-    gallery = gather(options.run, options.checkpoint, options.false_alarm_rate, options.limit, options.trust)
+    gallery = gather(
+        options.run, options.checkpoint, options.false_alarm_rate, options.limit, options.trust, options.device
+    )
     size = write(gallery, output)
     for reason in gallery.failed:
         print(f"no picture: {reason}", file=sys.stderr)
@@ -41,13 +43,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.view", description="A page to look through the images of a test or a prediction."
+        prog="squad-lit view", description="A page to look through the images of a test or a prediction."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or an output folder of predict")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: view.html in the folder")
     rate = "share of normal images above the threshold at the start (default: as predict)"
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: last.ckpt in the folder of the run")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     limit = f"how many images get pictures, default {LIMIT}; the others are only counted"
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=limit)
     trust = "package whose classes the checkpoint may name; may be repeated"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import squad_lit
 from squad_lit.deploy.output_folder import overlay
 from squad_lit.deploy.predictor import Predictor
 from squad_lit.deploy.runtime import Output
@@ -22,6 +23,7 @@ class Brightness:
         normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": [], "roi": ""}
         self.metadata = {"image_size": size, "tile": tile, "top": top, "false_alarm_rate": None, **normal}
         self.metadata["intensity_range"] = None
+        self.device, self.batch = "cpu", 8
         self.batches: list[int] = []
 
     def run(self, image: np.ndarray) -> Output:
@@ -190,3 +192,24 @@ def test_a_kind_that_is_no_image_is_named(image: Any) -> None:
         predictor.predict(image)
     with pytest.raises(TypeError, match=rf"^images\[1\]: expected a file name, .* got {type(image).__name__}"):
         predictor.predict([np.zeros((4, 4)), image])
+
+
+def test_a_score_that_is_no_number_is_an_error_and_no_label() -> None:
+    class Damaged(Brightness):
+        def run(self, image: np.ndarray) -> Output:
+            return super().run(image)._replace(anomaly_score=np.full(len(image), np.nan, np.float32))
+
+    with pytest.raises(ValueError, match=r"^the score of an image is nan: the file of the model is damaged"):
+        Predictor(Damaged((4, 4))).predict(np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"path": None}, r"^path: expected the file of a model, got NoneType"),
+        ({"path": "last.ckpt", "trust": "lab"}, r"^trust: expected a list of packages, .* got 'lab'"),
+    ],
+)
+def test_kinds_of_arguments_are_named(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        squad_lit.load(**given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -145,7 +146,10 @@ def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -
         with torch.inference_mode():
             _, expected, *_ = module(torch.tensor(image[None]))
         found = runtime.run(image[None]).anomaly_score
-        largest = max(largest, abs(float(found[0] / expected[0]) - 1))
+        difference = abs(float(found[0] / expected[0]) - 1)
+        if not math.isfinite(difference):
+            raise ValueError(f"the checkpoint gives the score {float(expected[0])}, and the exported file {found[0]}")
+        largest = max(largest, difference)
     return largest
 
 

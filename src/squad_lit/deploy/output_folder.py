@@ -55,7 +55,9 @@ class Predictions:
         parts = Path(key).parts[1:]
         fewest = len(parts) - len(folder.absolute().parts) + 1
         names = ["/".join(parts[-count:]) for count in range(fewest, len(parts) + 1)]
-        return next(name for name in names if self._owner.get(name, key) == key)
+        name = next(name for name in names if self._owner.get(name, key) == key)
+        self._owner[name] = key
+        return name
 
     def is_done(self, path: Path, known_by: Mapping[str, str]) -> bool:
         """Whether an image has its files, and a row with the values of ``known_by``."""

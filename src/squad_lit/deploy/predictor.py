@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 
-# Most pixels that go through a model together, which bounds the memory that a list of large images takes.
-_PIXELS = 2**21
+# Pixels per image of a batch that fit into memory; of larger images fewer go through a model together.
+_PIXELS = 2**18
 
 
 class Result(NamedTuple):
@@ -136,7 +136,7 @@ class Predictor:
         if not _is_several(image):
             return self._judge(to_pixels(image, "image", given)[None])[0]
         pixels = (to_pixels(one, f"images[{number}]", given) for number, one in enumerate(image))
-        return [result for batch in _batches(pixels) for result in self._judge(batch)]
+        return [result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch)]
 
     def _judge(self, pixels: NDArray[Any]) -> list[Result]:
         """Results of images ``(N, H, W, 3)``."""
@@ -147,6 +147,8 @@ class Predictor:
                 shown = _scaled(self.roi, size)
         results = []
         for anomaly_map, score, model_map in self._run(pixels):
+            if not np.isfinite(score):
+                raise ValueError(f"the score of an image is {score}: the file of the model is damaged, or it diverged")
             if self.roi is not None:
                 anomaly_map = np.where(shown, anomaly_map, np.float32(np.nan))
                 score = self._score(model_map, _scaled(self.roi, model_map.shape))
@@ -196,6 +198,7 @@ def load(
     false_alarm_rate: float | None = None,
     roi: NDArray[Any] | str | Path | None = None,
     trust: Sequence[str] = (),
+    device: str = "auto",
 ) -> Predictor:
     """A trained model for new images, from one file alone.
 
@@ -205,11 +208,15 @@ def load(
         false_alarm_rate: See :class:`Predictor`.
         roi: See :class:`Predictor`.
         trust: Packages of your own parts, whose classes a checkpoint may name beside those of squad_lit.
+        device: ``auto`` (a CUDA device if the runtime has one, else the CPU), ``cpu``, ``cuda`` or ``cuda:1``; of ONNX
+            files also ``tensorrt``, ``directml`` and ``coreml``, of OpenVINO's also ``gpu`` and ``npu``. The
+            attribute ``runtime.device`` says what is used.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, for another runtime, or exported by another version; or the rate is out of
-            range.
+        ValueError: The file is damaged, for another runtime, or exported by another version; the device is not there;
+            or the rate is out of range.
+        TypeError: ``path`` is no path, or ``trust`` is one text.
         ImportError: The package that runs the model is not installed; the message says what installs it.
 
     Example:
@@ -220,7 +227,13 @@ def load(
             print(result.anomaly_score, result.label, result.regions)
             results = detector.predict(["a.png", "b.png"])
     """
-    return Predictor(open_runtime(path, runtime, trust=trust), false_alarm_rate=false_alarm_rate, roi=roi)
+    if not isinstance(path, str | Path):
+        raise TypeError(f"path: expected the file of a model, got {type(path).__name__}")
+    if isinstance(trust, str):
+        raise TypeError(f"trust: expected a list of packages, such as ['my_package'], got {trust!r}")
+    return Predictor(
+        open_runtime(path, runtime, trust=trust, device=device), false_alarm_rate=false_alarm_rate, roi=roi
+    )
 
 
 def _is_several(image: Any) -> bool:
@@ -232,10 +245,10 @@ def _is_several(image: Any) -> bool:
     )
 
 
-def _batches(images: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Neighbours of one size and type ``(N, H, W, 3)``."""
+def _batches(images: Iterable[NDArray[Any]], limit: int) -> Iterator[NDArray[Any]]:
+    """Neighbours of one size and type ``(N, H, W, 3)``, at most ``limit``."""
     for (shape, _), alike in itertools.groupby(images, key=lambda image: (image.shape, image.dtype)):
-        most = max(1, min(AT_ONCE, _PIXELS // (shape[0] * shape[1])))
+        most = max(1, min(limit, limit * _PIXELS // (shape[0] * shape[1])))
         while batch := list(itertools.islice(alike, most)):
             yield np.stack(batch)
 

@@ -25,6 +25,7 @@ def rethreshold(
     add: bool = False,
     roi: Path | None = None,
     trust: Sequence[str] = (),
+    device: str = "auto",
 ) -> tuple[Threshold, Threshold, list[str]]:
     """Write a copy of a checkpoint with the scores of new normal images and of known defects.
 
@@ -36,6 +37,7 @@ def rethreshold(
         add: Whether the scores that the checkpoint has are kept.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
         trust: Packages whose classes the checkpoint may name.
+        device: Where the model computes; see :func:`squad_lit.load`.
 
     Returns:
         The threshold of the score before and after, and a line per image that was left out.
@@ -49,7 +51,7 @@ def rethreshold(
     make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about a region of interest; the thresholds are replaced here
-        predictor = load(path, roi=roi, trust=trust)
+        predictor = load(path, roi=roi, trust=trust, device=device)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")

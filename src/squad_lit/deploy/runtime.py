@@ -9,19 +9,29 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from squad_lit.deploy.device import CPU, onnx_providers, openvino_device, torch_device
 from squad_lit.image.file import to_float32, to_uint8
+from squad_lit.image.tile import AT_ONCE
 from squad_lit.system.allocator import keep_freed_memory
+from squad_lit.system.file import check_archive
 from squad_lit.system.package import require
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 3
 """Version of exported files and their description; others are refused."""
 KEY = "squad_lit"
 """Key of the description in the metadata of a file."""
+
+
+# Images that keep a GPU busy.
+_GPU_BATCH = 64
 
 
 class Output(NamedTuple):
@@ -43,9 +53,13 @@ class Runtime(Protocol):
 
     Args:
         metadata: Description of the model, made by :func:`squad_lit.deploy.pixel_model.describe`.
+        device: Where it computes, in words.
+        batch: Images that are best computed together.
     """
 
     metadata: dict[str, Any]
+    device: str
+    batch: int
 
     def run(self, image: NDArray[Any]) -> Output:
         """Compute maps and scores.
@@ -57,7 +71,9 @@ class Runtime(Protocol):
         ...
 
 
-def open_runtime(path: str | Path, name: str | None = None, *, trust: Sequence[str] = ()) -> Runtime:
+def open_runtime(
+    path: str | Path, name: str | None = None, *, trust: Sequence[str] = (), device: str = "auto"
+) -> Runtime:
     """Open a checkpoint or an exported file.
 
     Args:
@@ -65,61 +81,87 @@ def open_runtime(path: str | Path, name: str | None = None, *, trust: Sequence[s
             suffix means a checkpoint, which torch runs.
         name: ``torch``, ``onnx`` or ``openvino``; None chooses by the suffix.
         trust: Packages whose classes a checkpoint may name.
+        device: See :func:`squad_lit.load`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, foreign, for another runtime, or exported by another version.
+        ValueError: The file is damaged, foreign, for another runtime, or exported by another version; or the device is
+            not there.
         ImportError: The package of the runtime is not installed.
     """
     path = Path(path)
     kind, make = _KINDS.get(path.suffix.lower(), ("torch", Checkpoint))
     if name not in (None, kind):
         raise ValueError(
-            f"--runtime {name} cannot run {path.name}, which is for {kind}: leave --runtime out, or export the "
-            f"checkpoint with python -m squad_lit.export --format {name}"
+            f"runtime {name} cannot run {path.name}, which is for {kind}: leave it out"
+            + (
+                f", or export the checkpoint with squad-lit export --format {name}"
+                if name in ("onnx", "openvino")
+                else ""
+            )
         )
     if path.suffix.lower() in _KINDS and not path.is_file():
         raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
-    return make(path, trust) if make is Checkpoint else make(path)
+    return make(path, device, trust) if make is Checkpoint else make(path, device)
 
 
 class Torch:
-    """A module that torch runs on pixels."""
+    """A module that torch runs on pixels; on a GPU one image at a time is a captured graph."""
 
     metadata: dict[str, Any]
-    _model: Any
+    batch = AT_ONCE
+
+    def _start(self, model: Any, device: torch.device) -> None:
+        self._model, self._device, self.device = model, device, str(device)
+        self._last: tuple[int, ...] = ()
+        if device.type == "cuda":
+            from squad_lit.training.graph import Graph
+
+            self.batch = _GPU_BATCH
+            self.device += f" ({require('torch').cuda.get_device_name(device)})"
+            self._single = Graph(model)
 
     def run(self, image: NDArray[Any]) -> Output:
         import torch
 
         with torch.inference_mode():
-            anomaly_map, score, _, model_map = self._model(torch.tensor(image))
-        return Output(anomaly_map.numpy(), score.numpy(), model_map.numpy())
+            pixels = torch.tensor(image, device=self._device)
+            # A capture takes as long as some images, so it waits for a second one of a size.
+            repeated = self._device.type == "cuda" and len(image) == 1 and image.shape == self._last
+            model, self._last = self._single if repeated else self._model, image.shape
+            anomaly_map, score, _, model_map = model(pixels)
+        return Output(anomaly_map.cpu().numpy(), score.cpu().numpy(), model_map.cpu().numpy())
 
 
 class Checkpoint(Torch):
     """A checkpoint that a run wrote."""
 
-    def __init__(self, path: Path, trust: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, device: str, trust: Sequence[str] = ()) -> None:
         from squad_lit.deploy.pixel_model import Inference, describe
         from squad_lit.training import checkpoint
 
         keep_freed_memory()
+        place = torch_device(device)
         detector = checkpoint.load(path, trust=trust)
         self.metadata = describe(detector)
-        self._model = Inference(detector, self.metadata["threshold"])
+        self._start(Inference(detector, self.metadata["threshold"]).to(place), place)
 
 
 class Program(Torch):
     """A ``torch.export`` program. torch unpickles parts of it, so open only files of a trusted source."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         torch = require("torch")
         keep_freed_memory()
+        place = torch_device(device)
         found = {KEY: ""}
         logging.disable(logging.ERROR)  # torch logs the stack trace of what it raises
         try:
-            self._model = torch.export.load(path, extra_files=found).module()
+            check_archive(path)
+            program = torch.export.load(path, extra_files=found)
+            if place.type != "cpu":
+                program = torch.export.passes.move_to_device_pass(program, str(place))
+            self._start(program.module(), place)
         except Exception as error:
             raise ValueError(f"{path} is not a readable torch.export program: damaged, or another file") from error
         finally:
@@ -133,14 +175,19 @@ class Program(Torch):
 class Onnx:
     """An ONNX file, on ONNX Runtime."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str) -> None:
         onnxruntime = require("onnxruntime")
+        providers = onnx_providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only; the warnings are about shapes inside of the graph
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # each thing that can be wrong has a type of its own
             raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
+        used = self._session.get_providers()[0]
+        if device != "auto" and used != providers[0][0]:  # a library of the device is missing
+            raise ValueError(f"device={device}: ONNX Runtime could not start {providers[0][0]}, and offers {used}")
+        self.device, self.batch = used, AT_ONCE if used == CPU else _GPU_BATCH
         self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
 
     def run(self, image: NDArray[Any]) -> Output:
@@ -150,15 +197,18 @@ class Onnx:
 class OpenVino:
     """OpenVINO's IR: an ``.xml`` with the ``.bin`` beside it."""
 
-    def __init__(self, path: Path) -> None:
+    batch = AT_ONCE
+
+    def __init__(self, path: Path, device: str) -> None:
         openvino = require("openvino")
         if not path.with_suffix(".bin").is_file():
             raise FileNotFoundError(f"{path} needs its weights beside it: no file {path.with_suffix('.bin').resolve()}")
         core = openvino.Core()
+        self.device = openvino_device(device, core.available_devices)
         try:
             model = core.read_model(path)
             # float32: on some processors the default is bfloat16, which moves codes.
-            self._model = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self._model = core.compile_model(model, self.device, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise ValueError(f"{path} is not a readable model of OpenVINO: {error}") from error
         self.metadata = _metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
@@ -172,7 +222,7 @@ class OpenVino:
 _NEEDED = {"squad_lit", "image_size", "tile", "top", "intensity_range", "false_alarm_rate", "normal_scores"}
 _NEEDED |= {"normal_maxima", "defective_scores", "roi", "input"}
 
-_KINDS: dict[str, tuple[str, Callable[[Path], Runtime]]] = {
+_KINDS: dict[str, tuple[str, Callable[[Path, str], Runtime]]] = {
     ".onnx": ("onnx", Onnx),
     ".xml": ("openvino", OpenVino),
     ".pt2": ("torch", Program),

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
+from squad_lit.deploy.device import torch_device
 from squad_lit.deploy.output_folder import files, overlay
 from squad_lit.deploy.predictor import Result, load
 from squad_lit.image.file import read_marked, read_pixels, to_uint8
@@ -78,7 +79,12 @@ class Gallery:
 
 
 def gather(
-    folder: Path, checkpoint: Path | None, false_alarm_rate: float | None, limit: int, trust: Sequence[str] = ()
+    folder: Path,
+    checkpoint: Path | None,
+    false_alarm_rate: float | None,
+    limit: int,
+    trust: Sequence[str] = (),
+    device: str = "auto",
 ) -> Gallery:
     """Read a folder, and make or take the pictures.
 
@@ -89,6 +95,7 @@ def gather(
         limit: Number of images that get pictures, which are the most wrong ones of a test, or the highest scores of
             predictions.
         trust: Packages whose classes a checkpoint may name.
+        device: Where the model of a run judges its test images; see :func:`squad_lit.load`.
 
     Raises:
         ValueError: The folder is of another kind, the rate is out of range or lacks a model, or no image can be shown.
@@ -106,7 +113,7 @@ def gather(
         raise ValueError(f"{table} has no images")
     if lines[0].keys() >= OF_A_RUN:
         checkpoint = checkpoint or folder / "last.ckpt"
-        gallery, normality, illustrate = _of_run(folder, lines, checkpoint, false_alarm_rate, trust)
+        gallery, normality, illustrate = _of_run(folder, lines, checkpoint, false_alarm_rate, trust, device)
     elif lines[0].keys() >= OF_A_PREDICTION:
         gallery, normality, illustrate = _of_predictions(folder, lines, checkpoint, false_alarm_rate, trust)
     else:
@@ -165,7 +172,12 @@ _Unillustrated = tuple[Gallery, Callable[[Row], float], Callable[[Row], dict[str
 
 
 def _of_run(
-    folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path, rate: float | None, trust: Sequence[str]
+    folder: Path,
+    lines: Sequence[Mapping[str, str]],
+    checkpoint: Path,
+    rate: float | None,
+    trust: Sequence[str],
+    device: str,
 ) -> _Unillustrated:
     """The test images of a run, which its model judges again."""
     from squad_lit.deploy.pixel_model import thresholds
@@ -187,7 +199,7 @@ def _of_run(
         raise FileNotFoundError(
             f"no checkpoint {checkpoint.resolve()}; if the run tested that of another, name it with --checkpoint FILE"
         )
-    detector = checkpoints.load(checkpoint, trust=trust)
+    detector = checkpoints.load(checkpoint, trust=trust).to(torch_device(device))
     threshold, pixel_threshold = thresholds(detector, rate)
     known = detector.state.defective_scores if rate is None else []
     source = "normal images and of known defects" if known else "normal images"
@@ -208,7 +220,7 @@ def _judge(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, st
 
     with torch.inference_mode():
         pixels = read_pixels(row.path, detector.state.data.get("intensity_range"))
-        image = shrink(torch.tensor(pixels[None]), detector.state.image_size)
+        image = shrink(torch.tensor(pixels[None], device=detector.device), detector.state.image_size)
         output = detector(image)
         maps, scores = detector.anomaly(output.maps)
         reconstruction = detector.image_recon(output)
@@ -218,11 +230,11 @@ def _judge(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, st
             f"{row.path}: its score is {score:.4g}, in predictions.csv {row.score:.4g}: the image or the checkpoint "
             f"has changed since the test"
         )
-    plain, anomaly_map = to_picture(image[0].numpy()), maps[0].numpy()
+    plain, anomaly_map = to_picture(image[0].cpu().numpy()), maps[0].cpu().numpy()
     result = Result(anomaly_map, score, 0, anomaly_map > pixel_threshold, [])
     pictures = {"image": _with_defect(plain, row), "map": overlay(plain, result, pixel_threshold)}
     if reconstruction is not None:
-        pictures["reconstruction"] = to_picture(reconstruction[0].numpy())
+        pictures["reconstruction"] = to_picture(reconstruction[0].cpu().numpy())
     return {caption: _embed(picture) for caption, picture in pictures.items()}
 
 

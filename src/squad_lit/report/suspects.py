@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
+from squad_lit.deploy.device import torch_device
 from squad_lit.image.picture import Picture, colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
 from squad_lit.run.option import make
@@ -44,13 +45,14 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     data = make(config, "dataset", **{key: value for key, value in everything.items() if key in config.dataset})
     data.prepare_data()
     data.setup()
-    module = checkpoint.load(config.checkpoint, trust=config.trust)
+    device = torch_device("cuda" if config.trainer.accelerator in ("gpu", "cuda") else "cpu")
+    module = checkpoint.load(config.checkpoint, trust=config.trust).to(device)
     module.check_data(data.categories, data.image_size)
     images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
     rows: list[dict[str, Any]] = []  # in the order of the images
     with torch.inference_mode():
         for batch in tqdm(DataLoader(images, batch_size=data.batch_size), desc="training images"):
-            scores = module.predict(batch["image"])[1].tolist()
+            scores = module.predict(batch["image"].to(device))[1].tolist()
             columns = {"image_path": batch["image_path"], "category": batch["category"], "anomaly_score": scores}
             rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         order = sorted(range(len(rows)), key=lambda i: -rows[i]["anomaly_score"])
@@ -77,5 +79,5 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
 
 def _strip(module: Detector, image: torch.Tensor, name: str, scale: float) -> Picture:
     """An image and its map side by side."""
-    heat, _ = module.predict(image[None])
+    heat, _ = module.predict(image[None].to(module.device))
     return panel({name: to_picture(image.numpy()), "": colour_map(heat[0].numpy(), 0, scale)})

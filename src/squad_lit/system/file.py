@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,32 @@ def make_place(path: Path) -> None:
     """Create the folder of the file that ``--output`` names, before there is any work to lose.
 
     Raises:
-        ValueError: It cannot be created, or the file is a folder.
+        ValueError: It cannot be created or written to, or the file is a folder.
     """
     if path.is_dir():
         raise ValueError(f"--output: {path} is a folder; name a file in it")
     make_folder(path.parent)
+    try:
+        with whole(path.with_name(f".{path.name}.try")) as part:
+            part.touch()
+        path.with_name(f".{path.name}.try").unlink()
+    except OSError as error:
+        raise ValueError(f"--output {path}: {error.strerror}; name a file in a folder that can be written to") from None
+
+
+def check_archive(path: Path) -> None:
+    """Compare the content of a zip file, such as torch writes, with its checksums; torch does not.
+
+    Raises:
+        ValueError: A part of it differs, or it is no zip file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
+    if damaged:
+        raise ValueError(f"{damaged} differs from its checksum")
 
 
 def write_text(path: Path, text: str) -> None:
