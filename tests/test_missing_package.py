@@ -77,4 +77,4 @@ def test_the_help_of_a_command_needs_numpy_and_pillow_alone(command: str, folder
     call = [sys.executable, "-c", code, "", f"squad_lit.{command}", "--help"]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: python -m squad_lit.{command} ")
+    assert done.stdout.startswith(f"usage: squad-lit {command} ")

@@ -61,7 +61,7 @@ def test_a_trial_that_cannot_start_fails_and_the_others_run(tmp_path: Path, caps
     ("override", "message"),
     [
         ("seed=0,-1", "seed: expected at least 0, got -1"),
-        ("quantizer=fsq,vqq", "Could not find 'quantizer/vqq'"),
+        ("quantizer=fsq,vqq", "quantizer=vqq: no such choice; did you mean quantizer=vq?"),
         ("model.gradient_clip=interval(0,1)", r"model\.gradient_clip: expected more than 0, got 0"),
     ],
 )

@@ -107,10 +107,10 @@ def test_resumed_run_ends_as_the_uninterrupted_one(
 ) -> None:
     step = Squad.training_step
 
-    def stopping(self: Squad, number: int) -> None:
-        if number == at:
+    def stopping(self: Squad, *batch: Any) -> None:
+        if self.state.step == at:
             raise RuntimeError("power cut")
-        step(self, number)
+        step(self, *batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Squad, "training_step", stopping)
@@ -143,6 +143,7 @@ def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path, t
     tested = run(tmp_path, mvtec, f"resume={trained / 'last.ckpt'}")
     assert tested["pixel_ap"] == before["pixel_ap"]
     assert 0 < tested["seconds/train"] <= before["seconds/train"]  # up to the last checkpoint
+    assert (tmp_path / "last.ckpt").read_bytes() == (trained / "last.ckpt").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -259,6 +260,7 @@ def test_broken_test_data_are_found_before_the_training(tmp_path: Path, mvtec: P
 
 
 def test_ctrl_c_waits_for_the_end_of_an_update_whatever_threads_there_are() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores the signal
     stop = threading.Event()
     other = threading.Thread(target=stop.wait)
     other.start()

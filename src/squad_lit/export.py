@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m squad_lit.export", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="squad-lit export", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run")
     parser.add_argument("--format", choices=("onnx", "openvino", "torch"), required=True, help="what runs the file")
     parser.add_argument("--output", type=Path, required=True, help="file: .onnx, .xml (and .bin beside it) or .pt2")

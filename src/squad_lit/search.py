@@ -30,7 +30,7 @@ def _jobs(text: str) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="squad-lit search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as of squad_lit.train; objective=FIGURE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the study")

@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.workspace", description="Saves a W&B workspace for the runs of logger=wandb."
+        prog="squad-lit workspace", description="Saves a W&B workspace for the runs of logger=wandb."
     )
     parser.add_argument("--entity", required=True, metavar="NAME", help="user or team")
     project = "default: squad_lit, as in logger=wandb"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
+import torch
 
 from squad_lit.system.console import exit_status, sentence
 
@@ -28,6 +29,12 @@ def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_user_can_mend_is_a_sentence(error: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(fail(error("the disk is full"))) == 1
     assert capsys.readouterr().err == "error: the disk is full\n(HYDRA_FULL_ERROR=1 shows where)\n"
+
+
+def test_a_gpu_without_memory_is_a_sentence_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
+    assert exit_status(fail(torch.OutOfMemoryError(text))) == 1
+    assert capsys.readouterr().err.startswith("error: CUDA out of memory: lower dataset.batch_size or ")
 
 
 def test_the_status_of_the_command_is_handed_on() -> None:

@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m squad_lit.report", description="Make tables and a page from any number of runs and sweeps."
+        prog="squad-lit report", description="Make tables and a page from any number of runs and sweeps."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP", help="folders that are searched for runs")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: report/ in the folder that the runs share")

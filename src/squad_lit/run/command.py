@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named before they do
-from squad_lit.run.config import CONF, arrange
+from squad_lit.run.config import CONF, arrange, check_overrides
 from squad_lit.run.option import check_effect
 from squad_lit.system.console import USER_ERRORS, exit_status
 from squad_lit.system.file import write_text
@@ -35,6 +35,7 @@ def run_task(task: Callable[[DictConfig], object], arguments: Sequence[str] | No
         The exit status 0.
     """
     sys.argv[1:] = arrange(sys.argv[1:] if arguments is None else arguments)  # Hydra reads it
+    check_overrides(sys.argv[1:])
     hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import secrets
@@ -11,9 +12,10 @@ from pathlib import Path
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -53,13 +55,66 @@ def compose(
     try:
         config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
     except HydraException as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_in_words(error, overrides)) from error
     if not with_hydra:
         with open_dict(config):
             del config["hydra"]
             if output is None:
                 config.output = ""
     return config
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Compose what was typed once before Hydra does, which would show several lines and name none of our options.
+
+    Args:
+        arguments: As typed; of a sweep each option's first value is taken.
+
+    Raises:
+        ValueError: As of :func:`compose`.
+    """
+    if any(a.startswith(("-", "hydra.searchpath")) and a not in ("-m", "--multirun") for a in arguments):
+        return  # a configuration of the user's own, or an option of Hydra's command line
+    several = any(a in ("-m", "--multirun") or a.startswith("experiment=") for a in arguments)
+    typed = [a for a in arguments if a not in ("-m", "--multirun")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(typed)
+    except HydraException as error:
+        raise ValueError(_in_words(error, typed)) from error
+    first = [o for o in parsed if not (several and o.is_sweep_override())]
+    compose([str(o.input_line) for o in first])
+    for swept in (o for o in parsed if o not in first and o.is_choice_sweep() and "." not in o.get_key_element()):
+        for value in swept.sweep_string_iterator():  # the choices of a group
+            compose([*(str(o.input_line) for o in first), f"{swept.get_key_element()}={value}"])
+
+
+def _in_words(error: HydraException, overrides: Sequence[str]) -> str:
+    """Hydra's error as a sentence that names the option as typed, and what was probably meant."""
+    text = str(error)
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, name = found.groups()
+        choices = re.findall(r"\n\t(\S+)", text.partition("Config search path")[0])
+        return f"{group}={name}: no such choice{_hint(name, choices, f'{group}=')}; there are: {', '.join(choices)}"
+    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        rest = compose([o for o in overrides if found[1] not in o])
+        parent, _, key = found[1].rpartition(".")
+        while parent and OmegaConf.select(rest, parent) is None:  # it is this part that is unknown
+            parent, _, key = parent.rpartition(".")
+        node = OmegaConf.select(rest, parent) if parent else rest
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        return f"{found[1]}: no such option{_hint(key, known, f'{parent}.'.lstrip('.'))}; +{found[1]}= would add it"
+    if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
+        return (
+            f"{found[1]}={found[2]}: several values make a sweep, which needs -m; a list is '{found[1]}=[{found[2]}]'"
+        )
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: expected NAME=VALUE, with quotes for the shell around lists: 'NAME=[1,2]'"
+    return text
+
+
+def _hint(name: str, known: Sequence[str], before: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {before}{close[0]}?" if close else ""
 
 
 def quote(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,14 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
 from squad_lit.run.job import differences, hold, is_first_process
 from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
-from squad_lit.system.file import write_json, write_rows, write_text
+from squad_lit.system.file import whole, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     import lightning as L
@@ -62,7 +63,7 @@ class Run:
 
 
 def fit(
-    dataset: str = "synthetic",
+    dataset: str | None = None,
     *,
     root: str | Path | None = None,
     model: str | None = None,
@@ -73,10 +74,11 @@ def fit(
     """Train and test a model, as ``python -m squad_lit.train`` does, and with its figures.
 
     Args:
-        dataset: A name in ``conf/dataset``: ``folder`` for a folder of your own.
+        dataset: A name in ``conf/dataset``: ``folder`` for a folder of your own. None: that of an experiment, or the
+            embedded benchmark.
         root: Folder of the data; None: the data set's default.
         model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
-        output: Folder of the run; None: a new one in ``runs/DATASET``.
+        output: Folder of the run; None: a new one in ``runs/DATASET``, or in ``runs/fit`` without a data set.
         overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
         config_dir: A folder of your own configurations, as for ``--config-dir``.
 
@@ -85,12 +87,24 @@ def fit(
 
     Raises:
         ValueError: An option is wrong, or the data cannot be used; the message says which and what to do.
+        TypeError: ``overrides`` is one text.
         OSError: A file is missing, or the folder cannot be written to.
     """
-    folder = Path(output or f"runs/{dataset}/{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}").absolute()
-    given = [f"dataset={dataset}", *([f"model={model}"] if model else []), *overrides]
+    if isinstance(overrides, str):
+        raise TypeError(f"overrides: expected a list of texts, such as ['model.steps=600'], got {overrides!r}")
+    time_stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.urandom(3).hex()}"
+    folder = Path(output or f"runs/{dataset or 'fit'}/{time_stamp}").absolute()
+    groups = {"dataset": dataset, "model": model}
+    given = [*(f"{group}={name}" for group, name in groups.items() if name), *overrides]
     given += [f"dataset.root={quote(root)}"] if root else []
-    config = compose(given, config_dir=config_dir, output=folder)
+    config = compose(given, config_dir=config_dir, output=folder, with_hydra=True)
+    with open_dict(config):
+        swept = set(config.pop("hydra").sweeper.params or {}) - {o.partition("=")[0] for o in given}
+    if swept:
+        raise ValueError(
+            f"{' '.join(overrides)} is a sweep over {', '.join(sorted(swept))}, and fit is one training: choose one "
+            f"value, as in overrides=[..., '{min(swept)}=VALUE'], or run the sweep with squad-lit train"
+        )
     check_effect(config, given)
     folder.mkdir(parents=True, exist_ok=True)
     return run(config, folder)
@@ -190,6 +204,10 @@ def make_module(config: DictConfig) -> Detector:
         module.on_load_checkpoint(content)
         if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
+            copy = Path(config.output, "last.ckpt")
+            if config.output and not copy.exists():  # what uses the run finds its model, as after a training
+                with whole(copy) as part:
+                    shutil.copyfile(path, part)
             return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
     return module
 
@@ -204,9 +222,8 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     trainer: L.Trainer = make(
         config, "trainer", callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
     )
-    # Float16 needs its gradients unscaled before they are clipped, and half-precision weights learn worse.
-    if trainer.precision not in ("32-true", "bf16-mixed"):
-        raise ValueError(f"trainer.precision: expected 32-true or bf16-mixed, got {trainer.precision}")
+    if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):  # half-precision weights learn worse
+        raise ValueError(f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got {trainer.precision}")
     return trainer
 
 

@@ -51,7 +51,8 @@ def exit_status(
         text = sentence(error)
         if failed is not None:
             failed(text, error)
-        if not isinstance(error, USER_ERRORS) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        mendable = isinstance(error, USER_ERRORS) or _is_out_of_memory(error)
+        if not mendable or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         return 1
@@ -61,12 +62,19 @@ def sentence(error: Exception) -> str:
     """The message of an error without a stack trace; for a missing package it has the command that installs it."""
     if isinstance(error, ImportError):
         return explain(error)
+    if _is_out_of_memory(error):
+        what = str(error).partition(". ")[0]
+        return f"{what}: lower dataset.batch_size or dataset.image_size, or run fewer jobs on this GPU (jobs_per_gpu)"
     if not isinstance(error, USER_ERRORS):
         return f"{type(error).__name__}: {error}"
     text = str(error)
     if "Original Traceback" in text:  # from a process of a DataLoader
         return text.strip().splitlines()[-1].partition(": ")[2]
     return text
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
 
 
 def format_warning(
