@@ -206,9 +206,11 @@ def test_loaders_are_in_order_and_workers_give_the_same(root):
     assert [batch["index"].item() for batch in batches[0]] == [0, 1]
 
 
-def test_training_batches_outside_a_fit_are_an_error(root):
-    with pytest.raises(RuntimeError, match="its own pool of features; iterate over train_set instead"):
-        toy(root).train_dataloader()
+def test_a_model_that_makes_no_batches_of_its_own_gets_all_training_images_shuffled(root):
+    data = toy(root)
+    orders = [[i for batch in data.train_dataloader() for i in batch["index"].tolist()] for _ in range(4)]
+    assert {tuple(sorted(order)) for order in orders} == {tuple(range(len(data.train_set)))}
+    assert len({tuple(order) for order in orders}) > 1
 
 
 def test_memory_is_said_before_it_is_filled(root, caplog):

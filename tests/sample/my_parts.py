@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squad_lit.dataset import AnomalyDataModule, Sample
+from squad_lit.dataset import AnomalyDataModule, AnomalyDataset, Sample
 from squad_lit.network.quantizer import Quantized
 from squad_lit.synthesis.defect import Array, Mask, Scene, blend, blob
 from squad_lit.training.detector import Detector
@@ -172,13 +172,14 @@ class Mean(Detector):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return []
 
-    def train_dataloader(self) -> list[int]:
-        return [0]
+    def training_batches(self, data: AnomalyDataModule) -> list[AnomalyDataset]:
+        super().training_batches(data)
+        self.local_batch = len(data.train_set)
+        return [data.train_set]
 
-    def training_step(self, step: int) -> None:
-        self.local_batch = len(self.trainer.datamodule.train_set)
-        self.backbone.fit(self.training_tiles())
-        fine = [next(iter(self.backbone(tiles).values())) for tiles in self.training_tiles()]
+    def training_step(self, images: AnomalyDataset, batch_idx: int) -> None:
+        self.backbone.fit(self.tiles(images, "features"))
+        fine = [next(iter(self.backbone(tiles).values())) for tiles in self.tiles(images, "mean")]
         self.mean = torch.cat(fine).mean(0, keepdim=True)
         self.state.step = 1
         self.trainer.should_stop = True

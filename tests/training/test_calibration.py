@@ -78,7 +78,8 @@ def run(
         {"image": images[i], "index": i, "category": list(category or "x" * len(images))[i[0] : i[-1] + 1]}
         for i in torch.arange(len(images)).split(size)
     ]
-    return calibrate(model, iter(batches), synthesis, count=len(images))
+    model.synthesis = synthesis
+    return calibrate(model, iter(batches), count=len(images))
 
 
 def raw_maps(images: Tensor) -> list[np.ndarray]:

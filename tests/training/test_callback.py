@@ -7,10 +7,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from squad_lit.network.anomaly import Anomaly
+from squad_lit.system.file import read_rows
 from squad_lit.training import checkpoint
 from squad_lit.training.callback import LastCheckpoint, Progress, Timer
 from squad_lit.training.detector import Detector
@@ -47,17 +49,20 @@ class Adding(Detector):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return []
 
-    def train_dataloader(self) -> Any:
+    def training_batches(self, data: Any) -> Any:
+        super().training_batches(data)
         module = self
 
         class Steps:
             def __iter__(self) -> Any:
                 first = module.state.step
-                return iter(range(first, min((first // module.every + 1) * module.every, STEPS)))
+                return iter(torch.arange(first, min((first // module.every + 1) * module.every, STEPS)))
 
         return Steps()
 
-    def training_step(self, step: int) -> None:
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        step = int(batch)
+        assert step == self.state.step
         if step == self.at:
             assert self.error is not None
             raise self.error
@@ -75,25 +80,44 @@ class Images(L.LightningDataModule):
         self.val_set: list[Any] = [{"image": image, "index": i, "category": "x"} for i, image in enumerate(images)]
 
     def train_dataloader(self) -> Any:
-        return self.trainer.lightning_module.train_dataloader()
+        return self.trainer.lightning_module.training_batches(self)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.val_set, batch_size=4)  # type: ignore[arg-type]
 
 
-def fit(module: Adding, *callbacks: L.Callback, data: Images | None = None, resume: Path | None = None) -> None:
+def fit(
+    module: Adding,
+    *callbacks: L.Callback,
+    data: Images | None = None,
+    resume: Path | None = None,
+    logger: CSVLogger | None = None,
+) -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        logger=False,
+        logger=logger or False,
         callbacks=list(callbacks),
         num_sanity_val_steps=0,
-        limit_val_batches=1,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, Progress) for c in callbacks),
     )
     trainer.fit(module, datamodule=data or Images(), ckpt_path=resume, weights_only=True)
+
+
+def test_values_of_a_step_are_logged_at_its_end_under_the_models_own_count(tmp_path):
+    class Telling(Adding):
+        def training_step(self, batch: Tensor, batch_idx: int) -> None:
+            super().training_step(batch, batch_idx)
+            if self.state.step % 2 == 0:
+                self.log_at_end_of_step({"weight": self.weight, "rate": 0.5})
+
+    module = Telling()
+    module.state.step = 3  # as after a resumption: Lightning starts to count at 0
+    fit(module, logger=CSVLogger(tmp_path, name="", version="log"))
+    (row,) = [row for row in read_rows(tmp_path / "log" / "metrics.csv") if row["weight"]]  # beside validations
+    assert (row["step"], float(row["weight"]), float(row["rate"])) == ("4", 2**3, 0.5)
 
 
 # Timer
@@ -112,7 +136,7 @@ def test_a_timer_adds_up_the_parts_of_an_interrupted_training(monkeypatch):
 
     def start(at: float, trained: dict[str, float], step: int) -> tuple[Timer, Adding]:
         timer, module = Timer(), Adding()
-        module.log = lambda name, value: logged.append(value)  # type: ignore[method-assign, assignment]
+        module.log_at_end_of_step = lambda values: logged.extend(values.values())  # type: ignore[method-assign, assignment]
         module.state.trained, module.state.step = trained, step
         clock.now = at
         timer.on_fit_start(trainer, module)

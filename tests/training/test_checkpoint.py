@@ -79,3 +79,14 @@ def test_reading_runs_no_code(tmp_path):
     assert not (tmp_path / "sprung").exists()
     torch.load(path, weights_only=False)  # the trap is a real one
     assert (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.8])
+def test_a_single_changed_byte_of_a_weight_is_found(tmp_path, place):
+    file = tmp_path / "last.ckpt"
+    torch.save({"squad_lit": {"version": 5}, "weight": torch.zeros(100_000)}, file)
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint: it is damaged"):
+        read(file)

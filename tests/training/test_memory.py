@@ -35,10 +35,11 @@ def make(**changed: Any) -> Memory:
 
 
 def fill(model: Memory, images: torch.Tensor) -> Memory:
-    data = SimpleNamespace(train_set=[{"image": image} for image in images])
-    model._trainer = SimpleNamespace(datamodule=data, should_stop=False)
-    model.training_step(0)
-    model._trainer = None
+    train_set = [{"image": image} for image in images]
+    data: Any = SimpleNamespace(train_set=train_set, val_set=train_set, categories=["x"], image_size=[64, 96])
+    model.trainer = SimpleNamespace(should_stop=False, is_global_zero=False)  # type: ignore[assignment]
+    (batch,) = model.training_batches(data)
+    model.training_step(batch, 0)
     return model
 
 

@@ -1,5 +1,6 @@
 """The truths: a backbone that returns the pixels, so that a feature can be traced to its image; sets; recomputation."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -114,12 +115,13 @@ def test_anomalies_are_drawn_anew_at_a_refresh_and_clean_features_are_kept(data)
     pool = attached(data, backbone=backbone)
     pool.advance(0)
     assert backbone.seen == 5 * 2 + 6
-    first = pool._corrupted["pixel"].clone()
+    first = pool.batch(0, clean=0, synthetic=6)["features"]["pixel"]
     pool.advance(3)
     assert backbone.seen == 5 * 2 + 6  # the same period
     pool.advance(4)
     assert backbone.seen == 5 * 2 + 6 + 6
-    assert not torch.equal(pool._corrupted["pixel"], first)
+    second = pool.batch(4, clean=0, synthetic=6)["features"]["pixel"]
+    assert not any(torch.equal(new, old) for new in second for old in first)
 
 
 def test_attaching_again_starts_anew(data, draw_texture):
@@ -129,6 +131,46 @@ def test_attaching_again_starts_anew(data, draw_texture):
     assert not equal(take(pool, 0), before)
     pool.attach(data, Pixels(), Grid((SIDE, SIDE)), seed=0)
     assert equal(take(pool, 0), before)
+
+
+def test_batches_go_on_to_the_next_refresh_or_the_end_of_the_training(data):
+    parts = {"clean": 3, "synthetic": 2}
+    assert [len(list(attached(data).batches(first, 11, **parts))) for first in (0, 4, 6, 8)] == [4, 4, 2, 3]
+    pool = attached(data)
+    batches = [batch for first in (0, 4, 8) for batch in pool.batches(first, 11, **parts)]
+    assert all(equal(batch, take(attached(data), step)) for step, batch in enumerate(batches))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("clean_limit", [100, 7], ids=["all views fit", "views are drawn"])
+def test_processes_make_the_anomalies_that_threads_make(data, workers, clean_limit):
+    ahead = attached(data, workers=workers, clean_limit=clean_limit, synthetic=37)
+    for step in (0, 4, 8):  # three periods, each of more than one chunk
+        assert equal(take(ahead, step), take(attached(data, clean_limit=clean_limit, synthetic=37), step)), step
+    ahead.close()
+
+
+def test_a_process_that_dies_is_named_with_what_to_do(data):
+    pool = attached(data, workers=1, synthesis=lambda image, others, rng: os._exit(3))
+    with pytest.raises(
+        OSError, match=r"process .* ended: .*pid\(s\) \d+\) exited .* model\.pool\.workers=1 lower, or to 0"
+    ):
+        pool.advance(0)
+
+
+def test_an_error_of_a_synthesis_in_a_process_is_its_own(data):
+    def fail(image: Any, others: Any, rng: Any) -> Any:
+        raise ValueError("no such texture")
+
+    with pytest.raises(ValueError, match="no such texture"):
+        attached(data, workers=1, synthesis=fail).advance(0)
+
+
+def test_processes_share_the_anomalies(data):
+    pool = attached(data, synthetic=5)
+    pool.attach(data, Pixels(), Grid((SIDE, SIDE)), seed=0, processes=2)
+    pool.advance(0)
+    assert len(set(identity(pool.batch(0, clean=0, synthetic=12)["features"]["pixel"]))) == 3
 
 
 # What is in a batch
@@ -143,9 +185,28 @@ def test_shapes(data):
         }
         assert all(f.dtype == torch.float32 for f in batch[part].values())
     assert batch["image"].shape == (5, 3, SIDE, SIDE)
+    assert batch["shown"].tolist() == [0, 1, 2, 3, 4]
     assert batch["mask"].shape == (5, 1, SIDE, SIDE)
     assert batch["mask"].dtype == torch.float32
     assert set(batch["mask"].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (4, [[0], [1], [2], [3], [0]]),
+        (2, [[0, 2], [1, 3]] * 2),
+        (3, [[0], [1], [2], [3]]),  # as many in each step
+        (7, [[0], [1], [2], [3]]),
+    ],
+)
+def test_images_are_shown_in_turn_clean_and_corrupted_ones(data, every, expected):
+    pool = attached(data)
+    for step, shown in enumerate(expected):
+        pool.advance(step)
+        batch = pool.batch(step, clean=2, synthetic=2, image_every=every)
+        assert batch["shown"].tolist() == shown
+        assert torch.equal(batch["image"], pool.batch(step, clean=2, synthetic=2)["image"][shown])
 
 
 @pytest.mark.parametrize(("clean", "synthetic"), [(4, 0), (0, 3)])

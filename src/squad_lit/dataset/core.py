@@ -10,7 +10,7 @@ import logging
 import warnings
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -35,8 +35,8 @@ class AnomalyDataModule(L.LightningDataModule):
     """A data set of normal training images, a hold-out of them for validation, and test images.
 
     Validation images are *normal training images* that are held out before training; nothing is chosen on the test
-    set. Images are not augmented here. ``train_dataloader`` gives step numbers and no images, because the
-    LightningModule computes a pool of backbone features from ``train_set`` and draws its training batches from it.
+    set. Images are not augmented here. A model that makes its own training batches of ``train_set``, as ours do from
+    a pool of backbone features, has a method ``training_batches``; any other one gets the images, shuffled.
 
     A subclass defines ``name``, ``CATEGORIES``, ``HELP`` and :meth:`scan`, and may define ``COUNTS``. The attribute
     ``categories`` exists from construction on; ``train_set``, ``val_set`` and ``test_set`` exist after :meth:`setup`.
@@ -175,17 +175,10 @@ class AnomalyDataModule(L.LightningDataModule):
             return DiskCache(self.cache_folder)
         return MemoryCache() if mode == "memory" else None
 
-    def train_dataloader(self) -> Any:
-        """The LightningModule's loader of step numbers; its pool of features holds the batches.
-
-        Raises:
-            RuntimeError: The call comes from outside a fit, where no such loader exists.
-        """
-        if self.trainer is None:
-            raise RuntimeError(
-                "the LightningModule trains from its own pool of features; iterate over train_set instead"
-            )
-        return self.trainer.lightning_module.train_dataloader()
+    def train_dataloader(self) -> Iterable[Any]:
+        """What ``training_batches`` of the model in training returns; without such a method images, shuffled."""
+        make: Any = getattr(self.trainer and self.trainer.lightning_module, "training_batches", None)
+        return make(self) if make else self._loader(self.train_set, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Loader of the held-out normal images, in order."""
@@ -195,9 +188,10 @@ class AnomalyDataModule(L.LightningDataModule):
         """Loader of the test images, in order."""
         return self._loader(self.test_set)
 
-    def _loader(self, dataset: AnomalyDataset) -> DataLoader[dict[str, Any]]:
+    def _loader(self, dataset: AnomalyDataset, *, shuffle: bool = False) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             dataset,
+            shuffle=shuffle,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             # Otherwise the memory cache of a worker would be lost after each epoch.

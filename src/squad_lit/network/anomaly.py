@@ -141,7 +141,8 @@ def _enlarging_matrix(unit: Tensor, length: int, sigma: float, reach: int) -> Te
     enlarged = resize_map(unit[None, None], (length, unit.shape[1]))
     if sigma == 0:
         return enlarged[0, 0]
-    offset = torch.arange(-reach, reach + 1, dtype=torch.float64)  # float32 would take the least sigma for 0
+    # On the device, because a CUDA graph cannot copy to it; float32 would take the least sigma for 0.
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float64, device=unit.device)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(unit)
     padded = F.pad(enlarged, (0, 0, reach, reach), mode="reflect")

@@ -16,7 +16,8 @@ from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.system.file import write_json, write_picture, write_rows
 from squad_lit.system.option import Natural, Positive, checked
 from squad_lit.training.detector import Detector
-from squad_lit.training.evaluation import Evaluation, gather
+from squad_lit.training.distributed import gather
+from squad_lit.training.evaluation import Evaluation
 
 
 def _picture_loggers(trainer: L.Trainer) -> list[PictureLogger]:

@@ -15,7 +15,16 @@ Mask = NDArray[np.bool_]
 
 
 class Scene(NamedTuple):
-    """What a defect may use, from the image and the place of the object to the source of randomness."""
+    """What a defect may use.
+
+    Args:
+        image: The normal image ``(H, W, 3)`` float32 in [0, 1].
+        foreground: Where the defect should lie, ``(H, W)`` bool.
+        background: What lies behind the object, as an image ``(H, W, 3)``.
+        others: Normal images of the same category and size; may be empty.
+        textures: Texture images of the same size; may be empty.
+        rng: The only source of randomness.
+    """
 
     image: Array
     foreground: Mask

@@ -80,7 +80,8 @@ def _call(made: Callable[..., Any], option: str, configured: frozenset[str], /, 
         text = str(error)
         parameter = re.match(r"(\w+)[^:]*: ", text)
         of_caller = parameter and parameter[1] in kwargs and parameter[1] not in configured
-        if parameter and parameter[1] in inspect.signature(made).parameters and not of_caller:
+        options = configured | inspect.signature(made).parameters.keys()  # a subclass may take the rest as **options
+        if parameter and parameter[1] in options and not of_caller:
             raise _named(error, f"{option}.{text}".lstrip("."))  # noqa: B904  the same error
         if isinstance(error, TypeError) and "argument" in text:
             text = text.partition(") ")[2] or text
@@ -129,10 +130,11 @@ def _find_trusted(target: str, option: str, trusted: Sequence[str]) -> Any:
     def is_below(name: str) -> bool:
         return any(f"{name}.".startswith(f"{package}.") for package in trusted)
 
+    package = target.partition(".")[0]
     if not is_below(target):
         raise ValueError(
             f"the file names {target!r}, and only classes of {', '.join(trusted)} are made from a file; if you trust "
-            f"the file and this package, say so: trust=[{target.partition('.')[0]}] (--trust on other commands)"
+            f"the file and this package, say so: --trust {package} (of train and check: trust=[{package}])"
         )
     made = find(target, option)
     # What a module has merely imported (pathlib.Path, functools.partial, tqdm) is not its own.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from squad_lit.metric import auroc, average_precision
 from squad_lit.synthesis.contract import ImageSynthesis
+from squad_lit.training.distributed import gather, share
 from squad_lit.training.forward import ForwardOutput, cut
 
 if TYPE_CHECKING:
@@ -72,71 +73,112 @@ class Measure:
         return {}
 
 
-@torch.inference_mode()
-def calibrate(
-    detector: Detector, images: Iterable[dict[str, Any]], synthesis: ImageSynthesis, *, count: int
-) -> Calibration:
-    """Calibrate a model on normal images; the model itself stays as it is.
+class Calibrator:
+    """Collects what a calibration needs, batch by batch; with several processes each sees a part of the images.
 
     There is one forward pass per image, and one per corrupted image. Raw maps wait in the memory of the CPU until their
     scale is known. The synthetic anomalies depend on the seed of the model and the index of the image alone.
 
     Args:
-        detector: The model; it computes in evaluation mode.
-        images: Batches of normal images that were not trained on, on any device: ``image`` ``(N, 3, H, W)`` in [0, 1],
-            ``index`` ``(N,)`` and ``category``, N texts.
+        detector: The model, in evaluation mode; it stays as it is.
         synthesis: Makes the synthetic anomalies.
+        count: How many images there are in all batches of all processes.
+    """
+
+    def __init__(self, detector: Detector, synthesis: ImageSynthesis, count: int) -> None:
+        self.detector, self.synthesis = detector, synthesis
+        self._every, self._copies = math.ceil(count / _MOST), math.ceil(_LEAST / count)
+        self._measure = detector.measure()
+        self._rows: dict[int, _Row] = {}
+
+    @torch.inference_mode()
+    def update(self, batch: Mapping[str, Any]) -> None:
+        """Look at normal images that were not trained on, and at some of them with synthetic anomalies.
+
+        Args:
+            batch: ``image`` ``(N, 3, H, W)`` in [0, 1], ``index`` ``(N,)`` and ``category``, N texts; on any device.
+        """
+        device, index = self.detector.device, batch["index"].tolist()
+        output: ForwardOutput = self.detector(batch["image"].to(device))
+        self._measure.observe(output)
+        rows = [_Row(maps, []) for maps in _unbind(output.maps)]
+        self._rows |= zip(index, rows, strict=True)
+        chosen = [i for i, number in enumerate(index) if number % self._every == 0]
+        if not chosen:
+            return
+        grid = self.detector.grid(batch["image"].shape[-2:])
+        clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in output.features.items()}
+        for copy in range(self._copies):
+            image, mask = _corrupt(batch, chosen, copy, self.synthesis, self.detector.seed)
+            output = self.detector(image.to(device))
+            self._measure.compare(output, clean, cut(mask.to(device), grid))
+            for i, maps, where in zip(chosen, _unbind(output.maps), mask[:, 0] > 0, strict=True):
+                rows[i].corrupted.append((maps, where))
+
+    @torch.inference_mode()
+    def compute(self) -> Calibration:
+        """The calibration by all images of all processes, the same in each."""
+        figures = self._measure.compute()
+        rows = gather(self._rows)
+        found: Calibration = share(None if rows is None else self._compute([rows[i] for i in sorted(rows)], figures))
+        return found
+
+    def _compute(self, rows: Sequence[_Row], figures: dict[str, Any]) -> Calibration:
+        mean, std = _moments([row.maps for row in rows], self.detector.anomaly.names)
+        anomaly = deepcopy(self.detector.anomaly)
+        anomaly.standardise(mean, std)
+
+        def fuse(maps: Maps) -> tuple[Tensor, float]:
+            anomaly_map, score = anomaly({name: m[None].to(self.detector.device) for name, m in maps.items()})
+            return anomaly_map[0].cpu(), float(score)
+
+        normal = [fuse(row.maps) for row in rows]
+        scores = [score for _, score in normal]
+        corrupted = [(*fuse(maps), mask) for row in rows for maps, mask in row.corrupted]
+        plain = [score for score, row in zip(scores, rows, strict=True) if row.corrupted]
+        label = torch.arange(len(plain) + len(corrupted)) >= len(plain)
+        measured = {
+            "synthetic_ap": float(
+                average_precision(_flat(m for m, _, _ in corrupted), _flat(mask for _, _, mask in corrupted))
+            ),
+            "synthetic_auroc": float(auroc(torch.tensor([*plain, *(score for _, score, _ in corrupted)]), label)),
+            "normal_score": sum(scores) / len(scores),
+        }
+        return Calibration(mean, std, scores, [float(m.max()) for m, _ in normal], measured | figures)
+
+
+def calibrate(detector: Detector, images: Iterable[dict[str, Any]], *, count: int) -> Calibration:
+    """Calibrate a model on normal images, in this process alone; the model itself stays as it is.
+
+    Args:
+        detector: The model; it computes in evaluation mode.
+        images: Batches as of :meth:`Calibrator.update`.
         count: How many images there are in all batches.
     """
-    every, copies = math.ceil(count / _MOST), math.ceil(_LEAST / count)
-    measure = detector.measure()
-    index: list[int] = []
-    normal: list[Maps] = []
-    corrupted: list[Maps] = []
-    masks: list[Tensor] = []
+    calibrator = Calibrator(detector, detector.synthesis, count)
     with _evaluating(detector):
         for batch in images:
-            output: ForwardOutput = detector(batch["image"].to(detector.device))
-            measure.observe(output)
-            normal.append(_to(output.maps, "cpu"))
-            index += batch["index"].tolist()
-            chosen = [i for i, number in enumerate(batch["index"].tolist()) if number % every == 0]
-            if not chosen:
-                continue
-            grid = detector.grid(batch["image"].shape[-2:])
-            clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in output.features.items()}
-            for copy in range(copies):
-                image, mask = _corrupt(batch, chosen, copy, synthesis, detector.seed)
-                output = detector(image.to(detector.device))
-                measure.compare(output, clean, cut(mask.to(detector.device), grid))
-                corrupted.append(_to(output.maps, "cpu"))
-                masks.append(mask[:, 0] > 0)
-        figures = measure.compute()
-    mean, std = _moments(normal, detector.anomaly.names)
-    anomaly = deepcopy(detector.anomaly)
-    anomaly.standardise(mean, std)
-    scores: list[float] = []
-    maxima: list[float] = []
-    for maps in normal:
-        anomaly_map, anomaly_score = anomaly(_to(maps, detector.device))
-        scores += anomaly_score.tolist()
-        maxima += anomaly_map.flatten(1).max(1).values.tolist()
-    found = [tuple(part.cpu() for part in anomaly(_to(maps, detector.device))) for maps in corrupted]
-    plain = torch.tensor([score for i, score in zip(index, scores, strict=True) if i % every == 0])
-    score = torch.cat([plain, *(s for _, s in found)])
-    label = torch.arange(len(score)) >= len(plain)
-    measured = {
-        "synthetic_ap": float(average_precision(_flat(m for m, _ in found), _flat(masks))),
-        "synthetic_auroc": float(auroc(score, label)),
-        "normal_score": sum(scores) / len(scores),
-    }
-    return Calibration(mean, std, scores, maxima, measured | figures)
+            calibrator.update(batch)
+        return calibrator.compute()
 
 
-def _moments(batches: Sequence[Maps], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+class _Row(NamedTuple):
+    """What is kept of an image: its raw maps ``(H, W)``, and those of each corrupted copy with its mask."""
+
+    maps: Maps
+    corrupted: list[tuple[Maps, Tensor]]
+
+
+def _unbind(maps: Maps) -> list[Maps]:
+    """The maps of each image, on the CPU; copies, as a view would keep the whole batch."""
+    on_cpu = {name: m.cpu() for name, m in maps.items()}
+    return [{name: m[i].clone() for name, m in on_cpu.items()} for i in range(len(next(iter(on_cpu.values()))))]
+
+
+def _moments(images: Sequence[Maps], names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each map over all pixels: ``(maps,)``, float64."""
     sums = torch.zeros(len(names), 3, dtype=torch.float64)
-    for maps in batches:
+    for maps in images:
         exact = [maps[name].double() for name in names]
         sums += torch.stack([torch.stack([torch.tensor(m.numel()), m.sum(), m.square().sum()]) for m in exact])
     count, mean = sums[:, 0], sums[:, 1] / sums[:, 0]
@@ -144,7 +186,7 @@ def _moments(batches: Sequence[Maps], names: Sequence[str]) -> tuple[Tensor, Ten
 
 
 def _corrupt(
-    batch: dict[str, Any], chosen: Sequence[int], copy: int, synthesis: ImageSynthesis, seed: int
+    batch: Mapping[str, Any], chosen: Sequence[int], copy: int, synthesis: ImageSynthesis, seed: int
 ) -> tuple[Tensor, Tensor]:
     """The chosen images of a batch, each with a synthetic anomaly, and the masks ``(n, 1, H, W)``, on the CPU."""
     images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
@@ -165,10 +207,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
-
-
-def _to(maps: Maps, device: torch.device | str) -> Maps:
-    return {name: m.to(device) for name, m in maps.items()}
 
 
 def _flat(parts: Iterable[Tensor]) -> Tensor:

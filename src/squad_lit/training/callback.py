@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm import tqdm
 
 from squad_lit.system.option import Positive, checked
+from squad_lit.training.calibration import calibrate
 from squad_lit.training.detector import Detector
 
 
@@ -46,7 +47,8 @@ class Progress(ProgressBar):
         assert isinstance(pl_module, Detector)
         if self._bar is None:
             return
-        self._bar.update(pl_module.state.step - self._bar.n)
+        if not self._bar.update(pl_module.state.step - self._bar.n):
+            return  # nothing is shown now, and what follows takes milliseconds
         elapsed = self._bar.format_dict["elapsed"]
         done = pl_module.state.step - self._bar.initial
         logged = {k.removeprefix("train/"): v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
@@ -109,7 +111,9 @@ class LastCheckpoint(Callback):
         pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         if trainer.world_size == 1:  # alone, because the others may be gone
             with contextlib.suppress(OSError, ValueError):  # a validation image that cannot be read may be the error
-                pl_module.calibrate()
+                data = trainer.datamodule  # type: ignore[attr-defined]
+                with trainer.precision_plugin.forward_context():  # as in a validation
+                    pl_module.take(calibrate(pl_module, data.val_dataloader(), count=len(data.val_set)))
         trainer.save_checkpoint(self.path, weights_only=False)
         print(f"stopped at step {pl_module.state.step} of {pl_module.steps}; continue with resume={self.path}")
 
@@ -134,7 +138,7 @@ class Timer(Callback):
         now, step = time.perf_counter(), pl_module.state.step
         if step - self._logged[1] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             rate = _images(trainer, pl_module, self._logged[1]) / (now - self._logged[0])
-            pl_module.log("train/images_per_second", rate)
+            pl_module.log_at_end_of_step({"train/images_per_second": rate})
             self._logged = now, step
         self._count(trainer, pl_module)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from squad_lit.system.file import check_archive
 from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path.resolve()}; a run leaves one as last.ckpt in its folder")
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types, depending on where the file is damaged
         raise ValueError(f"{path} is not a readable checkpoint: it is damaged, or not of squad_lit") from error

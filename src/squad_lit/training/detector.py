@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import lightning as L
 import torch
 from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
 
+from squad_lit.dataset.core import AnomalyDataModule
+from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.image.tile import AT_ONCE, Grid
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly
@@ -18,7 +21,7 @@ from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.system.option import Count, checked
-from squad_lit.training.calibration import Measure, calibrate
+from squad_lit.training.calibration import Calibration, Calibrator, Measure
 from squad_lit.training.checkpoint import State
 from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
 from squad_lit.training.pool import chunks_ahead
@@ -72,6 +75,7 @@ class Detector(L.LightningModule):
         self.tile, self.tile_overlap = tile, tile_overlap
         self._check_tile()
         self.state = State()
+        self._values: dict[str, Tensor | float] = {}
 
     @abstractmethod
     def forward_tile(self, image: Tensor) -> ForwardOutput:
@@ -127,14 +131,22 @@ class Detector(L.LightningModule):
                 f"set dataset.category"
             )
 
-    def on_fit_start(self) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+    def training_batches(self, data: AnomalyDataModule) -> Iterable[Any]:
+        """The batches of a training, made of normal images; called once a fit, with the model on its device.
+
+        Args:
+            data: Its ``train_set`` are the images; ``categories`` and ``image_size`` are kept in the checkpoint.
+
+        Returns:
+            What each ``iter`` of gives the batches up to the next validation, from ``state.step`` on.
+        """
         if len(data.val_set) == 0:
             raise ValueError(
                 "there is no normal hold-out image, so the maps cannot be standardised; "
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
         self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
+        return []
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())
@@ -143,38 +155,77 @@ class Detector(L.LightningModule):
                 f"tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, got {self.tile}"
             )
 
-    def training_tiles(self) -> Iterator[Tensor]:
-        """The normal training images, whole or all of their tiles, image by image, some at a time: ``(N, 3, H, W)``."""
-        images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+    def tiles(self, images: AnomalyDataset, what: str) -> Iterator[Tensor]:
+        """Images, whole or all of their tiles, some at a time, with a progress bar.
+
+        Args:
+            images: N images.
+            what: What is done with them; the bar says it.
+
+        Returns:
+            ``(n, 3, H, W)`` on the device of the model, image by image.
+        """
         grid = self.grid(images[0]["image"].shape[-2:])
 
         def tile(number: int) -> Tensor:
             image: Tensor = images[number // len(grid)]["image"]
             return image[:, *grid.windows[number % len(grid)]].contiguous()  # the large image may go
 
-        return (tiles.to(self.device) for tiles in chunks_ahead(tile, len(images) * len(grid)))
+        total = len(images) * len(grid)
+        with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self.shows_progress) as bar:
+            for chunk in chunks_ahead(tile, total):
+                yield chunk.to(self.device)
+                bar.update(len(chunk))
 
-    def remember(self, memory: PatchMemory) -> None:
-        """Fill a memory with patches of all normal training images."""
-        images = self.trainer.datamodule.train_set  # type: ignore[attr-defined]
+    @property
+    def shows_progress(self) -> bool:
+        """Whether this process has a progress bar."""
+        return self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
+
+    def remember(self, memory: PatchMemory, images: AnomalyDataset) -> None:
+        """Fill a memory with patches of normal images."""
         count = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
         with torch.no_grad():
-            memory.fill(map(self.backbone, self.training_tiles()), count, self.seed)
+            memory.fill(map(self.backbone, self.tiles(images, "memory")), count, self.seed)
+
+    def log_at_end_of_step(self, values: Mapping[str, Tensor | float]) -> None:
+        """Log values when this training step ends, under ``state.step``.
+
+        Lightning counts the steps of a process, and lacks the one in which an earlier run was interrupted.
+        """
+        self._values |= values
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if not self._values:
+            return
+        tensors = {name: value for name, value in self._values.items() if isinstance(value, Tensor)}
+        numbers = torch.stack(list(tensors.values())).tolist() if tensors else []  # one wait for the device
+        values = self._values | dict(zip(tensors, numbers, strict=True))
+        self.log_dict(values, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(values, self.state.step)
+            logger.save()
+        self._values = {}
 
     # Validation
 
+    def on_validation_epoch_start(self) -> None:
+        loader = self.trainer.val_dataloaders
+        self._calibrator = Calibrator(self, self.synthesis, len(loader.dataset))  # type: ignore[union-attr]
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Nothing: :meth:`calibrate` reads the validation images itself, all of them in every process."""
+        """Collect what a calibration needs of normal images that are not trained on."""
+        self._calibrator.update(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.calibrate()
-        single = {f"val/{name}": value for name, value in self.state.measured.items() if isinstance(value, float)}
-        self.log_dict(single | {"step": float(self.state.step)}, sync_dist=True)
+        found = self._calibrator.compute()
+        del self._calibrator  # it holds the maps of all images
+        self.take(found)
+        single = {f"val/{name}": value for name, value in found.measured.items() if isinstance(value, float)}
+        self.log_dict(single | {"step": float(self.state.step)})
 
-    def calibrate(self) -> None:
-        """Calibrate on the validation images of the trainer's data module, and keep what was found."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        found = calibrate(self, data.val_dataloader(), self.synthesis, count=len(data.val_set))
+    def take(self, found: Calibration) -> None:
+        """Standardise the maps by a calibration, and keep what it found."""
         self.anomaly.standardise(found.mean, found.std)
         self.state.normal_scores, self.state.normal_maxima = found.scores, found.maxima
         self.state.measured = found.measured
@@ -182,14 +233,6 @@ class Detector(L.LightningModule):
     def measure(self) -> Measure:
         """A new collector of what a calibration measures beside the maps; a model that measures more overrides this."""
         return Measure()
-
-    def sum_over_processes(self, value: Tensor) -> Tensor:
-        """The sum of a tensor that each process has one of."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        gathered = self.all_gather(value)
-        assert isinstance(gathered, Tensor)
-        return gathered.sum(0)
 
     # Test
 

@@ -19,6 +19,7 @@ from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
 from squad_lit.system.option import Natural, checked
 from squad_lit.training.detector import Detector
+from squad_lit.training.distributed import gather
 
 Rows = list[dict[str, Any]]
 
@@ -233,21 +234,6 @@ class Evaluation(Callback):
             for row in rows
         ]
         return _Resized([row["map"] for row in rows], [tuple(m.shape) for m in masks]), masks
-
-
-def gather(found: dict[int, Any]) -> dict[int, Any] | None:
-    """Bring together, in the first process, what all processes have found of the images, by index.
-
-    Returns:
-        All of it in the first process, or the only one; None in the others.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return found
-    first = distributed.get_rank() == 0
-    parts: list[dict[int, Any]] | None = [{}] * distributed.get_world_size() if first else None
-    distributed.gather_object(found, parts)
-    return {index: one for part in parts or [] for index, one in part.items()} if first else None
 
 
 class _Resized(Sequence[Tensor]):

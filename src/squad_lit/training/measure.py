@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from squad_lit.network import loss as losses
 from squad_lit.network.generator import Generator
 from squad_lit.network.quantizer import codebook_statistics
 from squad_lit.training.calibration import Measure
+from squad_lit.training.distributed import total
 from squad_lit.training.forward import ForwardOutput
 
 
@@ -22,36 +23,34 @@ class ReconstructionMeasure(Measure):
     Args:
         generator: The generator of the model.
         features: Features of normal images, in chunks ``{group: (N, C, H, W)}``, whose codes are counted.
-        reduce: Adds up a tensor that each process has one of.
     """
 
-    def __init__(
-        self, generator: Generator, features: Iterable[Mapping[str, Tensor]], reduce: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.generator, self.features, self.reduce = generator, features, reduce
-        self._copied: dict[str, list[Tensor]] = {}
-        self._error: dict[str, list[Tensor]] = {}
+    def __init__(self, generator: Generator, features: Iterable[Mapping[str, Tensor]]) -> None:
+        self.generator, self.features = generator, features
+        device = next(generator.parameters()).device
+        self._copied: dict[str, list[Tensor]] = {g: [torch.zeros(2, device=device)] for g in generator.groups}
+        self._error: dict[str, list[Tensor]] = {g: [torch.zeros(0, device=device)] for g in generator.groups}
 
     def observe(self, output: ForwardOutput) -> None:
         assert output.recon is not None
         for group, features in output.features.items():
             error = (features - output.recon.feature_recon[group]).square().mean((1, 2, 3))
-            self._error.setdefault(group, []).extend(error.unbind())
+            self._error[group].append(error)
 
     def compare(self, corrupted: ForwardOutput, clean: Mapping[str, Tensor], mask: Tensor) -> None:
         assert corrupted.recon is not None
         for group, features in corrupted.features.items():
             inside = F.adaptive_max_pool2d(mask, features.shape[-2:])
             recon = corrupted.recon.feature_recon[group]
-            copied = losses.copied(features, clean[group], recon, inside).cpu()
-            self._copied.setdefault(group, []).append(copied)
+            self._copied[group].append(losses.copied(features, clean[group], recon, inside))
 
     def compute(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}
-        for group, found in self._copied.items():
-            kept, made = torch.stack(found).sum(0)
-            figures[f"copy_ratio/{group}"] = float(kept / made)
-        figures |= {f"feature_error/{group}": float(torch.stack(found).mean()) for group, found in self._error.items()}
+        for group in self.generator.groups:
+            kept, made = total(torch.stack(self._copied[group]).sum(0))
+            error = torch.cat(self._error[group])
+            mean, count = total(torch.stack([error.sum(), error.new_tensor(len(error))]))
+            figures |= {f"copy_ratio/{group}": float(kept / made), f"feature_error/{group}": float(mean / count)}
         for group, count in self._count_codes().items():
             usage, perplexity = codebook_statistics(count)
             figures |= {f"codebook_usage/{group}": usage, f"perplexity/{group}": perplexity}
@@ -69,4 +68,4 @@ class ReconstructionMeasure(Measure):
             for group, quantized in encoded.items():
                 if quantized.indices is not None:
                     counts[group] += torch.bincount(quantized.indices.flatten(), minlength=sizes[group])
-        return {group: self.reduce(count) for group, count in counts.items()}
+        return {group: total(count) for group, count in counts.items()}

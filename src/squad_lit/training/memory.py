@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from squad_lit.dataset.core import AnomalyDataModule
+from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
@@ -62,13 +64,14 @@ class Memory(Detector):
         """There is nothing to optimise."""
         return []
 
-    def train_dataloader(self) -> list[int]:
-        """One step, in which the memory is filled."""
-        return [0]
+    def training_batches(self, data: AnomalyDataModule) -> list[AnomalyDataset]:
+        """One batch, which is all normal images; they are read as the memory is filled."""
+        super().training_batches(data)
+        self.local_batch = len(data.train_set)
+        return [data.train_set]
 
-    def training_step(self, step: int) -> None:
-        self.local_batch = len(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
-        self.backbone.fit(self.training_tiles())
-        self.remember(self.memory)
+    def training_step(self, images: AnomalyDataset, batch_idx: int) -> None:
+        self.backbone.fit(self.tiles(images, "features"))
+        self.remember(self.memory, images)
         self.state.step = 1
         self.trainer.should_stop = True

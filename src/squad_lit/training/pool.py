@@ -1,37 +1,44 @@
 """Training batches from cached features.
 
-The backbone is frozen, so the features of an image are computed once and not once a step. The pool holds clean views of
-the normal training images and, beside them, synthetic anomalies made from those views. The anomalies are drawn anew at
-fixed step numbers. Every batch is a function of (seed, step) alone: a resumed run continues exactly.
+The backbone is frozen, so the features of an image are computed once and not at each step. The pool holds clean views
+of the normal training images and, beside them, synthetic anomalies made from those views. The anomalies are drawn anew
+at fixed step numbers. Every batch is a function of (seed, step) alone, so a resumed run continues exactly.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
-from squad_lit.system.option import Count, checked
+from squad_lit.system.option import Count, Natural, checked
 
 # Images that pass the backbone at once.
 _CHUNK = 16
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
+# Streams of random numbers, beside the seed.
+_SLOTS, _VIEW, _ANOMALY, _ORDER, _WINDOW = 1, 2, 3, 4, 7
+
+Batch = dict[str, Any]
 
 
 class FeaturePool:
     """Cached features of clean views and of synthetic anomalies.
+
+    Features and images lie on the device that trains, if they fit into half of its free memory, and in pinned memory
+    otherwise.
 
     Args:
         views: Views of each image, the plain one included; of an image of T tiles, T times as many views of a tile's
@@ -41,9 +48,11 @@ class FeaturePool:
         refresh_every: Steps between refreshes.
         augmentation: Makes the views.
         synthesis: Makes the anomalies.
+        workers: Processes that make the anomalies of the next period while this one trains; 0: threads make them at
+            the refresh. None: on a GPU one process less than torch has threads, else 0. The anomalies are the same.
 
     Raises:
-        ValueError: A number that is not whole, or below 1.
+        ValueError: A number that is not whole, or below its least value.
     """
 
     @checked
@@ -56,13 +65,15 @@ class FeaturePool:
         refresh_every: Count,
         augmentation: View,
         synthesis: ImageSynthesis,
+        workers: Natural | None = None,
     ) -> None:
         self.views, self.clean_limit = views, clean_limit
-        self.synthetic, self.refresh_every = synthetic, refresh_every
+        self.synthetic, self.refresh_every, self.workers = synthetic, refresh_every, workers
         self.augmentation, self.synthesis = augmentation, synthesis
         self._period = -1
         self._slots: list[tuple[int, int]] = []
         self._clean: dict[str, Tensor] = {}
+        self._coming: Iterator[Any] | None = None
 
     def attach(
         self,
@@ -72,6 +83,7 @@ class FeaturePool:
         *,
         seed: int,
         device: torch.device | str = "cpu",
+        processes: int = 1,
         show: bool = False,
     ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
@@ -81,12 +93,19 @@ class FeaturePool:
             backbone: On the device that is to compute.
             grid: The tiles of an image; views have their size.
             seed: Of views, anomalies and the order of batches.
-            device: Where the backbone is.
+            device: Where the backbone is, and where batches are wanted.
+            processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.
         """
         self._dataset, self._backbone, self._grid, self._seed, self._show = dataset, backbone, grid, seed, show
-        self._device = device
+        self._device, self._drawn = torch.device(device), -(-self.synthetic // processes)
         self._period, self._slots, self._clean = -1, [], {}
+
+    def batches(self, first: int, steps: int, **parts: int) -> Iterator[Batch]:
+        """The batches from step ``first`` to the next refresh, or to ``steps``; ``parts`` as of :meth:`batch`."""
+        self.advance(first)
+        for step in range(first, min((self._period + 1) * self.refresh_every, steps)):
+            yield self.batch(step, **parts)
 
     def advance(self, step: int) -> None:
         """Fill or refresh the pool if ``step`` belongs to another period than the one it holds."""
@@ -94,6 +113,7 @@ class FeaturePool:
         if period == self._period:
             return
         self._period = period
+        self._orders: dict[tuple[int, int], Tensor] = {}
         slots = self._draw_slots(period)
         if slots != self._slots:
             self._slots = slots
@@ -101,38 +121,44 @@ class FeaturePool:
             self._fill_clean()
         self._fill_synthetic(period)
 
-    def batch(self, step: int, *, clean: int, synthetic: int) -> dict[str, Any]:
-        """The training batch of a step, on the CPU.
+    def batch(self, step: int, *, clean: int, synthetic: int, image_every: int = 1) -> Batch:
+        """The training batch of a step, on the device.
 
         Args:
             step: Number of the step; :meth:`advance` was called for it.
             clean: Clean views in the batch; they come first.
             synthetic: Synthetic anomalies.
+            image_every: One of so many images is given as an image, each in turn.
 
         Returns:
             ``features``: ``{group: (N, C, H, W)}`` as seen by the generator, ``target``: the same of the clean image,
-            ``image``: the clean image ``(N, 3, H, W)`` in [0, 1], ``mask``: ``(N, 1, H, W)`` float, zero for clean
-            views.
+            ``mask``: ``(N, 1, H, W)`` float, zero for clean views, ``image``: clean images ``(M, 3, H, W)`` in [0, 1],
+            ``shown``: ``(M,)`` their positions in the batch.
         """
-        first = step % self.refresh_every
-        left = self._order(0, first * clean, clean, len(self._slots))
-        right = self._order(1, first * synthetic, synthetic, self.synthetic)
+        left = self._order(0, step, clean, len(self._slots))
+        right = self._order(1, step, synthetic, self._drawn)
         source = torch.cat([left, self._source[right]])
+        # Not the same ones always, because clean ones come first; and always as many, as a CUDA graph needs it.
+        some = torch.arange(max(1, len(source) // image_every), device=source.device)
+        turns = len(source) if len(source) % image_every else image_every
+        shown = (step % turns + image_every * some) % len(source)
         target = {g: f[source].float() for g, f in self._clean.items()}
-        return {
-            "features": {g: torch.cat([target[g][: len(left)], f[right].float()]) for g, f in self._corrupted.items()},
+        batch = {
+            "features": {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()},
             "target": target,
-            "image": self._image[source].float() / 255,
-            "mask": torch.cat([self._mask.new_zeros(len(left), *self._mask.shape[1:]), self._mask[right]]).float(),
+            "mask": torch.cat([self._mask.new_zeros(clean, *self._mask.shape[1:]), self._mask[right]]).float(),
+            "image": self._image[source[shown]].float() / 255,
+            "shown": shown,
         }
+        return batch if source.device == self._device else _to_device(batch, self._device)
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
         if not self._clean:
             return
-        plain = torch.tensor([i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)], dtype=torch.long)
-        for index in plain.split(_CHUNK):
-            yield {group: f[index].float() for group, f in self._clean.items()}
+        plain = [i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)]
+        for index in torch.tensor(plain, dtype=torch.long).split(_CHUNK):
+            yield {group: f[index.to(f.device)].float() for group, f in self._clean.items()}
 
     def _draw_slots(self, period: int) -> list[tuple[int, int]]:
         """The (image, view) of each clean slot: all of them if they fit, else a draw of this period."""
@@ -140,7 +166,7 @@ class FeaturePool:
         slots = [(image, view) for view in range(self.views * len(self._grid)) for image in range(count)]
         if len(slots) <= self.clean_limit:
             return slots
-        draw = np.random.default_rng([self._seed, 1, period]).permutation(len(slots))[: self.clean_limit]
+        draw = np.random.default_rng([self._seed, _SLOTS, period]).permutation(len(slots))[: self.clean_limit]
         return [slots[i] for i in sorted(draw)]
 
     def _fill_clean(self) -> None:
@@ -150,53 +176,142 @@ class FeaturePool:
             if view < len(self._grid):
                 image: Tensor = item["image"][:, *self._grid.windows[view]].contiguous()  # the large image may go
             else:
-                window = self._grid.draw(np.random.default_rng([self._seed, 7, index, view]))
-                image = self.augmentation(item["image"], np.random.default_rng([self._seed, 2, index, view]), window)
-            self._image[number] = (image * 255).round().to(torch.uint8)
-            self._category[number] = item["category"]
+                window = self._grid.draw(np.random.default_rng([self._seed, _WINDOW, index, view]))
+                rng = np.random.default_rng([self._seed, _VIEW, index, view])
+                image = self.augmentation(item["image"], rng, window)
+            images[number] = (image * 255).round().to(torch.uint8)
+            category[number] = item["category"]
             return image
 
-        self._image = torch.empty(len(self._slots), 3, *self._grid.tile, dtype=torch.uint8)
-        self._category = [""] * len(self._slots)
-        self._clean = self._compute("clean views", view_of, len(self._slots))
-        self._kin = {name: np.flatnonzero(np.array(self._category) == name) for name in set(self._category)}
+        total = len(self._slots)
+        images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
+        category = [""] * total
+        self._clean = self._features("clean views", chunks_ahead(view_of, total), total)
+        self._image = self._place(images)
+        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis)
+        self.close()  # they hold the views of before
 
     def _fill_synthetic(self, period: int) -> None:
-        self._source = self._order(2, period * self.synthetic, self.synthetic, len(self._slots))
-        self._mask = torch.empty(self.synthetic, 1, *self._image.shape[-2:], dtype=torch.bool)
+        total = self._drawn
+        masks = torch.empty(total, 1, *self._image.shape[-2:], dtype=torch.bool)
 
-        def corrupted(number: int) -> Tensor:
-            slot = int(self._source[number])
-            rng = np.random.default_rng([self._seed, 3, period, number])
-            kin = self._kin[self._category[slot]]
-            image, *others = (_to_array(self._image[i]) for i in [slot, *rng.choice(kin, _OTHERS)])
-            changed, mask = self.synthesis(image, others, rng)
-            self._mask[number, 0] = torch.from_numpy(mask)
-            return torch.from_numpy(changed).permute(2, 0, 1)
+        def changed() -> Iterator[Tensor]:
+            done = 0
+            for image, mask in self._made(period):
+                masks[done : done + len(mask), 0] = mask
+                done += len(mask)
+                yield image.to(self._device).float() / 255
 
-        self._corrupted = self._compute("synthetic anomalies", corrupted, self.synthetic)
+        self._corrupted = self._features("synthetic anomalies", changed(), total)
+        self._mask = self._place(masks)
+        source = [self._anomalies.source(period, number) for number in range(total)]
+        self._source = torch.tensor(source, device=self._image.device)
 
-    def _compute(self, what: str, make: Callable[[int], Tensor], total: int) -> dict[str, Tensor]:
+    def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and masks of the anomalies of a period, in chunks and in order."""
+        numbers = range(period * self._drawn, (period + 1) * self._drawn)
+        workers = self.workers
+        if workers is None:  # a CPU that trains has no core to spare
+            workers = max(1, torch.get_num_threads() - 1) if self._device.type == "cuda" else 0
+        if workers == 0:
+            yield from chunks_ahead(lambda i: self._anomalies[numbers[i]], self._drawn)
+            return
+        chunks = -(-self._drawn // _CHUNK)
+        if self._coming is None:  # later periods follow without a break
+            every = (range(n, n + self._drawn) for n in count(numbers.start, self._drawn))
+            self._coming = iter(
+                DataLoader(
+                    self._anomalies,
+                    batch_sampler=(list(p[i : i + _CHUNK]) for p in every for i in range(0, self._drawn, _CHUNK)),
+                    num_workers=workers,
+                    prefetch_factor=max(2, -(-chunks // workers)),  # a period ahead, and no more
+                )
+            )
+        try:
+            yield from islice(self._coming, chunks)
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise OSError(
+                f"a process that makes synthetic anomalies ended: {error}; it often means too little (shared) memory: "
+                f"set model.pool.workers={workers} lower, or to 0 for threads"
+            ) from error
+
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        self._coming = None
+
+    def _features(self, what: str, images: Iterator[Tensor], total: int) -> dict[str, Tensor]:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
+        done = 0
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
-            for start, chunk in zip(range(0, total, _CHUNK), chunks_ahead(make, total), strict=True):
+            for chunk in images:
                 for group, f in self._backbone(chunk.to(self._device)).items():
                     if group not in out:
-                        out[group] = torch.empty(total, *f.shape[1:], dtype=torch.float16)
-                    out[group][start : start + len(f)] = f.cpu()
+                        out[group] = self._store((total, *f.shape[1:]), torch.float16)
+                    out[group][done : done + len(f)] = f
+                done += len(chunk)
                 bar.update(len(chunk))
         return out
 
-    def _order(self, stream: int, start: int, count: int, size: int) -> Tensor:
-        """Positions ``start`` to ``start + count`` of an endless series of permutations of ``range(size)``."""
-        at = np.arange(start, start + count)
-        rounds = {
-            int(r): np.random.default_rng([self._seed, 4 + stream, self._period, int(r)]).permutation(size)
-            for r in np.unique(at // size)
-        }
-        # The type is said, because of an empty list torch makes floats: a batch may have no clean or no synthetic part.
-        return torch.tensor([int(rounds[int(i) // size][int(i) % size]) for i in at], dtype=torch.long)
+    def _store(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """An empty tensor on the device if it fits there, else where the device copies from fastest."""
+        if self._device.type == "cuda":
+            size = int(np.prod(shape)) * dtype.itemsize
+            if size > torch.cuda.mem_get_info(self._device)[0] / 2:
+                return torch.empty(*shape, dtype=dtype, pin_memory=True)
+        return torch.empty(*shape, dtype=dtype, device=self._device)
+
+    def _place(self, made: Tensor) -> Tensor:
+        return made if self._device.type == "cpu" else self._store(made.shape, made.dtype).copy_(made)
+
+    def _order(self, stream: int, step: int, size_of_part: int, size: int) -> Tensor:
+        """Which of ``size`` are in the part of a batch: passes of permutations, from the first step of the period."""
+        if (stream, size_of_part) not in self._orders:
+            passes = -(-self.refresh_every * size_of_part // size)
+            rounds = [_permutation(self._seed, stream, self._period, number, size) for number in range(passes)]
+            order = torch.tensor(np.concatenate([np.empty(0, np.int64), *rounds]))
+            self._orders[stream, size_of_part] = order.to(self._image.device)
+        first = step % self.refresh_every * size_of_part
+        return self._orders[stream, size_of_part][first : first + size_of_part]
+
+
+class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
+    """Synthetic anomalies by number: number i of a period p is ``p * drawn + i``, a function of the seed alone."""
+
+    def __init__(
+        self, images: Tensor, category: Sequence[str], drawn: int, seed: int, synthesis: ImageSynthesis
+    ) -> None:
+        self.images, self.category, self.drawn, self.seed, self.synthesis = images, category, drawn, seed, synthesis
+        self.kin = {name: np.flatnonzero(np.array(category) == name) for name in set(category)}
+
+    def source(self, period: int, number: int) -> int:
+        """The clean view that an anomaly is made from."""
+        turn, place = divmod(period * self.drawn + number, len(self.images))
+        return int(_permutation(self.seed, 2, period, turn, len(self.images))[place])
+
+    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
+        period, number = divmod(at, self.drawn)
+        slot = self.source(period, number)
+        rng = np.random.default_rng([self.seed, _ANOMALY, period, number])
+        image, *others = (
+            _to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)]
+        )
+        changed, mask = self.synthesis(image, others, rng)
+        # 8 bits, as files have them: a quarter of what processes hand over.
+        image8 = torch.from_numpy(changed).permute(2, 0, 1).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return image8, torch.from_numpy(mask)
+
+
+def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng([seed, _ORDER + stream, period, turn]).permutation(size)
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {
+        k: _to_device(v, device) if isinstance(v, dict) else v.to(device, non_blocking=True) for k, v in batch.items()
+    }
 
 
 def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -204,14 +319,14 @@ def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
 
 
-def chunks_ahead(make: Callable[[int], Tensor], total: int) -> Iterator[Tensor]:
+def chunks_ahead(make: Callable[[int], Any], total: int) -> Iterator[Any]:
     """``make(0)`` to ``make(total - 1)``, in order, made in threads while the caller is busy with those before.
 
     Reading, decoding and resizing release Python's lock. They get half of the threads of torch and the backbone the
     rest; at most two chunks are in memory.
 
     Returns:
-        The images ``(3, H, W)``, stacked by 16 and a last rest.
+        What was made, tensors or tuples of tensors, stacked by 16 and a last rest.
     """
     count = max(1, torch.get_num_threads() // 2)
     with ThreadPoolExecutor(count) as threads:
@@ -219,4 +334,4 @@ def chunks_ahead(make: Callable[[int], Tensor], total: int) -> Iterator[Tensor]:
         numbers = iter(range(total))
         for size in (min(_CHUNK, total - start) for start in range(0, total, _CHUNK)):
             coming.extend(threads.submit(make, number) for number in islice(numbers, 2 * _CHUNK - len(coming)))
-            yield torch.stack([coming.popleft().result() for _ in range(size)])
+            yield default_collate([coming.popleft().result() for _ in range(size)])

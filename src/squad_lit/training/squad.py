@@ -1,15 +1,17 @@
-"""The LightningModule: generator and discriminators, trained by hand from a pool of cached features."""
+"""The LightningModule: generator and discriminators, with manual optimisation, from a pool of cached features."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Subset
 
+from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly, residual_maps
@@ -21,8 +23,9 @@ from squad_lit.system.option import Count, Positive, Share, Weight, checked
 from squad_lit.training.calibration import Measure
 from squad_lit.training.detector import Detector
 from squad_lit.training.forward import ForwardOutput, blend
+from squad_lit.training.graph import Graph
 from squad_lit.training.measure import ReconstructionMeasure
-from squad_lit.training.pool import FeaturePool
+from squad_lit.training.pool import Batch, FeaturePool
 
 
 class Squad(Detector):
@@ -57,6 +60,8 @@ class Squad(Detector):
         seed: Of everything random in training.
         memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
             the training depends on it.
+        cuda_graph: Capture the step as a CUDA graph where one GPU trains; False: launch each of its kernels, which is
+            easier to debug.
         tile: Side of the square tiles in which images are looked at and trained on, in pixels; None: as a whole.
         tile_overlap: Least share of a side that neighbouring tiles have in common.
 
@@ -87,6 +92,7 @@ class Squad(Detector):
         gradient_clip: Positive,
         seed: int,
         memory: Callable[..., PatchMemory] | None = None,
+        cuda_graph: bool = True,
         tile: int | None = None,
         tile_overlap: float = 0.0,
     ) -> None:
@@ -122,6 +128,7 @@ class Squad(Detector):
         self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
+        self.cuda_graph = cuda_graph
 
     def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
@@ -167,65 +174,107 @@ class Squad(Detector):
         optimizers = [self.make_optimizer(params) for params in sets]
         return optimizers, [self.make_scheduler(o, total_steps=self.steps) for o in optimizers]
 
-    def train_dataloader(self) -> Iterator[int]:
-        """Step numbers: the batch of a step is a function of its number (see :mod:`squad_lit.training.pool`)."""
-        return _Steps(self)  # type: ignore[return-value]
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.local_batch = max(2, data.batch_size // self.trainer.world_size)
-        show = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
-        seed, grid = self.seed + 7919 * self.global_rank, self.grid(self.state.image_size)
-        if self.synthetic_fraction > 0 and self._synthetic == 0:
+    def training_batches(self, data: AnomalyDataModule) -> Iterable[Batch]:
+        super().training_batches(data)
+        world, rank, images = self.trainer.world_size, self.global_rank, data.train_set
+        self.local_batch = max(2, data.batch_size // world)
+        synthetic = round(self.synthetic_fraction * self.local_batch)
+        if self.synthetic_fraction > 0 and synthetic == 0:
             raise ValueError(
                 f"model.synthetic_fraction={self.synthetic_fraction} of a batch of {self.local_batch} is no image; "
                 f"raise it or dataset.batch_size, or set it to 0"
             )
-        self.pool.attach(data.train_set, self.backbone, grid, seed=seed, device=self.device, show=show)
         if self.state.step == 0:
-            self.backbone.fit(self.training_tiles())
+            self.backbone.fit(self.tiles(images, "features"))
             if self.memory is not None:
                 with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
-                    self.remember(self.memory)
+                    self.remember(self.memory, images)
+        self.pool.attach(
+            Subset(images, range(rank % len(images), len(images), world)),  # each process has its share of the images
+            self.backbone,
+            self.grid(self.state.image_size),
+            seed=self.seed + 7919 * rank,
+            device=self.device,
+            processes=world,
+            show=self.shows_progress,
+        )
+        captured = self.cuda_graph and self.device.type == "cuda" and world == 1
+        self._losses_and_gradients = Graph(self, self._backward) if captured else self._backward
+        self._diverged_at = torch.full((), self.steps, device=self.device)
+        return _Periods(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=self.image_every)
 
-    def training_step(self, step: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.state.step
         # Everything random below is a function of the step, so that a resumed run meets the same numbers.
         torch.manual_seed(self.seed * 1_000_003 + step * 64 + self.global_rank)
-        self.pool.advance(step)
-        clean = self.local_batch - self._synthetic
-        batch = self.pool.batch(step, clean=clean, synthetic=self._synthetic)
-        batch = {k: _to(v, self.device) for k, v in batch.items()}
-        log: dict[str, Tensor] = {}
-        recon = self.generator(batch["features"])
-        total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
-        total = total + self._image_terms(batch, recon.codes, step, log)
-        if self.segmentation is not None:
-            total = total + self._mask_terms(batch, recon.feature_recon, log)
-        if not math.isfinite(float(total.detach())):
-            raise FloatingPointError(
-                f"the loss became {float(total.detach())} at step {step}; "
-                f"lower model.optimizer.lr or model.gradient_clip"
-            )
-        optimizers, schedulers = _as_list(self.optimizers()), _as_list(self.lr_schedulers())
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        self.manual_backward(total)
+        adversarial = step >= self.adversarial_start * self.steps and self.loss_weight["adversarial"] > 0
+        log = self._losses_and_gradients(batch, adversarial)
+        self._diverged_at = torch.where(log["loss"].isfinite(), self._diverged_at, self._diverged_at.clamp(max=step))
+        optimizers = _as_list(self.optimizers())
         with uninterrupted():
-            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-                self.clip_gradients(optimizer, gradient_clip_val=self.gradient_clip, gradient_clip_algorithm="norm")
-                optimizer.step()
+            self._optimise(optimizers)
+            for scheduler in _as_list(self.lr_schedulers()):
                 scheduler.step()
             self.state.step = step + 1
-        log["loss"] = total.detach()
-        for name, optimizer in zip(("generator", "discriminator"), optimizers, strict=False):
-            log[f"lr/{name}"] = torch.tensor(optimizer.param_groups[0]["lr"])
-        self.log_dict({f"train/{k}": v for k, v in log.items()}, batch_size=self.local_batch)
-        self.log("step", float(step))  # the axis; Lightning's own count lacks the step in which a run was interrupted
+        if self.state.step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._check_finite()
+            names = ("generator", "discriminator")[: len(optimizers)]
+            rates = {f"lr/{n}": o.param_groups[0]["lr"] for n, o in zip(names, optimizers, strict=True)}
+            self.log_at_end_of_step({f"train/{name}": value for name, value in (log | rates).items()})
         if self.state.step == self.steps:
             self.trainer.should_stop = True
 
-    def _feature_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+    def _optimise(self, optimizers: Sequence[LightningOptimizer]) -> None:
+        """Clip the gradients of each optimiser, and make its step."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        raw = [optimizer.optimizer for optimizer in optimizers]
+        for optimizer in raw:
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self.gradient_clip)
+        if scaler is None:
+            for counted in optimizers:
+                counted.step()
+            return
+        # Lightning would change the scale after each optimiser, and refuses to clip gradients of a fused one.
+        for optimizer in raw:
+            scaler.step(optimizer)
+        scaler.update()
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self._check_finite()  # before a checkpoint takes the place of the last good one
+        super().on_validation_epoch_start()
+
+    def on_fit_end(self) -> None:
+        self.pool.close()
+
+    def _check_finite(self) -> None:
+        """Fail if a loss was not finite; each step notes it on its device, and here it is read."""
+        if (step := int(self._diverged_at)) < self.steps:
+            raise FloatingPointError(
+                f"the loss became infinite or nan at step {step}; lower model.optimizer.lr or model.gradient_clip"
+            )
+
+    def _backward(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
+        """The gradients of all losses.
+
+        Returns:
+            The losses by name, detached; ``loss`` is their weighted sum.
+        """
+        log: dict[str, Tensor] = {}
+        recon = self.generator(batch["features"])
+        total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
+        total = total + self._image_terms(batch, recon.codes, adversarial, log)
+        if self.segmentation is not None:
+            total = total + self._mask_terms(batch, recon.feature_recon, log)
+        if not isinstance(self._losses_and_gradients, Graph):
+            for optimizer in _as_list(self.optimizers(use_pl_optimizer=False)):  # the module has 250 weights more
+                optimizer.zero_grad()
+        self.manual_backward(total)
+        return log | {"loss": total.detach()}
+
+    def _feature_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         terms = []
         for group, target in batch["target"].items():
             terms.append(losses.feature_loss(recon[group], target))
@@ -233,11 +282,10 @@ class Squad(Detector):
         return torch.stack(terms).sum()
 
     def _image_terms(
-        self, batch: dict[str, Any], codes: Mapping[str, Tensor], step: int, log: dict[str, Tensor]
+        self, batch: Batch, codes: Mapping[str, Tensor], adversarial: bool, log: dict[str, Tensor]
     ) -> Tensor:
-        first = step % min(self.image_every, self.local_batch)  # not the same one always: clean ones come first
-        shown = slice(first, None, self.image_every)
-        image, recon = batch["image"][shown], self.generator.image_decoder({g: c[shown] for g, c in codes.items()})
+        image = batch["image"]
+        recon = self.generator.image_decoder({g: c[batch["shown"]] for g, c in codes.items()})
         term = losses.image_loss(recon, image)
         log["image"] = term.detach()
         total = self.loss_weight["image"] * term
@@ -246,16 +294,16 @@ class Squad(Detector):
         real, fake = self.patch(image), self.patch(recon.detach())
         judge = losses.hinge_discriminator_loss(real, fake)
         log["patch"] = judge.detach()
-        if step >= self.adversarial_start * self.steps and self.loss_weight["adversarial"] > 0:
+        if adversarial:
             # The judge's weights are constants here: this term teaches the generator only.
             constants = {name: p.detach() for name, p in self.patch.named_parameters()}
-            adversarial = -torch.func.functional_call(self.patch, constants, (recon,)).mean()
-            weight = losses.adaptive_weight(term, adversarial, self.generator.image_decoder.last_layer)
-            total = total + self.loss_weight["adversarial"] * weight * adversarial
-            log |= {"adversarial": adversarial.detach(), "adversarial_weight": weight}
+            deceit = -torch.func.functional_call(self.patch, constants, (recon,)).mean()
+            weight = losses.adaptive_weight(term, deceit, self.generator.image_decoder.last_layer)
+            total = total + self.loss_weight["adversarial"] * weight * deceit
+            log |= {"adversarial": deceit.detach(), "adversarial_weight": weight}
         return total + judge
 
-    def _mask_terms(self, batch: dict[str, Any], recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
+    def _mask_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         assert self.segmentation is not None
         shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
         logit = self.segmentation(batch["features"], shown)
@@ -264,29 +312,19 @@ class Squad(Detector):
         log |= {"focal": focal.detach(), "dice": dice.detach()}
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 
-    @property
-    def _synthetic(self) -> int:
-        """Corrupted images in a batch of this process."""
-        return round(self.synthetic_fraction * self.local_batch)
-
     def measure(self) -> Measure:
-        return ReconstructionMeasure(self.generator, self.pool.plain_features(), self.sum_over_processes)
+        return ReconstructionMeasure(self.generator, self.pool.plain_features())
 
 
-class _Steps:
-    """The step numbers up to the next refresh of the pool, which is an epoch to Lightning."""
+class _Periods:
+    """Each ``iter`` gives the batches up to the next refresh of the pool, which is an epoch to Lightning."""
 
-    def __init__(self, module: Squad) -> None:
-        self.module = module
+    def __init__(self, module: Squad, **parts: int) -> None:
+        self.module, self.parts = module, parts
 
-    def __iter__(self) -> Iterator[int]:
-        first, period = self.module.state.step, self.module.pool.refresh_every
-        return iter(range(first, min((first // period + 1) * period, self.module.steps)))
+    def __iter__(self) -> Iterator[Batch]:
+        return self.module.pool.batches(self.module.state.step, self.module.steps, **self.parts)
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
     return list(one_or_many) if isinstance(one_or_many, list | tuple) else [one_or_many]
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)

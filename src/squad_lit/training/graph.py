@@ -1,0 +1,64 @@
+"""A computation on a GPU, captured once as a CUDA graph and replayed: one launch in the place of a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+# PyTorch asks for some runs on a side stream before a capture, in which libraries choose their algorithms.
+_WARM_UP = 3
+
+
+class Graph:
+    """A module, or a step with its backward pass, as a CUDA graph.
+
+    Inputs are copied into those of the capture, and what is returned is overwritten by the next call. Random numbers
+    follow ``torch.manual_seed``. Gradients lie where the capture has put them, so nobody may set them to None.
+
+    Args:
+        module: Its buffers, which a step may change, are set back after the runs that prepare a capture.
+        compute: Takes tensors in any containers, and an option; it must not wait for the device. None: the module.
+    """
+
+    def __init__(self, module: nn.Module, compute: Callable[..., Any] | None = None) -> None:
+        self.module, self.compute = module, compute or module
+        self._known: Any = None
+
+    def __call__(self, given: Any, *option: Any) -> Any:
+        """Replay the computation; another option, or another shape, is captured first and takes the place of before."""
+        tensors, form = tree_flatten(given)
+        known = option, form, [(t.shape, t.dtype) for t in tensors]
+        if known != self._known:
+            self._known = None  # if the capture fails
+            self._inputs = [t.clone() for t in tensors]
+            self._capture(tree_unflatten(self._inputs, form), option)
+            self._known = known
+        for into, tensor in zip(self._inputs, tensors, strict=True):
+            into.copy_(tensor, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+    def _capture(self, given: Any, option: Any) -> None:
+        before = [buffer.clone() for buffer in self.module.buffers()]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                self.module.zero_grad()
+                self.compute(given, *option)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.module.zero_grad()  # the capture makes gradients of its own
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = tree_map(_detached, self.compute(given, *option))
+        with torch.no_grad():
+            for buffer, value in zip(self.module.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
