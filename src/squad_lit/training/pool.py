@@ -200,7 +200,7 @@ class FeaturePool:
             for image, mask in self._made(period):
                 masks[done : done + len(mask), 0] = mask
                 done += len(mask)
-                yield image.to(self._device).float() / 255
+                yield image
 
         self._corrupted = self._features("synthetic anomalies", changed(), total)
         self._mask = self._place(masks)
@@ -299,9 +299,7 @@ class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
             _to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)]
         )
         changed, mask = self.synthesis(image, others, rng)
-        # 8 bits, as files have them: a quarter of what processes hand over.
-        image8 = torch.from_numpy(changed).permute(2, 0, 1).clamp(0, 1).mul(255).round().to(torch.uint8)
-        return image8, torch.from_numpy(mask)
+        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask)
 
 
 def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
