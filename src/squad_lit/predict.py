@@ -29,7 +29,7 @@ from squad_lit.system.console import exit_status
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
 
-# Of the pixels of images that are held together.
+# Most values of pixels that a batch of images holds in memory.
 _VALUES = 2**25
 
 

@@ -63,7 +63,7 @@ class Measure:
         """Take the output for corrupted images.
 
         Args:
-            corrupted: Of images with a synthetic anomaly.
+            corrupted: The output for images with a synthetic anomaly.
             clean: Their features ``{group: (N * T, C, H, W)}`` before the corruption, in T tiles per image.
             mask: ``(N * T, 1, H, W)``, 1 where the tiles were changed.
         """
@@ -163,7 +163,7 @@ def calibrate(detector: Detector, images: Iterable[dict[str, Any]], *, count: in
 
 
 class _Row(NamedTuple):
-    """What is kept of an image: its raw maps ``(H, W)``, and those of each corrupted copy with its mask."""
+    """The raw maps ``(H, W)`` of an image, and those of each corrupted copy with its mask."""
 
     maps: Maps
     corrupted: list[tuple[Maps, Tensor]]

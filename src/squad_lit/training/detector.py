@@ -40,12 +40,12 @@ class Detector(L.LightningModule):
         maps: These names.
         synthesis: Makes the synthetic anomalies of the validation.
         steps: Length of the training, in batches.
-        seed: Of everything random.
-        tile: Side of the square tiles, in pixels, in which images are looked at and trained on; None: as a whole.
-        tile_overlap: Least share of a side that neighbouring tiles have in common, in [0, 0.9].
+        seed: Seed of everything random.
+        tile: Side in pixels of the square tiles in which images are processed; None processes whole images.
+        tile_overlap: Least overlap of neighbouring tiles as a share of their side, in [0, 0.9].
 
     Raises:
-        ValueError: ``steps`` is no whole number of at least 1, or tiles that cannot be.
+        ValueError: A number is out of range, or the strides do not divide the side of a tile.
     """
 
     state: State
@@ -132,13 +132,18 @@ class Detector(L.LightningModule):
             )
 
     def training_batches(self, data: AnomalyDataModule) -> Iterable[Any]:
-        """The batches of a training, made of normal images; called once a fit, with the model on its device.
+        """The batches of a training, made from normal images.
+
+        The data module calls it once per fit, when the model is on its device. A model of your own calls ``super``'s
+        first.
 
         Args:
-            data: Its ``train_set`` are the images; ``categories`` and ``image_size`` are kept in the checkpoint.
+            data: The data module. Its ``train_set`` holds the images, and a checkpoint keeps its ``categories`` and
+                ``image_size``.
 
         Returns:
-            What each ``iter`` of gives the batches up to the next validation, from ``state.step`` on.
+            An iterable. Each pass over it, which is an epoch to Lightning, gives the batches from ``state.step`` to the
+            next validation.
         """
         if len(data.val_set) == 0:
             raise ValueError(

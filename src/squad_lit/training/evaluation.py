@@ -38,7 +38,7 @@ class Evaluation(Callback):
             256), masks reduced by nearest neighbour. ``original``: at the size of each image file, masks as they
             are, maps resized bilinearly.
         bootstrap: Resamples for 95 % bootstrap intervals of the metrics; 0: none.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         ValueError: An option out of range.

@@ -26,9 +26,9 @@ class Memory(Detector):
         memory: Makes the memory from ``channels`` of the backbone's groups.
         anomaly: Makes the anomaly map from the names of the raw maps.
         synthesis: Makes the synthetic anomalies of the validation.
-        seed: Of the choice of patches.
-        tile: Side of the square tiles in which images are looked at, in pixels; None: as a whole.
-        tile_overlap: Least share of a side that neighbouring tiles have in common.
+        seed: Seed of the choice of patches.
+        tile: Side in pixels of the square tiles in which images are processed; None processes whole images.
+        tile_overlap: Least overlap of neighbouring tiles as a share of their side, in [0, 0.9].
     """
 
     def __init__(

@@ -92,7 +92,7 @@ class FeaturePool:
             dataset: Items with ``image`` (3, H, W) in [0, 1] and ``category``; normal images only.
             backbone: On the device that is to compute.
             grid: The tiles of an image; views have their size.
-            seed: Of views, anomalies and the order of batches.
+            seed: Seed of views, anomalies and the order of batches.
             device: Where the backbone is, and where batches are wanted.
             processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.

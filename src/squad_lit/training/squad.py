@@ -31,10 +31,10 @@ from squad_lit.training.pool import Batch, FeaturePool
 class Squad(Detector):
     """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
 
-    A training step takes clean and synthetically corrupted features from the pool, makes one forward pass, one backward
-    pass over the sum of all losses (the discriminators see the reconstruction detached, unless ``stop_gradient`` says
-    otherwise), and one step of each optimiser: the generator's and, if there is one, the discriminators'. Steps are
-    counted in ``step``: Lightning's ``global_step`` counts those of all optimisers.
+    A training step takes clean and synthetically corrupted features from the pool. It makes one forward pass, one
+    backward pass over the sum of all losses, and one step of each optimiser. The generator has an optimiser, and the
+    discriminators share another one. The discriminators see the reconstruction detached, unless ``stop_gradient`` is
+    False. ``state.step`` counts the steps, because Lightning's ``global_step`` counts those of both optimisers.
 
     Args:
         backbone: Makes the frozen feature pyramid from ``groups``.
@@ -47,26 +47,26 @@ class Squad(Detector):
         pool: Cached training features.
         steps: Length of the training, in batches.
         synthetic_fraction: Share of a batch that is corrupted.
-        image_every: Every how many images of a batch one trains the image decoder, clean and corrupted ones in turn:
-            it is for looking, and at full resolution it is the dearest part of a step.
-        loss_weight: Weights ``feature, image, focal, dice, adversarial``.
-        focal_gamma: Of the focal loss; 0 makes it binary cross-entropy.
-        stop_gradient: Keep the loss of the segmentation discriminator from the generator, which would otherwise learn
-            to make that one's task easy.
-        adversarial_start: Share of the steps before the adversarial term sets in.
+        image_every: One of so many images in a batch trains the image decoder, clean and corrupted ones in turn. The
+            decoder is for looking, and at full resolution it is the costliest part of a step.
+        loss_weight: Weights of the losses ``feature``, ``image``, ``focal``, ``dice`` and ``adversarial``, at least 0.
+        focal_gamma: Exponent of the focal loss, at least 0; 0 makes it binary cross-entropy.
+        stop_gradient: Whether the loss of the segmentation discriminator stops before the generator, which would
+            otherwise learn to make the discriminator's task easy.
+        adversarial_start: Share of the steps, in [0, 1], before the adversarial loss starts.
         optimizer: Makes an optimiser from parameters.
         scheduler: Makes a schedule from an optimiser and ``total_steps``.
         gradient_clip: Largest norm of each optimiser's gradient.
-        seed: Of everything random in training.
-        memory: Makes, from ``channels``, a memory of patches whose distances are one more map, or None. Nothing else in
-            the training depends on it.
-        cuda_graph: Capture the step as a CUDA graph where one GPU trains; False: launch each of its kernels, which is
-            easier to debug.
-        tile: Side of the square tiles in which images are looked at and trained on, in pixels; None: as a whole.
-        tile_overlap: Least share of a side that neighbouring tiles have in common.
+        seed: Seed of everything random in the training.
+        memory: Makes a memory of patches from ``channels``, or None. The distances to its patches are one more map.
+            Nothing else in the training depends on it.
+        cuda_graph: Whether one GPU replays the step as a CUDA graph. False launches each kernel, which is easier to
+            debug.
+        tile: Side in pixels of the square tiles in which images are processed; None processes whole images.
+        tile_overlap: Least overlap of neighbouring tiles as a share of their side, in [0, 0.9].
 
     Raises:
-        ValueError: A number out of range, or a weight that is not known.
+        ValueError: A number is out of range, or a loss is not known or has no weight.
     """
 
     @checked
