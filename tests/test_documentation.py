@@ -2,13 +2,12 @@
 
 import argparse
 import importlib.util
-import itertools
 import re
 import shlex
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +31,7 @@ from squad_lit.run import fit
 from squad_lit.run.config import CONF
 from squad_lit.run.option import check, check_effect
 from squad_lit.training.checkpoint import VERSION
+from test_experiment import split
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -97,17 +97,6 @@ def compose(overrides: list[str]) -> DictConfig:
     check(config)
     check_effect(config, overrides)
     return config
-
-
-def split(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep; the last one of an option counts, as on Hydra's command line."""
-    choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides([*overrides]):
-        name = override.get_key_element()
-        is_sweep = override.is_sweep_override()
-        values = override.sweep_string_iterator() if is_sweep else [override.get_value_element_as_str()]
-        choices[name] = [f"{name}={value}" for value in values]
-    return [list(job) for job in itertools.product(*choices.values())]
 
 
 def one_value(override: Override) -> str:

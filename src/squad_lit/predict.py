@@ -12,9 +12,8 @@ import hashlib
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +23,7 @@ import squad_lit
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
 from squad_lit.image.file import find_images, to_uint8
+from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
         write(result, to_uint8(image.pixels), files(predictions.root, name), predictor.pixel_threshold.value)
         return image.path, describe(result) | image.known_by | {"name": name}
 
-    threads = ThreadPoolExecutor()
+    threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
     try:
-        for path, row in _ahead(threads, save, judged(_ahead(threads, read, _progress(images)))):
+        for path, row in ahead(threads, save, judged(ahead(threads, read, _progress(images), count)), count):
             predictions.add(path, row)
             made += 1
     finally:
@@ -124,17 +124,6 @@ def _batches(images: Iterable[_Image], most: int) -> Iterator[list[_Image]]:
             batch = []
     if batch:
         yield batch
-
-
-def _ahead(threads: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """``function`` of each item, in order, computed by threads for some items before they are asked for."""
-    waiting: deque[Future[Any]] = deque()
-    for item in items:
-        waiting.append(threads.submit(function, item))
-        if len(waiting) > 2 * (os.cpu_count() or 1):
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -172,11 +172,6 @@ class Mean(Detector):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return []
 
-    def training_batches(self, data: AnomalyDataModule) -> list[AnomalyDataset]:
-        super().training_batches(data)
-        self.local_batch = len(data.train_set)
-        return [data.train_set]
-
     def training_step(self, images: AnomalyDataset, batch_idx: int) -> None:
         self.backbone.fit(self.tiles(images, "features"))
         fine = [next(iter(self.backbone(tiles).values())) for tiles in self.tiles(images, "mean")]

@@ -51,6 +51,7 @@ class Adding(Detector):
 
     def training_batches(self, data: Any) -> Any:
         super().training_batches(data)
+        self.local_batch = 4
         module = self
 
         class Steps:
@@ -72,7 +73,7 @@ class Adding(Detector):
 
 
 class Images(L.LightningDataModule):
-    categories, image_size = ("x",), (8, 8)
+    categories, image_size, train_set = ("x",), (8, 8), ()
 
     def __init__(self) -> None:
         super().__init__()

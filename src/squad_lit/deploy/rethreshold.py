@@ -75,7 +75,7 @@ def rethreshold(
     state.save(content)
     with whole(output) as part:
         torch.save(content, part)
-    return predictor.threshold, load(output, roi=roi, trust=trust).threshold, skipped
+    return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
 
 
 def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

@@ -134,8 +134,8 @@ class Detector(L.LightningModule):
     def training_batches(self, data: AnomalyDataModule) -> Iterable[Any]:
         """The batches of a training, made from normal images.
 
-        The data module calls it once per fit, when the model is on its device. A model of your own calls ``super``'s
-        first.
+        The data module calls it once per fit, when the model is on its device. This one gives a single batch, which is
+        the data set itself, to be read by :meth:`tiles`. A model with other batches calls it first.
 
         Args:
             data: The data module. Its ``train_set`` holds the images, and a checkpoint keeps its ``categories`` and
@@ -151,7 +151,8 @@ class Detector(L.LightningModule):
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
         self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
-        return []
+        self.local_batch = len(data.train_set)
+        return [data.train_set]
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.contract import FeatureExtractor
@@ -64,13 +63,8 @@ class Memory(Detector):
         """There is nothing to optimise."""
         return []
 
-    def training_batches(self, data: AnomalyDataModule) -> list[AnomalyDataset]:
-        """One batch, which is all normal images; they are read as the memory is filled."""
-        super().training_batches(data)
-        self.local_batch = len(data.train_set)
-        return [data.train_set]
-
     def training_step(self, images: AnomalyDataset, batch_idx: int) -> None:
+        """Fill the memory, in the only step."""
         self.backbone.fit(self.tiles(images, "features"))
         self.remember(self.memory, images)
         self.state.step = 1

@@ -7,9 +7,8 @@ at fixed step numbers. Every batch is a function of (seed, step) alone, so a res
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any
 
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
+from squad_lit.system.ahead import ahead
 from squad_lit.system.option import Count, Natural, checked
 
 # Images that pass the backbone at once.
@@ -93,7 +93,7 @@ class FeaturePool:
             backbone: On the device that is to compute.
             grid: The tiles of an image; views have their size.
             seed: Seed of views, anomalies and the order of batches.
-            device: Where the backbone is, and where batches are wanted.
+            device: Where the backbone is, and where the pool lies if it fits.
             processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.
         """
@@ -122,7 +122,7 @@ class FeaturePool:
         self._fill_synthetic(period)
 
     def batch(self, step: int, *, clean: int, synthetic: int, image_every: int = 1) -> Batch:
-        """The training batch of a step, on the device.
+        """The training batch of a step, where the pool lies; Lightning moves it to the device if that is elsewhere.
 
         Args:
             step: Number of the step; :meth:`advance` was called for it.
@@ -143,14 +143,13 @@ class FeaturePool:
         turns = len(source) if len(source) % image_every else image_every
         shown = (step % turns + image_every * some) % len(source)
         target = {g: f[source].float() for g, f in self._clean.items()}
-        batch = {
+        return {
             "features": {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()},
             "target": target,
             "mask": torch.cat([self._mask.new_zeros(clean, *self._mask.shape[1:]), self._mask[right]]).float(),
             "image": self._image[source[shown]].float() / 255,
             "shown": shown,
         }
-        return batch if source.device == self._device else _to_device(batch, self._device)
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
@@ -306,12 +305,6 @@ def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> n
     return np.random.default_rng([seed, _ORDER + stream, period, turn]).permutation(size)
 
 
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return {
-        k: _to_device(v, device) if isinstance(v, dict) else v.to(device, non_blocking=True) for k, v in batch.items()
-    }
-
-
 def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """``(3, H, W)`` uint8 to ``(H, W, 3)`` float32 in [0, 1]."""
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
@@ -326,10 +319,7 @@ def chunks_ahead(make: Callable[[int], Any], total: int) -> Iterator[Any]:
     Returns:
         What was made, tensors or tuples of tensors, stacked by 16 and a last rest.
     """
-    count = max(1, torch.get_num_threads() // 2)
-    with ThreadPoolExecutor(count) as threads:
-        coming: deque[Future[Tensor]] = deque()
-        numbers = iter(range(total))
-        for size in (min(_CHUNK, total - start) for start in range(0, total, _CHUNK)):
-            coming.extend(threads.submit(make, number) for number in islice(numbers, 2 * _CHUNK - len(coming)))
-            yield default_collate([coming.popleft().result() for _ in range(size)])
+    with ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as threads:
+        coming = ahead(threads, make, range(total), _CHUNK)
+        while chunk := list(islice(coming, _CHUNK)):
+            yield default_collate(chunk)
