@@ -91,6 +91,19 @@ def test_changed_pixels_by_hand():
     assert np.array_equal(changed_pixels(before, after), expected)
 
 
+def test_changed_pixels_are_those_of_closing_the_whole_image():
+    random = rng(0)
+    for _ in range(50):
+        before = random.random((20, 30, 3), np.float32)
+        changed = np.zeros((20, 30), bool)
+        y, x = random.integers(0, 20), random.integers(0, 30)
+        changed[y : y + 7, x : x + 9] = random.random(changed[y : y + 7, x : x + 9].shape) < 0.5
+        after = before + 0.2 * changed[..., None].astype(np.float32)
+        assert np.array_equal(
+            changed_pixels(before, after), changed | ndimage.binary_closing(changed, np.ones((3, 3), bool))
+        )
+
+
 def test_sample_depends_on_its_seed_alone(synthesis, draw_texture):
     image, others = draw_texture(0), [draw_texture(1), draw_texture(2)]
     first = [synthesis(image, others, rng(seed)) for seed in range(8)]

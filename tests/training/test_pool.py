@@ -198,6 +198,7 @@ def test_shapes(data):
         (2, [[0, 2], [1, 3]] * 2),
         (3, [[0], [1], [2], [3]]),  # as many in each step
         (7, [[0], [1], [2], [3]]),
+        (8, [[], [0], [], [1], [], [2], [], [3], [], [0]]),  # one image in each second batch
     ],
 )
 def test_images_are_shown_in_turn_clean_and_corrupted_ones(data, every, expected):
@@ -274,10 +275,11 @@ def test_anomalies_take_parts_from_their_own_category_only(data):
     assert len(same) >= 20
 
 
-def test_more_images_than_pass_at_once_keep_their_order():
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [4] * 9 + [1]), ("cuda", [16, 16, 5])])
+def test_more_images_than_pass_at_once_keep_their_order(device, sizes):
     images = torch.rand(37, 3, 2, 2)
-    chunks = list(chunks_ahead(lambda i: images[i], 37))
-    assert [len(chunk) for chunk in chunks] == [16, 16, 5]
+    chunks = list(chunks_ahead(lambda i: images[i], 37, torch.device(device)))
+    assert [len(chunk) for chunk in chunks] == sizes
     assert torch.equal(torch.cat(chunks), images)
 
 
@@ -288,7 +290,7 @@ def test_an_image_that_cannot_be_read_ahead_is_an_error_of_the_caller():
         return torch.zeros(3, 2, 2)
 
     with pytest.raises(OSError, match="cannot read image 20"):
-        list(chunks_ahead(read, 37))
+        list(chunks_ahead(read, 37, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("views", [1, 4])

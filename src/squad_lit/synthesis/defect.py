@@ -45,22 +45,19 @@ def perlin(shape: Sequence[int], cells: Sequence[float] | NDArray[Any], rng: np.
     Reference:
         Perlin, "An Image Synthesizer", SIGGRAPH 1985.
     """
-    axis = [
-        np.linspace(0, c, n, dtype=np.float32) + np.float32(rng.random()) for c, n in zip(cells, shape, strict=True)
-    ]
-    corner = [a.astype(int) for a in axis]
-    angle = rng.uniform(0, 2 * np.pi, [int(c.max()) + 2 for c in corner]).astype(np.float32)
-    gradient = np.exp(1j * angle).astype(np.complex64)  # one array for both parts, because the look-ups take the time
-    y, x = axis[0] - corner[0], axis[1] - corner[1]
-    fade_y, fade_x = (t * t * t * (t * (6 * t - 15) + 10) for t in (y, x))
-
-    def ramp(dy: int, dx: int) -> Array:
-        found = gradient[np.ix_(corner[0] + dy, corner[1] + dx)]
-        return found.imag * (y - dy)[:, None] + found.real * (x - dx)[None, :]
-
-    top = ramp(0, 0) + fade_x[None, :] * (ramp(0, 1) - ramp(0, 0))
-    bottom = ramp(1, 0) + fade_x[None, :] * (ramp(1, 1) - ramp(1, 0))
-    return np.asarray(np.sqrt(2) * (top + fade_y[:, None] * (bottom - top)), np.float32)
+    parts, lattice = [], []
+    for count, size in zip(cells, shape, strict=True):
+        at = np.linspace(0, count, size, dtype=np.float32) + np.float32(rng.random())
+        corner = at.astype(int)
+        number = int(corner.max()) + 2
+        away = at[:, None] - np.arange(number, dtype=np.float32)  # of each pixel from each line of the lattice
+        left = np.clip(1 - np.abs(away), 0, 1)
+        fade = left * left * left * (left * (6 * left - 15) + 10)
+        parts.append((fade, fade * away))
+        lattice.append(number)
+    angle = rng.uniform(0, 2 * np.pi, lattice).astype(np.float32)
+    (fade_y, ramp_y), (fade_x, ramp_x) = parts
+    return np.sqrt(np.float32(2)) * (ramp_y @ np.sin(angle) @ fade_x.T + fade_y @ np.cos(angle) @ ramp_x.T)
 
 
 # Fillings are functions of the scene that return an image of its size.
@@ -76,7 +73,7 @@ def pasted(scene: Scene) -> Array:
     side = rng.uniform(0.4, 1.0) * min(th, tw)
     rows = (rng.uniform(0, th - side) + np.linspace(0, side - 1, h)).astype(int)
     cols = (rng.uniform(0, tw - side) + np.linspace(0, side - 1, w)).astype(int)
-    piece = texture[np.ix_(rows[:: rng.choice([-1, 1])], cols[:: rng.choice([-1, 1])])]
+    piece = texture[rows[:: rng.choice([-1, 1])]][:, cols[:: rng.choice([-1, 1])]]
     if rng.random() < 0.5:
         piece = np.repeat(piece.mean(2, keepdims=True), 3, 2)
     gain, shift = rng.uniform(0.5, 1.5, 3), rng.uniform(-0.25, 0.25) + rng.uniform(-0.1, 0.1, 3)

@@ -179,7 +179,7 @@ class Detector(L.LightningModule):
 
         total = len(images) * len(grid)
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self.shows_progress) as bar:
-            for chunk in chunks_ahead(tile, total):
+            for chunk in chunks_ahead(tile, total, self.device):
                 yield chunk.to(self.device)
                 bar.update(len(chunk))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
@@ -24,8 +25,8 @@ from squad_lit.synthesis.contract import ImageSynthesis, View
 from squad_lit.system.ahead import ahead
 from squad_lit.system.option import Count, Natural, checked
 
-# Images that pass the backbone at once.
-_CHUNK = 16
+# Images that pass the backbone at once; on a CPU, more are slower, because they leave the caches.
+_GPU_CHUNK, _CPU_CHUNK = 16, 4
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
 # Streams of random numbers, beside the seed.
@@ -128,7 +129,8 @@ class FeaturePool:
             step: Number of the step; :meth:`advance` was called for it.
             clean: Clean views in the batch; they come first.
             synthetic: Synthetic anomalies.
-            image_every: One of so many images is given as an image, each in turn.
+            image_every: One of so many images is given as an image, each in turn; none in some batches, if a batch has
+                fewer.
 
         Returns:
             ``features``: ``{group: (N, C, H, W)}`` as seen by the generator, ``target``: the same of the clean image,
@@ -138,10 +140,11 @@ class FeaturePool:
         left = self._order(0, step, clean, len(self._slots))
         right = self._order(1, step, synthetic, self._drawn)
         source = torch.cat([left, self._source[right]])
-        # Not the same ones always, because clean ones come first; and always as many, as a CUDA graph needs it.
-        some = torch.arange(max(1, len(source) // image_every), device=source.device)
+        # Not the same ones always, because clean ones come first.
+        batches = max(1, image_every // len(source))  # one of so many has an image
+        some = torch.arange(0 if (step + 1) % batches else max(1, len(source) // image_every), device=source.device)
         turns = len(source) if len(source) % image_every else image_every
-        shown = (step % turns + image_every * some) % len(source)
+        shown = (step // batches % turns + image_every * some) % len(source)
         target = {g: f[source].float() for g, f in self._clean.items()}
         return {
             "features": {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()},
@@ -156,7 +159,7 @@ class FeaturePool:
         if not self._clean:
             return
         plain = [i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)]
-        for index in torch.tensor(plain, dtype=torch.long).split(_CHUNK):
+        for index in torch.tensor(plain, dtype=torch.long).split(_CPU_CHUNK):
             yield {group: f[index.to(f.device)].float() for group, f in self._clean.items()}
 
     def _draw_slots(self, period: int) -> list[tuple[int, int]]:
@@ -185,7 +188,7 @@ class FeaturePool:
         total = len(self._slots)
         images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
         category = [""] * total
-        self._clean = self._features("clean views", chunks_ahead(view_of, total), total)
+        self._clean = self._features("clean views", chunks_ahead(view_of, total, self._device), total)
         self._image = self._place(images)
         self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis)
         self.close()  # they hold the views of before
@@ -213,16 +216,18 @@ class FeaturePool:
         if workers is None:  # a CPU that trains has no core to spare
             workers = max(1, torch.get_num_threads() - 1) if self._device.type == "cuda" else 0
         if workers == 0:
-            yield from chunks_ahead(lambda i: self._anomalies[numbers[i]], self._drawn)
+            yield from chunks_ahead(lambda i: self._anomalies[numbers[i]], self._drawn, self._device)
             return
-        chunks = -(-self._drawn // _CHUNK)
+        size = _chunk(self._device)
+        chunks = -(-self._drawn // size)
         if self._coming is None:  # later periods follow without a break
             every = (range(n, n + self._drawn) for n in count(numbers.start, self._drawn))
             self._coming = iter(
                 DataLoader(
                     self._anomalies,
-                    batch_sampler=(list(p[i : i + _CHUNK]) for p in every for i in range(0, self._drawn, _CHUNK)),
+                    batch_sampler=(list(p[i : i + size]) for p in every for i in range(0, self._drawn, size)),
                     num_workers=workers,
+                    worker_init_fn=_one_thread,
                     prefetch_factor=max(2, -(-chunks // workers)),  # a period ahead, and no more
                 )
             )
@@ -248,7 +253,9 @@ class FeaturePool:
             for chunk in images:
                 for group, f in self._backbone(chunk.to(self._device)).items():
                     if group not in out:
-                        out[group] = self._store((total, *f.shape[1:]), torch.float16)
+                        channels, *grid = f.shape[1:]
+                        stored = self._store((total, *grid, channels), torch.float16)
+                        out[group] = stored.permute(0, 3, 1, 2)  # channels last, as the networks want them
                     out[group][done : done + len(f)] = f
                 done += len(chunk)
                 bar.update(len(chunk))
@@ -310,16 +317,27 @@ def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
 
 
-def chunks_ahead(make: Callable[[int], Any], total: int) -> Iterator[Any]:
+def _chunk(device: torch.device) -> int:
+    return _CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK
+
+
+def _one_thread(worker: int = 0) -> threadpool_limits:
+    """Leave NumPy one thread; more would wait busily for each other and for those of torch, at twice the time."""
+    return threadpool_limits(1, "blas")
+
+
+def chunks_ahead(make: Callable[[int], Any], total: int, device: torch.device) -> Iterator[Any]:
     """``make(0)`` to ``make(total - 1)``, in order, made in threads while the caller is busy with those before.
 
     Reading, decoding and resizing release Python's lock. They get half of the threads of torch and the backbone the
     rest; at most two chunks are in memory.
 
     Returns:
-        What was made, tensors or tuples of tensors, stacked by 16 and a last rest.
+        What was made, tensors or tuples of tensors, stacked by as many as pass the backbone at once on ``device``, and
+        a last rest.
     """
-    with ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as threads:
-        coming = ahead(threads, make, range(total), _CHUNK)
-        while chunk := list(islice(coming, _CHUNK)):
+    size = _chunk(device)
+    with _one_thread(), ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as threads:
+        coming = ahead(threads, make, range(total), size)
+        while chunk := list(islice(coming, size)):
             yield default_collate(chunk)

@@ -201,7 +201,9 @@ class Squad(Detector):
         captured = self.cuda_graph and self.device.type == "cuda" and world == 1
         self._losses_and_gradients = Graph(self, self._backward) if captured else self._backward
         self._diverged_at = torch.full((), self.steps, device=self.device)
-        return _Periods(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=self.image_every)
+        # A CUDA graph has one shape, and DDP waits for a gradient of each weight in each step.
+        every = min(self.image_every, self.local_batch) if captured or world > 1 else self.image_every
+        return _Periods(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=every)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.state.step
@@ -265,7 +267,8 @@ class Squad(Detector):
         log: dict[str, Tensor] = {}
         recon = self.generator(batch["features"])
         total = self.loss_weight["feature"] * self._feature_terms(batch, recon.feature_recon, log) + recon.loss
-        total = total + self._image_terms(batch, recon.codes, adversarial, log)
+        if len(batch["shown"]):
+            total = total + self._image_terms(batch, recon.codes, adversarial, log)
         if self.segmentation is not None:
             total = total + self._mask_terms(batch, recon.feature_recon, log)
         if not isinstance(self._losses_and_gradients, Graph):
