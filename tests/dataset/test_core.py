@@ -322,3 +322,33 @@ def test_a_benchmark_has_the_published_size_and_says_where_to_get_it(tmp_path, b
         benchmark(root=tmp_path / "none", **SETTINGS)
     for part in (f"no folder {tmp_path / 'none'}", *words, "dataset.root=PATH"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "expected"),
+    [
+        ([(40, 40)], 250, (250, 250)),  # squares stay what was asked for, and the model says what is wrong with it
+        ([(1000, 1500)], 256, (208, 320)),  # 209.02 and 313.53
+        ([(630, 230)], 380, (624, 224)),  # 628.9 and 229.6
+        ([(10, 400)], 64, (16, 400)),  # 10.1 is rounded to no less than one multiple
+        ([(10, 20), (10, 20), (30, 10)], 64, (48, 96)),  # the median, of 45.3 and 90.5
+        ([(1000, 1500)], [64, 64], (64, 64)),
+    ],
+)
+def test_images_keep_the_shape_of_the_training_images(root, monkeypatch, files, given, expected):
+    monkeypatch.setattr(Toy, "training_sizes", lambda self: files)
+    data = Toy(root=root, **{**SETTINGS, "image_size": given})
+    data.keep_shape(16)
+    assert data.image_size == expected
+
+
+def test_the_shape_is_that_of_the_files_after_their_orientation(root):
+    for category in Toy.CATEGORIES:
+        for path in list_images(root / category):
+            save(path, np.zeros((30, 20)))
+    data = Toy(root=root, **SETTINGS)
+    assert set(data.training_sizes()) == {(30, 20)}
+    data.keep_shape(2)
+    data.setup()
+    assert data.image_size == (10, 6)
+    assert data.train_set[0]["image"].shape == (3, 10, 6)

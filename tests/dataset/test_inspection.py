@@ -59,7 +59,8 @@ def test_a_sound_tree_has_no_problem(root: Path) -> None:
         "sizes": "12x10",
         "modes": "RGB",
     }
-    assert errors == warnings == []
+    assert errors == []
+    assert ["such as turned.JPG" in warning for warning in warnings] == [True]  # of another shape
     _, problems = inspect(MVTec(root=root, **SETTINGS, strict=False))
     assert ["officially (209, 20, 63)" in str(p) for p in problems] == [True]
 
@@ -124,7 +125,8 @@ def test_images_of_any_kind_are_read(root: Path) -> None:
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(grey).save(folder / "turned.JPG", exif=exif)
     row, errors, warnings = found(root)
-    assert errors == warnings == []
+    assert errors == []
+    assert ["such as turned.JPG" in warning for warning in warnings] == [True]  # of another shape
     assert row["train"] == 5
     assert row["modes"] == "I;16, L, P, RGB, RGBA"
     assert row["sizes"] == "10x12, 12x10"
@@ -140,3 +142,16 @@ def test_hidden_and_foreign_files_are_warnings(root: Path) -> None:
         "a hidden file, left out",
         "not an image, left out",
     ]
+
+
+def test_images_of_another_shape_are_named(root: Path) -> None:
+    for name, shape in (("near", (20, 16)), ("wide", (10, 20))):  # 0.80 instead of 0.83 passes
+        Image.fromarray(np.random.default_rng(1).integers(0, 255, (*shape, 3), dtype=np.uint8)).save(
+            root / "bottle" / "train" / "good" / f"{name}.png"
+        )
+    _, errors, (warning,) = found(root)
+    assert errors == []
+    assert warning == (
+        "bottle: 1 of 9 images have another shape than the others, such as wide.png, and are distorted when all are "
+        "resized to one; width / height is 2.00 there and mostly 0.83"
+    )

@@ -7,6 +7,8 @@ Options, files and image headers are checked once, at construction; ``squad_lit.
 import difflib
 import itertools
 import logging
+import math
+import statistics
 import warnings
 import zlib
 from abc import abstractmethod
@@ -23,6 +25,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader
 
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
+from squad_lit.dataset.image import image_size as size_of_file
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_headers
 from squad_lit.system.option import Count, Natural, checked
 
@@ -44,7 +47,8 @@ class AnomalyDataModule(L.LightningDataModule):
     Args:
         root: Folder that holds the categories.
         category: A name, a list of names, or ``all``.
-        image_size: Height and width of the items in pixels, or one number for both.
+        image_size: Height and width of the items in pixels. One number n is a square of that side, or, after
+            :meth:`keep_shape`, n x n pixels in the shape of the training images.
         batch_size: Images per batch of the validation and test loaders.
         num_workers: Processes that read images; 0 reads them in the main process.
         validation_fraction: Share of the normal training images per category, in [0, 1), that becomes ``val_set``. It
@@ -100,6 +104,7 @@ class AnomalyDataModule(L.LightningDataModule):
         super().__init__()
         self.root = Path(root).expanduser().absolute()
         self.categories = self._check_category(category)
+        self._side = None if isinstance(image_size, Sequence) else image_size
         height, width = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
         self.image_size = height, width
         if limit_train == 1 and validation_fraction > 0:
@@ -151,6 +156,29 @@ class AnomalyDataModule(L.LightningDataModule):
                 f"{self.name}: no folder for category {', '.join(missing)} in {self.root}\n{choice}{self._help()}"
             )
         _ = self.scans
+
+    def keep_shape(self, multiple: int) -> None:
+        """Give the items the shape of the training images, as far as ``image_size`` is one number.
+
+        The median of the images' shapes counts, as does each category's number of images. Nothing is changed for square
+        images.
+
+        Args:
+            multiple: What a model's sides must be multiples of, in pixels.
+        """
+        if self._side is None:
+            return
+        shape = math.sqrt(statistics.median(height / width for height, width in self.training_sizes()))
+        if shape == 1:
+            return
+        height, width = (max(1, round(side / multiple)) * multiple for side in (self._side * shape, self._side / shape))
+        self.image_size = height, width
+        text = "%s: images are resized to %d x %d pixels (height x width), the shape of the training images"
+        log.info(text, self.name, height, width)
+
+    def training_sizes(self) -> Iterable[tuple[int, int]]:
+        """Height and width of the files of all normal training images."""
+        return (size_of_file(sample.image_path) for train, _ in self.scans.values() for sample in train)
 
     def setup(self, stage: str | None = None) -> None:
         """Make the three datasets. A second call keeps those of the first one, and their caches."""

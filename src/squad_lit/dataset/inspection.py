@@ -1,7 +1,9 @@
 """Reads every file of a data set, and reports its contents and its faults before a training meets them."""
 
 import hashlib
+import math
 import os
+import statistics
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour, open_header
 _MASK_VALUES = 16
 # If a folder has more foreign images than this, they are reported together.
 _LISTED = 3
+# Logarithm of the factor by which one side of an image may be stretched against the other without a word.
+_DISTORTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def inspect(data: AnomalyDataModule, *, show: bool = False) -> tuple[list[dict[s
         rows.append(_row(category, train, test, facts))
         problems += [problem for fact in facts for problem in fact.problems]
         problems += _duplicates(facts[: len(train)], facts[len(train) :])
+        problems += _shapes(data.folder_of(category), facts)
         companions = data.companions(category)
         for extra in companions:
             assert extra.mask_path is not None
@@ -140,6 +145,21 @@ def _duplicates(train: Sequence[_Facts], test: Sequence[_Facts]) -> Iterable[Pro
     for fact in test:
         if fact.digest in known:
             yield Problem(fact.sample.image_path, f"the same file as training image {known[fact.digest]}")
+
+
+def _shapes(folder: Path, facts: Sequence[_Facts]) -> Iterable[Problem]:
+    """Images that are distorted, because all of them are resized to one shape."""
+    shape = {fact.sample.image_path: fact.size[1] / fact.size[0] for fact in facts if fact.size}
+    if not shape:
+        return
+    usual = statistics.median_low(shape.values())
+    if other := [path for path, found in shape.items() if abs(math.log(found / usual)) > _DISTORTION]:
+        text = (
+            f"{len(other)} of {len(shape)} images have another shape than the others, such as {other[0].name}, and are "
+            f"distorted when all are resized to one; width / height is {shape[other[0]]:.2f} there and mostly "
+            f"{usual:.2f}"
+        )
+        yield Problem(folder, text, is_error=False)
 
 
 def _size(path: Path) -> tuple[int, int] | None:

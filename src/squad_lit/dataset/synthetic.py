@@ -8,6 +8,7 @@ it shows how good a method is.
 import json
 import logging
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ class Synthetic(AnomalyDataModule):
 
     def check_files(self) -> None:
         """Do nothing, because :meth:`prepare_data` makes the files."""
+
+    def training_sizes(self) -> Iterable[tuple[int, int]]:
+        """All images are squares, also before they are drawn."""
+        return [(self.recipe.size, self.recipe.size)]
 
     def prepare_data(self) -> None:
         """Draw the benchmark unless it exists."""

@@ -47,6 +47,7 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     data.setup()
     device = torch_device("cuda" if config.trainer.accelerator in ("gpu", "cuda") else "cpu")
     module = checkpoint.load(config.checkpoint, trust=config.trust).to(device)
+    data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
     images: ConcatDataset[dict[str, Any]] = ConcatDataset([data.train_set, data.val_set])
     rows: list[dict[str, Any]] = []  # in the order of the images

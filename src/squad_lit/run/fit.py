@@ -146,6 +146,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     module = make_module(config)
     if config.fit:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
+    data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     for old in [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]:

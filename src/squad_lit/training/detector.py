@@ -93,6 +93,11 @@ class Detector(L.LightningModule):
         return Grid(image_size, self.tile, self.tile_overlap)
 
     @property
+    def multiple(self) -> int:
+        """What the sides of whole images must be multiples of, in pixels; tiles may be anywhere."""
+        return max(self.backbone.stride.values()) if self.tile is None else 1
+
+    @property
     def tile_size(self) -> list[int]:
         """Height and width of what is looked at at a time: a tile, or the image."""
         return list(self.grid(self.state.image_size).tile)
@@ -107,11 +112,11 @@ class Detector(L.LightningModule):
         Raises:
             ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
         """
-        stride = max(self.backbone.stride.values())
-        if self.tile is None and any(side % stride for side in image_size):
+        if any(side % self.multiple for side in image_size):
+            nearest = [max(1, round(side / self.multiple)) * self.multiple for side in image_size]
             raise ValueError(
-                f"dataset.image_size: expected multiples of {stride} px for groups {self.backbone.groups}, "
-                f"got {list(image_size)}"
+                f"dataset.image_size: expected multiples of {self.multiple} px for groups {self.backbone.groups}, "
+                f"got {list(image_size)}; the nearest are {nearest}"
             )
         if self.tile is not None and self.tile > min(image_size):
             raise ValueError(
