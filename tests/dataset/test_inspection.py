@@ -59,8 +59,7 @@ def test_a_sound_tree_has_no_problem(root: Path) -> None:
         "sizes": "12x10",
         "modes": "RGB",
     }
-    assert errors == []
-    assert ["such as turned.JPG" in warning for warning in warnings] == [True]  # of another shape
+    assert errors == warnings == []
     _, problems = inspect(MVTec(root=root, **SETTINGS, strict=False))
     assert ["officially (209, 20, 63)" in str(p) for p in problems] == [True]
 
