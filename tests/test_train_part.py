@@ -143,3 +143,11 @@ def test_wandb_works_offline(
 def test_override_of_an_absent_quantizer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fsq"):
         compose(["quantizer=vq", "model.fsq.levels=[8,5,5,5]"], output=tmp_path)
+
+
+@pytest.mark.parametrize("model", ["memory", "hybrid"])
+def test_a_memory_is_of_all_training_images(tmp_path: Path, mvtec: Path, model: str) -> None:
+    options = ["model.memory.selection=random", "model.memory.patches=100000", "callback.panels=null"]
+    run(tmp_path, mvtec, f"model={model}", *options)
+    module = checkpoint.load(tmp_path / "last.ckpt")
+    assert len(module.memory.rows) == 7 * 8 * 8  # one of 8 images is held out; 64 px, stride 8

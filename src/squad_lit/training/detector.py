@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from squad_lit.dataset.core import AnomalyDataModule
@@ -157,7 +158,7 @@ class Detector(L.LightningModule):
             )
         self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
         self.local_batch = len(data.train_set)
-        return [data.train_set]
+        return DataLoader([data.train_set], batch_size=None)  # Lightning would take a list for several loaders
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())
