@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from experiments.inference.benchmark import peak_mb
 from torch import Tensor, nn
 
-from experiments.inference.benchmark import peak_mb
 from squad_lit.system.allocator import keep_freed_memory
 
 OURS = ("squad", "hybrid", "memory")
@@ -135,14 +135,15 @@ def memory(device: str) -> float:
 
 
 def train_ours(name: str, folder: Path, options: Sequence[str], steps: int) -> dict[str, float]:
-    """Figures of a training of two periods; the first one warms up, and the second one has ``steps`` steps."""
+    """Figures of a training of two periods, of which the first one warms up; each has ten times the steps."""
     from squad_lit.run.config import compose
     from squad_lit.run.fit import run
 
     given = [f"model={name}", "logger=none", "callback.panels=null", "callback.curves=null", *options]
     given += ["callback.progress=null", "+callback.rate={_target_: experiments.speed.rate.Rate}"]
     if name != "memory":
-        given += [f"model.steps={2 * steps}", f"model.pool.synthetic={steps}", f"model.pool.refresh_every={steps}"]
+        period = 10 * steps
+        given += [f"model.steps={2 * period}", f"model.pool.synthetic={period}", f"model.pool.refresh_every={period}"]
     found = run(compose(given, output=folder / name), folder / name).figures
     kept = {
         "training images/s": "images_per_second/period",
@@ -216,9 +217,7 @@ def one_by_one(call: Callable[[Tensor], Any], images: Tensor, device: str) -> di
     return {"ms an image": 1000 * middle, "images/s, one by one": 1 / middle}
 
 
-def in_batches(
-    call: Callable[[Tensor], Any], images: Tensor, device: str, batches: Sequence[int]
-) -> dict[str, float]:
+def in_batches(call: Callable[[Tensor], Any], images: Tensor, device: str, batches: Sequence[int]) -> dict[str, float]:
     """Images per second at the best size of a batch; sizes above the number of images are left out."""
     rates = {}
     for size in batches:

@@ -7,8 +7,9 @@
 Prints tables in Markdown, and writes peers.csv and peers.png. A network that has its row is not measured again. Only
 the files of the peers' networks, losses and generators are loaded, because the whole package would need a few dozen
 others. Their weights are random, which takes as long as trained ones. Each network is trained in a process of its own,
-and predicts in another one. To the peers' advantage, their training is a plain loop on images in memory, while ours is
-a whole one: Lightning, and the making of synthetic anomalies at its usual share.
+and predicts in another one. Decoding is in none of the figures. To the peers' advantage, their training is a plain loop
+on images in memory, while ours is a whole one: Lightning, and the making of synthetic anomalies at its usual share. It
+has ten times as many steps, because they are short.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from experiments.shared import read, write
 from experiments.speed.network import ONE_BY_ONE, OURS, PEERS
+
 from squad_lit.run.config import compose, quote
 from squad_lit.run.option import make
 
@@ -34,7 +35,7 @@ PREDICTION += ("peak MB, one by one", "peak MB, batches")
 NOTES = {
     "squad": "features of the images are cached; set-up: backbone's statistics and first pool",
     "hybrid": "as squad; set-up: its memory, too",
-    "memory": "no steps; training: statistics, features and coreset",
+    "memory": "no steps; training: statistics of the features, and a coreset",
     "EfficientAd-S": "batches of one, as anomalib demands, and a second image of noise in the place of ImageNette's",
     "DSR": "7 of 10 steps are of the second stage, 3 of the third",
     "STFPM": "ResNet-18",
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a category in MVTec AD's layout; default: the embedded benchmark's")
     parser.add_argument("--images", type=int, default=32, help="images; PatchCore's time grows with their square")
     parser.add_argument("--size", type=int, default=256, help="height and width of the images, in pixels")
-    parser.add_argument("--steps", type=int, default=20, help="measured steps of each training")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of a peer's training")
     parser.add_argument("--batch", type=int, default=4, help="images of a training step")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images predicted at once")
     parser.add_argument("--models", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
@@ -92,9 +93,9 @@ def decode(options: list[str], file: Path) -> tuple[int, float]:
     data = make(compose([*options, "dataset.cache=off"]), "dataset")
     data.setup()
     begun = time.perf_counter()
-    images = [(item["image"] * 255).round().to(torch.uint8) for item in map(data.train_set.__getitem__, range(len(data.train_set)))]
+    images = torch.stack([data.train_set[index]["image"] for index in range(len(data.train_set))])
     seconds = time.perf_counter() - begun
-    torch.save(torch.stack(images), file)
+    torch.save((images * 255).round().to(torch.uint8), file)
     return len(images), len(images) / seconds
 
 
@@ -102,7 +103,8 @@ def child(what: str, name: str, batch: int, given: argparse.Namespace, options: 
     """Figures of a process of its own."""
     command = [sys.executable, "-m", "experiments.speed.network", what, name, str(given.output)]
     command += ["--device", given.device, "--steps", str(given.steps), "--batch", str(batch)]
-    command += [f"--anomalib={given.anomalib}", "--batches", *map(str, given.batches)]
+    command += ["--anomalib", str(given.anomalib)] if given.anomalib else []
+    command += ["--batches", *map(str, given.batches)]
     command += ["--started", str(time.time()), "--options", *options]
     print(f"{name}: {what}", file=sys.stderr, flush=True)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -114,23 +116,30 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     """A table in Markdown; what a row lacks is a dash."""
     lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
-        cells = [f"{row[key]:.3g}" if key in row else "-" for key in columns]
+        cells = [number(row[key]) if key in row else "-" for key in columns]
         lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def print_floors(least: dict[str, Any], squad: dict[str, Any], decoding: float) -> None:
     """What nothing could be faster than, beside squad."""
-    alone, rate = least["backbone"], least["GFLOP/s"]
-    print(f"\nfloors ({rate:.0f} GFLOP/s in a product of matrices)\n\n| floor of squad | ms | squad, ms |\n|---|---|---|")
-    found, step = squad["ms an image"], 1000 * squad["s a step"]
-    print(f"| backbone alone, one image | {alone['ms an image']:.3g} | {found:.3g} |")
-    print(f"| arithmetic of a prediction, {least['GFLOP an image']:.3g} GFLOP | {1000 * least['GFLOP an image'] / rate:.3g} | {found:.3g} |")
-    if operations := squad.get("GFLOP a step"):
-        print(f"| arithmetic of a step, {operations:.3g} GFLOP | {1000 * operations / rate:.3g} | {step:.3g} |")
+    alone, rate, found = least["backbone"], least["GFLOP/s"], squad["ms an image"]
+    floors = [("backbone alone, one image", alone["ms an image"], found)]
+    operations = [("a prediction", least["GFLOP an image"], found)]
+    if "GFLOP a step" in squad:
+        operations.append(("a step", squad["GFLOP a step"], 1000 * squad["s a step"]))
+    floors += [(f"arithmetic of {what}, {g:.3g} GFLOP", 1000 * g / rate, ms) for what, g, ms in operations]
+    print(f"\na product of matrices: {rate:,.0f} GFLOP/s\n\n| floor | ms | squad, ms |\n|---|---|---|")
+    for what, floor, measured in floors:
+        print(f"| {what} | {number(floor)} | {number(measured)} |")
     print(
-        f"\nbackbone alone: {alone['images/s, best batch']:.3g} images/s in batches of {alone['best batch']}; "
-        f"decoding and resizing alone, one thread: {decoding:.3g} images/s"
+        f"\nbackbone alone: {number(alone['images/s, best batch'])} images/s in batches of {alone['best batch']}; "
+        f"decoding and resizing alone, one thread: {number(decoding)} images/s"
     )
 
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from experiments.speed.network import memory, now
 from lightning.pytorch.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
-
-from experiments.speed.network import memory, now
 
 
 class Rate(Callback):
     """Puts times, floating-point operations of a step (on a CPU) and peak memory into ``metrics.json``.
 
-    ``seconds/set_up`` ends with the first step, ``seconds/step`` is the median from one step to the next, and
+    ``seconds/set_up`` ends where the first step begins, ``seconds/step`` is the median from one step to the next, and
     ``images_per_second/period`` is that of the last period of the pool, its refresh included, if there are several.
+    ``seconds/only_step`` is the whole training of a memory.
     """
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
         self._starts: list[float] = []
         self._period: tuple[float, int] | None = None
+        self._counter: FlopCounterMode | None = None
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         """Note the beginning."""
@@ -31,16 +32,17 @@ class Rate(Callback):
         """Note when each step starts; count the operations of the first one."""
         if not self._starts:
             self.figures["seconds/set_up"] = now(module.device.type) - self._begun
-            self._counter = FlopCounterMode(display=False)
-            if module.device.type == "cpu":  # a GPU records the first step as a graph
+            if module.device.type == "cpu" and module.steps > 1:  # a GPU records the first step as a graph
+                self._counter = FlopCounterMode(display=False)
                 self._counter.__enter__()
         self._starts.append(now("cpu"))
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """End the counting."""
-        if len(self._starts) == 1 and module.device.type == "cpu":
+        if self._counter is not None:
             self._counter.__exit__(None, None, None)
             self.figures["gflop/step"] = self._counter.get_total_flops() / 1e9
+            self._counter = None
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """A validation ends a period."""
