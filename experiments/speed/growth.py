@@ -145,7 +145,7 @@ def watch(command: list[str]) -> dict[str, Any]:
         text, last = text + part, now
     if process.wait():
         raise SystemExit(f"error: a training failed:\n{text[-2000:]}")
-    left = re.findall(r"([a-z][a-z ]*):\s+\d+%[^\r\n]*?<\d", text)
+    left = re.findall(r"([a-z][a-z ]*):\s+\d{1,2}%[^\r\n]*?<\d", text)
     name = re.findall(r"([a-z][a-z ]*):\s+\d+%", after)
     return {
         "bars with the time left": ", ".join(dict.fromkeys(left)),
@@ -165,17 +165,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], file: Path) -> None:
-    """Set-up, a step and peak memory, by what grows."""
+    """A whole training, a step and peak memory, by what grows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="constrained")
     for line, part in zip(figure.subplots(3, 3), ("size", "images", "categories"), strict=True):
         curves: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row[part]):
             if row["part"] == part:
                 label = row["model"] if part == "size" else f"{row['model']}, {row['size']} px"
                 curves.setdefault(label, []).append(row)
-        for axes, key in zip(line, ("set-up, s", "s a step", "peak MB"), strict=True):
+        for axes, key in zip(line, ("whole, s", "s a step", "peak MB"), strict=True):
             for label, own in curves.items():
                 axes.plot([row[part] for row in own], [row.get(key, np.nan) for row in own], "o-", label=label)
             axes.set(xlabel=part, title=key)

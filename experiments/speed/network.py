@@ -26,8 +26,10 @@ from squad_lit.system.allocator import keep_freed_memory
 OURS = ("squad", "hybrid", "memory")
 WARM_UP = 3
 # Packages of anomalib whose __init__ would import the whole of it: here they are only folders.
-FOLDERS = ("", "data", "data.utils", "data.utils.generators", "models", "models.components", "models.components.base")
-FOLDERS += ("models.image", *(f"models.image.{name}" for name in ("dsr", "efficient_ad", "patchcore", "stfpm")))
+FOLDERS = (
+    *("", "data", "data.utils", "data.utils.generators", "models", "models.components", "models.components.base"),
+    *("models.image", *(f"models.image.{name}" for name in ("dsr", "efficient_ad", "patchcore", "stfpm"))),
+)
 # What the networks take from these packages, and the modules that have it.
 TAKEN = {
     "DynamicBufferMixin": ("models.components.base", "models.components.base.dynamic_buffer"),
@@ -182,7 +184,7 @@ def train_peer(name: str, folder: Path, device: str, steps: int, batch: int) -> 
 
 
 def load(name: str, folder: Path, device: str) -> nn.Module:
-    """The trained network, and how it predicts."""
+    """The trained network, ready to predict."""
     if name in OURS:
         from squad_lit.training import checkpoint
 

@@ -30,8 +30,10 @@ from squad_lit.run.config import compose, quote
 from squad_lit.run.option import make
 
 TRAINING = ("batch", "training images/s", "s a step", "set-up, s", "training, s", "peak MB, training")
-PREDICTION = ("start-up, s", "ms an image", "images/s, one by one", "images/s, best batch", "best batch")
-PREDICTION += ("peak MB, one by one", "peak MB, batches")
+PREDICTION = (
+    *("start-up, s", "ms an image", "images/s, one by one", "images/s, best batch", "best batch"),
+    *("peak MB, one by one", "peak MB, batches"),
+)
 NOTES = {
     "squad": "features of the images are cached; set-up: backbone's statistics and first pool",
     "hybrid": "as squad; set-up: its memory, too",
