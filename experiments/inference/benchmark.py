@@ -49,7 +49,7 @@ def measure(path: Path, folder: Path) -> dict[str, float]:
         "95th percentile": 1000 * sorted(single)[-len(single) // 20],
     }
     rates = {1: len(single) / sum(single)}
-    peak = _peak_mb()
+    peak = peak_mb()
     for batch in BATCHES:
         groups = [files[i : i + batch] for i in range(0, len(files) - batch + 1, batch)]
         runtime.run(np.stack([read_pixels(file) for file in groups[0]]))
@@ -63,7 +63,7 @@ def measure(path: Path, folder: Path) -> dict[str, float]:
         "images/s, best batch": rates[best],
         "best batch": best,
         "peak MB": peak,
-        "peak MB, batches": _peak_mb(),
+        "peak MB, batches": peak_mb(),
     }
 
 
@@ -114,7 +114,7 @@ def _milliseconds(call: Callable[[], Any]) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Peak memory of this program alone; that of getrusage includes the parent at the fork."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None

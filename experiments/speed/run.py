@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--together", type=int, default=0, help="trainings at once on one device, after those alone")
     parser.add_argument("overrides", nargs="*", help="further options of the trainings, after --")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     metrics = "image AUROC / pixel AUROC / Pixel AP / AUPRO"
     print(f"| category | seed | whole, s | training, s | images/s | GPU busy, % | GPU MB | {metrics} |")
     print("|---|---|---|---|---|---|---|---|")
