@@ -18,6 +18,8 @@ def test_each_row_of_a_coreset_is_the_farthest_from_those_before(monkeypatch, ah
             away = [min(abs(r - c) for c in chosen[:i]) for r in rows.flatten().tolist()]
             assert min(abs(chosen[i] - c) for c in chosen[:i]) == pytest.approx(max(away), abs=1e-5)
     assert torch.equal(coreset(rows, 300, 0), rows)
+    told: list[int] = []
+    assert len(coreset(rows, 40, 0, told.append)) == 1 + sum(told)
 
 
 def test_a_coreset_keeps_the_rare_look():

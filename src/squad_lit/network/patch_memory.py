@@ -1,6 +1,6 @@
 """A memory of patches of normal images, and the distance of another image's patches to the nearest of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -44,13 +44,20 @@ class PatchMemory(nn.Module):
         self.patches, self.selection = patches, selection
         self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
 
-    def fill(self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int) -> None:
+    def fill(
+        self,
+        features: Iterable[Mapping[str, Tensor]],
+        images: int,
+        seed: int,
+        on_chosen: Callable[[int], object] = lambda count: None,
+    ) -> None:
         """Remember patches of normal images in place of those known.
 
         Args:
             features: Batches ``{group: (N, C, h, w)}``.
             images: Number of images in all batches.
             seed: Seed of the choice.
+            on_chosen: Called with the number of patches that a coreset has chosen further, again and again.
         """
         keep, found, start = torch.zeros(0, dtype=torch.bool), [], 0
         count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches
@@ -64,7 +71,9 @@ class PatchMemory(nn.Module):
             start += len(rows)
         candidates = torch.cat(found)
         with _exact(candidates):
-            self.rows = candidates if self.selection == "random" else coreset(candidates, self.patches, seed)
+            if self.selection == "coreset":
+                candidates = coreset(candidates, self.patches, seed, on_chosen)
+        self.rows = candidates
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Euclidean distance to the nearest remembered patch: ``{group: (N, C, h, w)} -> (N, 1, H, W)``."""
@@ -94,13 +103,14 @@ def _rows(features: Mapping[str, Tensor]) -> Tensor:
     return joined.flatten(2).transpose(1, 2)
 
 
-def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
+def coreset(rows: Tensor, count: int, seed: int, on_chosen: Callable[[int], object] = lambda count: None) -> Tensor:
     """Greedy choice of rows that cover all, where each next row is the farthest from those chosen.
 
     Args:
         rows: ``(N, C)``. Distances are those of random projections to 64 dimensions.
         count: Number of rows to choose.
         seed: Seed of the projection and of the first row.
+        on_chosen: Called with the number of rows that are chosen further, again and again.
 
     Returns:
         ``(min(count, N), C)``, or fewer rows if no others differ from those chosen.
@@ -126,6 +136,7 @@ def coreset(rows: Tensor, count: int, seed: int) -> Tensor:
     while len(chosen) < count and distance.any():
         found = _farthest(seen, distance, count - len(chosen))
         chosen += found
+        on_chosen(len(found))
         distance = torch.minimum(distance, away_from(found))
     return rows[chosen]
 

@@ -17,7 +17,7 @@ from squad_lit.training.detector import Detector
 
 
 class Progress(ProgressBar):
-    """One bar for the whole training, with losses and images per second, and one for the test.
+    """One bar for the whole training, with losses and images per second, one for each validation, one for the test.
 
     Args:
         refresh_every: Seconds between updates.
@@ -31,6 +31,7 @@ class Progress(ProgressBar):
         super().__init__()
         self.refresh_every = refresh_every
         self._bar: tqdm[Any] | None = None
+        self._validation: tqdm[Any] | None = None
         self._enabled = True
 
     def disable(self) -> None:
@@ -61,6 +62,20 @@ class Progress(ProgressBar):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._enabled:
+            total = int(sum(trainer.num_val_batches))
+            self._validation = tqdm(total=total, desc="validation", unit="batch", leave=False)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if self._validation is not None:
+            self._validation.update()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._validation is not None:
+            self._validation.close()
+            self._validation = None
+
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open("test", int(sum(trainer.num_test_batches)), 0, "batch")
 
@@ -72,6 +87,7 @@ class Progress(ProgressBar):
         self._close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.on_validation_end(trainer, pl_module)
         self._close()
 
     def _open(self, what: str, total: int, first: int, unit: str) -> None:

@@ -197,8 +197,12 @@ class Detector(L.LightningModule):
     def remember(self, memory: PatchMemory, images: AnomalyDataset) -> None:
         """Fill a memory with patches of normal images."""
         count = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
-        with torch.no_grad():
-            memory.fill(map(self.backbone, self.tiles(images, "memory")), count, self.seed)
+        hidden = not self.shows_progress or memory.selection == "random"
+        with (
+            torch.no_grad(),
+            tqdm(total=memory.patches, desc="coreset", unit="patch", leave=False, disable=hidden) as bar,
+        ):
+            memory.fill(map(self.backbone, self.tiles(images, "memory")), count, self.seed, bar.update)
 
     def log_at_end_of_step(self, values: Mapping[str, Tensor | float]) -> None:
         """Log values when this training step ends, under ``state.step``.
