@@ -158,7 +158,8 @@ class Detector(L.LightningModule):
             )
         self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
         self.local_batch = len(data.train_set)
-        return DataLoader([data.train_set], batch_size=None)  # Lightning would take a list for several loaders
+        whole: Any = [data.train_set]
+        return DataLoader(whole, batch_size=None)  # Lightning would take a list for several loaders
 
     def _check_tile(self) -> None:
         stride = max(self.backbone.stride.values())
