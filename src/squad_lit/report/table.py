@@ -111,8 +111,8 @@ def make(
     Args:
         results: At least one result.
         baseline: Arm that the others are compared with.
-        published: Rows of :func:`read_published`. They are shown below the means of the arms if these are over all
-            categories of the benchmark.
+        published: Rows of :func:`read_published`. Means are shown below those of the arms if these are over all
+            categories of the benchmark, and results of a single category below those of the arms on it.
 
     Raises:
         ValueError: No arm has the name of the baseline.
@@ -127,21 +127,32 @@ def make(
         categories = sorted({r.category for r in own})
         kind = str(own[0].run.config["dataset"]["_target_"])
         # A user's class is no benchmark, whatever its name.
-        theirs = [p for p in published if p["dataset"] == dataset] if kind.startswith("squad_lit.") else []
+        theirs: dict[str, list[Mapping[str, str]]] = {}  # by category; "" has the means over all
+        for row in published if kind.startswith("squad_lit.") else []:
+            if row["dataset"] == dataset:
+                theirs.setdefault(row["category"], []).append(row)
         notes = []
-        if theirs and len(categories) < (total := len(get_object(kind).CATEGORIES)):
-            theirs, notes = [], [f"published results are means over {total} categories and not shown beside fewer"]
-        what = f"means over {len(categories)} categories" if len(categories) > 1 else categories[0]
-        rows, sources = _published_rows(theirs)
+        if theirs.get("") and len(categories) < (total := len(get_object(kind).CATEGORIES)):
+            notes = [f"published means are over {total} categories and not shown beside fewer"]
+            theirs[""] = []
+        several = len(categories) > 1
+        what = f"means over {len(categories)} categories" if several else categories[0]
+        rows, sources = _published_rows(theirs.get("", []) + ([] if several else theirs.get(categories[0], [])))
         means = _by_arm(own, here, METRICS, baseline) + rows
         tables.append(Table(f"{dataset}: {what}", "arm", [c.title for c in METRICS], means, notes + sources))
-        if len(categories) > 1 and len(here) > 1:
+        if several and len(here) > 1:
             for c in METRICS:
                 rows = _by_category(own, partial(_cells, arms=here, column=c, baseline=baseline))
                 tables.append(Table(f"{dataset}: {c.title}", "category", here, rows))
-        elif len(categories) > 1:
+        elif several:
             rows = _by_category(own, lambda results: [cell(results, c) for c in METRICS])
             tables.append(Table(f"{dataset}: {here[0]}", "category", [c.title for c in METRICS], rows))
+        for category in categories if several else []:
+            if category in theirs:
+                rows, sources = _published_rows(theirs[category])
+                means = _by_arm([r for r in own if r.category == category], here, METRICS, baseline)
+                title = f"{dataset}: {category} beside published results"
+                tables.append(Table(title, "arm", [c.title for c in METRICS], means + rows, sources))
         if more := _present(own):
             rows = _by_arm(own, here, more, baseline)
             tables.append(Table(f"{dataset}: further figures", "arm", [c.title for c in more], rows))
@@ -149,7 +160,7 @@ def make(
 
 
 def read_published() -> list[dict[str, str]]:
-    """Published results of other methods, as means over the categories of a benchmark in percent, with sources."""
+    """Published results of other methods in percent, with sources: of a category, or means over all of a benchmark."""
     return read_rows(Path(__file__).with_name("published.csv"))
 
 
@@ -198,7 +209,7 @@ def _published_rows(published: Sequence[Mapping[str, str]]) -> tuple[list[Row], 
         )
         for p in published
     ]
-    notes = ["published, other protocol: means over all categories of the benchmark, from other evaluations"]
+    notes = ["published, other protocol: from other evaluations; means are over all categories of the benchmark"]
     notes += [f"[{i}] {protocol}; source: {source}" for i, (protocol, source) in enumerate(sources, 1)]
     return rows, notes if rows else []
 
