@@ -236,8 +236,6 @@ def _check_data(config: DictConfig, data: Any) -> None:
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
             "images the maps cannot be standardised"
         )
-    if data.batch_size < 2:
-        raise ValueError("dataset.batch_size: expected at least 2: a training batch holds clean and synthetic images")
 
 
 def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:

@@ -177,7 +177,7 @@ class Squad(Detector):
     def training_batches(self, data: AnomalyDataModule) -> Iterable[Batch]:
         super().training_batches(data)
         world, rank, images = self.trainer.world_size, self.global_rank, data.train_set
-        self.local_batch = max(2, data.batch_size // world)
+        self.local_batch = max(1, data.batch_size // world)
         synthetic = round(self.synthetic_fraction * self.local_batch)
         if self.synthetic_fraction > 0 and synthetic == 0:
             raise ValueError(
