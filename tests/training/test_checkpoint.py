@@ -84,7 +84,7 @@ def test_reading_runs_no_code(tmp_path):
 @pytest.mark.parametrize("place", [0.3, 0.5, 0.8])
 def test_a_single_changed_byte_of_a_weight_is_found(tmp_path, place):
     file = tmp_path / "last.ckpt"
-    torch.save({"squad_lit": {"version": 5}, "weight": torch.zeros(100_000)}, file)
+    torch.save({KEY: {"version": VERSION}, "weight": torch.zeros(100_000)}, file)
     content = bytearray(file.read_bytes())
     content[int(place * len(content))] ^= 1
     file.write_bytes(content)

@@ -226,6 +226,27 @@ def test_clean_slots_are_their_own_target_and_have_no_mask(data):
         assert (batch["mask"][:3] == 0).all()
 
 
+@pytest.mark.parametrize("clean_limit", [100, 7], ids=["all views fit", "views are drawn"])
+def test_groups_beside_the_backbones_know_the_image_of_each_view_and_anomaly(data, clean_limit):
+    pool = make(views=1, clean_limit=clean_limit)
+    seen: list[int] = []
+
+    def number(features: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+        assert len(features["mean"]) == len(images)
+        seen.extend(images.tolist())
+        return {"number": images.view(-1, 1, 1, 1)}
+
+    pool.attach(data, Pixels(), Grid((SIDE, SIDE)), seed=0, beside=number)
+    for step in range(6):
+        batch = take(pool, step)
+        for part in ("target", "features"):
+            assert batch[part]["number"].shape == (5, 1, 1, 1)
+        for i, image in enumerate(batch["image"]):
+            source = data.images[int(batch["features"]["number"][i])]
+            assert (image - source).abs().max() < 0.003  # 8 bits
+    assert set(seen) <= set(range(len(data)))
+
+
 def test_image_and_target_belong_together(data):
     pool = attached(data)
     for step in range(6):

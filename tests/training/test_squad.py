@@ -75,6 +75,35 @@ def test_mask_terms_are_the_weighted_losses_with_their_gamma():
     torch.testing.assert_close((log["focal"], log["dice"]), (focal.detach(), dice.detach()))
 
 
+def test_a_memory_is_seen_by_the_discriminator_and_by_itself():
+    module = make("model=hybrid", "discriminator.segmentation.feature_dropout=1").eval()
+    assert module.memory is not None
+    image = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    module.memory.fill([module.backbone(image)], 3, seed=0)
+    other = image.flip(3)
+    with torch.inference_mode():
+        near = module.forward_tile(other)
+        distance = module.memory(near.features) / sum(module.backbone.channels.values()) ** 0.5
+        torch.testing.assert_close(
+            near.maps["memory"], module.anomaly.prepare({"": distance}, (SIDE, SIDE))[""], atol=1e-5, rtol=1e-5
+        )
+        module.memory.rows += 5
+        far = module.forward_tile(other)
+    assert not torch.equal(near.maps["discriminator"], far.maps["discriminator"])
+    assert torch.equal(near.maps["residual_low"], far.maps["residual_low"])
+    with torch.inference_mode():
+        own = module._beside(module.backbone(image), torch.arange(3))["memory"]
+        module.memory.source.zero_()
+        alone = module._beside(module.backbone(image[:1]), torch.tensor([0]))["memory"]
+    assert own.min() > 0
+    assert (alone == 0).all()  # where there is no other image
+
+
+def test_a_group_with_the_name_of_the_memorys_is_refused():
+    with pytest.raises(ValueError, match="groups: 'memory' is the group of the memory's distances"):
+        make("model=hybrid", "+model.groups.memory=[4]")
+
+
 def test_maps_are_float32_where_the_model_computes_in_half_precision():
     module = make().eval()
     image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

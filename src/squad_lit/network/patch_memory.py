@@ -37,12 +37,14 @@ class PatchMemory(nn.Module):
     """
 
     rows: Tensor
+    source: Tensor
 
     @checked
     def __init__(self, channels: Mapping[str, int], *, patches: Count, selection: Literal["random", "coreset"]) -> None:
         super().__init__()
         self.patches, self.selection = patches, selection
         self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
+        self.register_buffer("source", torch.zeros(0, dtype=torch.int64))  # number of the image of each row
 
     def fill(
         self,
@@ -50,6 +52,8 @@ class PatchMemory(nn.Module):
         images: int,
         seed: int,
         on_chosen: Callable[[int], object] = lambda count: None,
+        *,
+        tiles: int = 1,
     ) -> None:
         """Remember patches of normal images in place of those known.
 
@@ -57,29 +61,42 @@ class PatchMemory(nn.Module):
             features: Batches ``{group: (N, C, h, w)}``.
             images: Number of images in all batches.
             seed: Seed of the choice.
+            tiles: Number of successive items of the batches that are one image.
             on_chosen: Called with the number of patches that a coreset has chosen further, again and again.
         """
-        keep, found, start = torch.zeros(0, dtype=torch.bool), [], 0
+        keep, found, start, cells = torch.zeros(0, dtype=torch.bool), [], 0, 1
         count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches
         for part in features:
             rows = _rows(part)
             if start == 0:
-                keep = torch.zeros(images * rows.shape[1], dtype=torch.bool)
+                cells = tiles * rows.shape[1]
+                keep = torch.zeros(images * cells, dtype=torch.bool)
                 keep[torch.from_numpy(np.random.default_rng(seed).permutation(len(keep))[:count])] = True
             rows = rows.flatten(0, 1)
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)
-        candidates = torch.cat(found)
-        with _exact(candidates):
-            if self.selection == "coreset":
-                candidates = coreset(candidates, self.patches, seed, on_chosen)
-        self.rows = candidates
+        candidates, source = torch.cat(found), keep.nonzero()[:, 0] // cells
+        if self.selection == "coreset":
+            with _exact(candidates):
+                chosen = coreset(candidates, self.patches, seed, on_chosen)
+            candidates, source = candidates[chosen], source[chosen]
+        self.rows, self.source = candidates, source.to(candidates.device)
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Euclidean distance to the nearest remembered patch: ``{group: (N, C, h, w)} -> (N, 1, H, W)``."""
+    def forward(self, features: Mapping[str, Tensor], without: Tensor | None = None) -> Tensor:
+        """Euclidean distance to the nearest remembered patch.
+
+        Args:
+            features: ``{group: (N, C, h, w)}``.
+            without: ``(N,)``, for each image the number of a remembered image whose patches do not count, because it is
+                the same or a view of it; None lets all count.
+
+        Returns:
+            ``(N, 1, H, W)``, infinite where all patches are of the image that does not count.
+        """
         rows = _rows(features)
+        left_out = None if without is None else without[:, None, None] == self.source
         with _exact(rows):
-            distance = torch.cat([_squared(part, self.rows) for part in rows.split(_CELLS, dim=1)], 1)
+            distance = torch.cat([_squared(part, self.rows, left_out) for part in rows.split(_CELLS, dim=1)], 1)
         return distance.clamp_min(0).sqrt().unflatten(1, (1, *max(f.shape[-2:] for f in features.values())))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -87,6 +104,7 @@ class PatchMemory(nn.Module):
         known = state_dict.get(f"{prefix}rows")
         if isinstance(known, Tensor) and known.shape[1:] == self.rows.shape[1:]:
             self.rows = torch.zeros_like(known, device=self.rows.device)
+            self.source = torch.zeros(len(known), dtype=torch.int64, device=self.rows.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -113,13 +131,13 @@ def coreset(rows: Tensor, count: int, seed: int, on_chosen: Callable[[int], obje
         on_chosen: Called with the number of rows that are chosen further, again and again.
 
     Returns:
-        ``(min(count, N), C)``, or fewer rows if no others differ from those chosen.
+        The numbers of the chosen rows, ``(min(count, N),)``, or fewer if no others differ from those chosen.
 
     Raises:
         FloatingPointError: A row is not finite.
     """
     if count >= len(rows):
-        return rows
+        return torch.arange(len(rows))
     generator = torch.Generator().manual_seed(seed)
     projection = torch.randn(rows.shape[1], _DIRECTIONS, generator=generator).to(rows)
     seen = (rows - rows.mean(0)) @ projection
@@ -138,7 +156,7 @@ def coreset(rows: Tensor, count: int, seed: int, on_chosen: Callable[[int], obje
         chosen += found
         on_chosen(len(found))
         distance = torch.minimum(distance, away_from(found))
-    return rows[chosen]
+    return torch.tensor(chosen)
 
 
 def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
@@ -159,8 +177,10 @@ def _farthest(seen: Tensor, distance: Tensor, count: int) -> list[int]:
     return found
 
 
-def _squared(rows: Tensor, others: Tensor) -> Tensor:
+def _squared(rows: Tensor, others: Tensor, left_out: Tensor | None = None) -> Tensor:
     """Squared distance ``(...)`` of rows ``(..., C)`` to the nearest of others ``(M, C)``, up to rounding."""
     # Written out, because the runtimes of exported models have no cdist.
     square = others.square().sum(1) - 2 * rows @ others.T
+    if left_out is not None:
+        square = square.masked_fill(left_out, torch.inf)
     return square.amin(-1) + rows.square().sum(-1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 5
+VERSION = 6
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 

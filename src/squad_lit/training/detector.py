@@ -197,13 +197,14 @@ class Detector(L.LightningModule):
 
     def remember(self, memory: PatchMemory, images: AnomalyDataset) -> None:
         """Fill a memory with patches of normal images."""
-        count = len(images) * len(self.grid(images[0]["image"].shape[-2:]))
+        tiles = len(self.grid(images[0]["image"].shape[-2:]))
         hidden = not self.shows_progress or memory.selection == "random"
         with (
             torch.no_grad(),
             tqdm(total=memory.patches, desc="coreset", unit="patch", leave=False, disable=hidden) as bar,
         ):
-            memory.fill(map(self.backbone, self.tiles(images, "memory")), count, self.seed, bar.update)
+            features = map(self.backbone, self.tiles(images, "memory"))
+            memory.fill(features, len(images), self.seed, bar.update, tiles=tiles)
 
     def log_at_end_of_step(self, values: Mapping[str, Tensor | float]) -> None:
         """Log values when this training step ends, under ``state.step``.

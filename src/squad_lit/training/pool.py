@@ -86,6 +86,7 @@ class FeaturePool:
         device: torch.device | str = "cpu",
         processes: int = 1,
         show: bool = False,
+        beside: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]] = lambda features, images: {},
     ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
 
@@ -97,8 +98,11 @@ class FeaturePool:
             device: Where the backbone is, and where the pool lies if it fits.
             processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.
+            beside: Makes further groups, ``{group: (N, C, H, W)}``, of features and of the numbers of the images
+                ``(N,)`` that they are views of, or that their synthetic anomalies are made from.
         """
         self._dataset, self._backbone, self._grid, self._seed, self._show = dataset, backbone, grid, seed, show
+        self._beside = beside
         self._device, self._drawn = torch.device(device), -(-self.synthetic // processes)
         self._period, self._slots, self._clean = -1, [], {}
 
@@ -133,7 +137,7 @@ class FeaturePool:
                 fewer.
 
         Returns:
-            ``features``: ``{group: (N, C, H, W)}`` as seen by the generator, ``target``: the same of the clean image,
+            ``features``: ``{group: (N, C, H, W)}`` of what the generator sees, ``target``: the same of the clean image,
             ``mask``: ``(N, 1, H, W)`` float, zero for clean views, ``image``: clean images ``(M, 3, H, W)`` in [0, 1],
             ``shown``: ``(M,)`` their positions in the batch.
         """
@@ -188,7 +192,8 @@ class FeaturePool:
         total = len(self._slots)
         images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
         category = [""] * total
-        self._clean = self._features("clean views", chunks_ahead(view_of, total, self._device), total)
+        views = chunks_ahead(view_of, total, self._device)
+        self._clean = self._features("clean views", views, [image for image, _ in self._slots])
         self._image = self._place(images)
         self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis)
         self.close()  # they hold the views of before
@@ -204,10 +209,10 @@ class FeaturePool:
                 done += len(mask)
                 yield image
 
-        self._corrupted = self._features("synthetic anomalies", changed(), total)
-        self._mask = self._place(masks)
         source = [self._anomalies.source(period, number) for number in range(total)]
         self._source = torch.tensor(source, device=self._image.device)
+        self._corrupted = self._features("synthetic anomalies", changed(), [self._slots[slot][0] for slot in source])
+        self._mask = self._place(masks)
 
     def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and masks of the anomalies of a period, in chunks and in order."""
@@ -245,13 +250,15 @@ class FeaturePool:
         """End the worker processes, if there are any."""
         self._coming = None
 
-    def _features(self, what: str, images: Iterator[Tensor], total: int) -> dict[str, Tensor]:
+    def _features(self, what: str, images: Iterator[Tensor], sources: Sequence[int]) -> dict[str, Tensor]:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
-        done = 0
+        done, total = 0, len(sources)
         with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
             for chunk in images:
-                for group, f in self._backbone(chunk.to(self._device)).items():
+                features = self._backbone(chunk.to(self._device))
+                numbers = torch.tensor(sources[done : done + len(chunk)], device=self._device)
+                for group, f in (features | self._beside(features, numbers)).items():
                     if group not in out:
                         channels, *grid = f.shape[1:]
                         stored = self._store((total, *grid, channels), torch.float16)

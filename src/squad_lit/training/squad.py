@@ -58,8 +58,9 @@ class Squad(Detector):
         scheduler: Makes a schedule from an optimiser and ``total_steps``.
         gradient_clip: Largest norm of each optimiser's gradient.
         seed: Seed of everything random in the training.
-        memory: Makes a memory of patches from ``channels``, or None. The distances to its patches are one more map.
-            Nothing else in the training depends on it.
+        memory: Makes a memory of patches from ``channels``, or None. The distances to its patches are one more map, and
+            a group ``memory`` of one channel for the segmentation discriminator, whose reconstruction is 0. In training
+            the patches of the same image do not count, since each image would find itself.
         cuda_graph: Whether one GPU replays the step as a CUDA graph. False launches each kernel, which is easier to
             debug.
         tile: Side in pixels of the square tiles in which images are processed; None processes whole images.
@@ -101,6 +102,8 @@ class Squad(Detector):
             raise ValueError(f"loss_weight: expected weights for {sorted(known)}, got {dict(loss_weight)}")
         if loss_weight["feature"] == 0:
             raise ValueError("loss_weight.feature: expected more than 0: without it no feature is reconstructed")
+        if memory and "memory" in groups:
+            raise ValueError("groups: 'memory' is the group of the memory's distances; choose another name")
         super().__init__(
             backbone=backbone,
             groups=groups,
@@ -117,7 +120,8 @@ class Squad(Detector):
             tile_overlap=tile_overlap,
         )
         self.generator = generator(channels=self.backbone.channels, strides=self.backbone.stride)
-        self.segmentation = segmentation(channels=self.backbone.channels) if segmentation else None
+        judged = dict(self.backbone.channels) | ({"memory": 1} if memory else {})
+        self.segmentation = segmentation(channels=judged) if segmentation else None
         self.patch = patch
         self.memory = memory(self.backbone.channels) if memory else None
         for part in (self.generator, self.segmentation):
@@ -133,12 +137,18 @@ class Squad(Detector):
     def forward_tile(self, image: Tensor) -> ForwardOutput:
         features = self.backbone(image)
         recon = self.generator(features)
-        maps = residual_maps(features, recon.feature_recon)
+        maps, beside = residual_maps(features, recon.feature_recon), self._beside(features)
         if self.segmentation is not None:
-            maps["discriminator"] = self.segmentation(features, recon.feature_recon)
-        if self.memory is not None:
-            maps["memory"] = self.memory(features)
-        return ForwardOutput(self.anomaly.prepare(maps, image.shape[-2:]), features, recon)
+            maps["discriminator"] = self.segmentation(features | beside, recon.feature_recon | _zeros(beside))
+        return ForwardOutput(self.anomaly.prepare(maps | beside, image.shape[-2:]), features, recon)
+
+    def _beside(self, features: dict[str, Tensor], images: Tensor | None = None) -> dict[str, Tensor]:
+        """The map of the memory, as a group of features; training images ``(N,)`` by number do not find themselves."""
+        if self.memory is None:
+            return {}
+        with torch.no_grad():
+            distance = self.memory(features, images) / self.memory.rows.shape[1] ** 0.5  # of the size of features
+        return {"memory": distance if images is None else distance.nan_to_num(posinf=0)}  # the only image there is
 
     def check_data(self, categories: Sequence[str], image_size: Sequence[int]) -> None:
         super().check_data(categories, image_size)
@@ -197,6 +207,7 @@ class Squad(Detector):
             device=self.device,
             processes=world,
             show=self.shows_progress,
+            beside=lambda features, numbers: self._beside(features, rank % len(images) + world * numbers),
         )
         captured = self.cuda_graph and self.device.type == "cuda" and world == 1
         self._losses_and_gradients = Graph(self, self._backward) if captured else self._backward
@@ -279,8 +290,8 @@ class Squad(Detector):
 
     def _feature_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         terms = []
-        for group, target in batch["target"].items():
-            terms.append(losses.feature_loss(recon[group], target))
+        for group, found in recon.items():
+            terms.append(losses.feature_loss(found, batch["target"][group]))
             log[f"feature/{group}"] = terms[-1].detach()
         return torch.stack(terms).sum()
 
@@ -308,7 +319,8 @@ class Squad(Detector):
 
     def _mask_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         assert self.segmentation is not None
-        shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
+        shown = {g: r.detach() if self.stop_gradient else r for g, r in recon.items()}
+        shown |= _zeros({g: f for g, f in batch["features"].items() if g not in recon})
         logit = self.segmentation(batch["features"], shown)
         target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
         focal, dice = losses.focal_loss(logit, target, gamma=self.focal_gamma), losses.dice_loss(logit, target)
@@ -327,6 +339,10 @@ class _Periods:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.module.pool.batches(self.module.state.step, self.module.steps, **self.parts)
+
+
+def _zeros(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {group: torch.zeros_like(f) for group, f in features.items()}
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
