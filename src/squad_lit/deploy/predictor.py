@@ -62,7 +62,7 @@ class Predictor:
             choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
         roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero. It
             is scaled to each image by nearest neighbour. The score is the mean of as many pixels as without a region,
-            all inside. A region of at least that many pixels (1 % of the map by default) therefore never raises a
+            all inside. A region of at least that many pixels (0.1 % of the map by default) therefore never raises a
             score, and the thresholds of whole images let at most the stated share of false alarms through.
             ``squad_lit.calibrate`` finds the thresholds that fit the region.
 
