@@ -1,6 +1,6 @@
 """Where the time of a training step goes: its parts alone, and the same step inside of Lightning.
 
-    python -m experiments.speed.step [--device cuda] [--batch 4 16 64]
+    python -m experiments.speed.step [--device cuda] [--batch 2 16 64]
 
 Prints a table in Markdown: milliseconds per step, medians of ``--repeats`` rounds.
 """
@@ -42,7 +42,8 @@ class Parts(Callback):
         if self.figures:
             return
         between = [b - a for a, b in zip(self.times[10:], self.times[11:], strict=False)]
-        step, parts = module.state.step - 1, {"clean": module.local_batch // 2, "synthetic": module.local_batch // 2}
+        step, synthetic = module.state.step - 1, round(module.synthetic_fraction * module.local_batch)
+        parts = {"clean": module.local_batch - synthetic, "synthetic": synthetic}
         batch = module.pool.batch(step, **parts, image_every=module.image_every)
         kept = {name: value.clone() for name, value in module.state_dict().items()}
         optimizers = module.optimizers()
@@ -71,7 +72,7 @@ def main() -> None:
     """Measure each size of a batch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, nargs="+", default=[4])
+    parser.add_argument("--batch", type=int, nargs="+", default=[2])
     parser.add_argument("--repeats", type=int, default=40)
     given, own = parser.parse_known_args()
     for size in given.batch:
