@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 	@mv $@.part $@
 
 demo: env ## train the default model and show where the result is
-	$(PY) -m squad_lit.train hydra.run.dir=$(DEMO) model.steps=900  # a quarter of the usual length, for a first look
+	$(PY) -m squad_lit.train hydra.run.dir=$(DEMO) model.steps=900 model.image_every=2  # a quarter of the usual length, and more for the pictures
 	@test -s $(DEMO)/metrics.json || { echo "the run ended without $(DEMO)/metrics.json" >&2; exit 1; }
 	@echo
 	@echo "result    $(CURDIR)/$(DEMO)/metrics.json"
