@@ -60,7 +60,11 @@ class Segmentation(Protocol):
     """A discriminator of synthetic anomalies, made from ``channels``: ``discriminator.segmentation``."""
 
     def __call__(self, features: Mapping[str, Tensor], feature_recon: Mapping[str, Tensor]) -> Tensor:
-        """Features ``{group: (N, C, H, W)}`` and their reconstruction to logits ``(N, 1, h, w)`` of any grid."""
+        """Features ``{group: (N, C, H, W)}`` and their reconstruction to logits ``(N, 1, h, w)`` of any grid.
+
+        Beside the backbone's groups, a model with a memory of patches gives the group ``memory`` of one channel, the
+        distance to the nearest patch, with a reconstruction of 0.
+        """
         ...
 
 

@@ -61,8 +61,8 @@ class PatchMemory(nn.Module):
             features: Batches ``{group: (N, C, h, w)}``.
             images: Number of images in all batches.
             seed: Seed of the choice.
-            tiles: Number of successive items of the batches that are one image.
             on_chosen: Called with the number of patches that a coreset has chosen further, again and again.
+            tiles: Number of successive items of the batches that are one image.
         """
         keep, found, start, cells = torch.zeros(0, dtype=torch.bool), [], 0, 1
         count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches

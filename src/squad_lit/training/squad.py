@@ -139,8 +139,15 @@ class Squad(Detector):
         recon = self.generator(features)
         maps, beside = residual_maps(features, recon.feature_recon), self._beside(features)
         if self.segmentation is not None:
-            maps["discriminator"] = self.segmentation(features | beside, recon.feature_recon | _zeros(beside))
+            maps["discriminator"] = self._judge(features | beside, recon.feature_recon)
         return ForwardOutput(self.anomaly.prepare(maps | beside, image.shape[-2:]), features, recon)
+
+    def _judge(self, features: Mapping[str, Tensor], recon: Mapping[str, Tensor]) -> Tensor:
+        """Logits of the segmentation discriminator; a group that the generator does not make is expected to be 0."""
+        assert self.segmentation is not None
+        expected = {g: recon[g] if g in recon else torch.zeros_like(f) for g, f in features.items()}
+        logit: Tensor = self.segmentation(features, expected)
+        return logit
 
     def _beside(self, features: dict[str, Tensor], images: Tensor | None = None) -> dict[str, Tensor]:
         """The map of the memory, as a group of features; training images ``(N,)`` by number do not find themselves."""
@@ -318,10 +325,8 @@ class Squad(Detector):
         return total + judge
 
     def _mask_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
-        assert self.segmentation is not None
-        shown = {g: r.detach() if self.stop_gradient else r for g, r in recon.items()}
-        shown |= _zeros({g: f for g, f in batch["features"].items() if g not in recon})
-        logit = self.segmentation(batch["features"], shown)
+        shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
+        logit = self._judge(batch["features"], shown)
         target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
         focal, dice = losses.focal_loss(logit, target, gamma=self.focal_gamma), losses.dice_loss(logit, target)
         log |= {"focal": focal.detach(), "dice": dice.detach()}
@@ -339,10 +344,6 @@ class _Periods:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.module.pool.batches(self.module.state.step, self.module.steps, **self.parts)
-
-
-def _zeros(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {group: torch.zeros_like(f) for group, f in features.items()}
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
