@@ -167,8 +167,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     """Runs the command in this process, which saves the imports; returns what it says when it fails."""
     before = Singleton.get_state()
     monkeypatch.setattr(sys, "argv", ["train"])
-    # It closes all handlers, and that of absl, which TensorBoard imports, would close pytest's own streams.
-    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
+    # Hydra's and submitit's settings close all handlers; that of absl, if TensorBoard was imported before, would close
+    # pytest's own streams.
+    monkeypatch.setattr("logging.config.DictConfigurator.configure", lambda self: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
 
     def run(*arguments: str) -> str:
