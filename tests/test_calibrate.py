@@ -1,10 +1,13 @@
 """Thresholds from new images, with a memory as the model, because that one is made in a second."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import squad_lit
 from squad_lit.calibrate import main
@@ -108,13 +111,43 @@ def test_a_file_that_cannot_be_read_is_skipped_and_said(
     assert squad_lit.load(tmp_path / "line.ckpt").threshold.images == 12
 
 
+def test_images_of_the_training_do_not_count_as_new(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "line.ckpt")]
+    assert main([*command, str(model.parent / "cap")]) == 2
+    assert "10 of 20 good images, which the model was trained on" in capsys.readouterr().err
+    # What is left are the images that the training held out.
+    before, after = checkpoint.load(model).state, checkpoint.load(tmp_path / "line.ckpt").state
+    assert sorted(after.normal_scores) == pytest.approx(sorted(before.normal_scores), rel=1e-5)
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for file in (model.parent / "cap" / "good").iterdir():
+        if hashlib.sha256(file.read_bytes()).hexdigest()[:16] in before.trained_on:
+            shutil.copy(file, renamed / f"new_{file.name}")
+    assert main([*command, str(renamed)]) == 1
+    assert "the model was trained on all 10 good images" in capsys.readouterr().err
+
+
+def test_defects_that_score_no_higher_choose_no_threshold(
+    model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_defects = save(tmp_path / "no_defects", {f"{i}.png": draw(400 + i) for i in range(6)})
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "line.ckpt"), str(good)]
+    assert main([*command, "--defective", str(no_defects)]) == 1
+    error = capsys.readouterr().err
+    found = roc_auc_score([0] * 12 + [1] * 6, scores(model, good) + scores(model, no_defects))
+    assert f"the 6 defective images score hardly higher than the 12 good ones (image AUROC {found:.2f}" in error
+    assert not (tmp_path / "line.ckpt").exists()
+
+
 def test_what_cannot_be_is_a_sentence_and_writes_nothing(
     model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "line.ckpt"
     command = ["--checkpoint", str(model), "--output", str(output), str(good)]
     assert main([*command, "--defective", str(good / "00.png")]) == 1
-    assert "1 images are both good and defective" in capsys.readouterr().err
+    assert "images are both good and defective: 1, such as" in capsys.readouterr().err
     broken = save(tmp_path / "broken", {}) / "a.png"
     broken.write_bytes(b"no image")
     assert main([*command[:4], str(broken)]) == 1

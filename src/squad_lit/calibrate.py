@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     good = find_images(options.inputs)
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
-        raise ValueError(f"{len(both)} images are both good and defective, such as {min(both)}")
+        raise ValueError(f"images are both good and defective: {len(both)}, such as {min(both)}")
     before, after, skipped = rethreshold(
         options.checkpoint,
         options.output,
@@ -57,7 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     roi = "picture of the region of interest; give predict the same one"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
-    good = "good parts that the model was not trained on; folders are searched at any depth"
+    good = "good parts, without those that the model was trained on; folders are searched at any depth"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)

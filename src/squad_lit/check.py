@@ -58,6 +58,7 @@ def check(config: DictConfig) -> bool:
         Whether there is no error.
     """
     from squad_lit.dataset.inspection import inspect
+    from squad_lit.deploy.threshold import from_normals
     from squad_lit.run.option import make
 
     data = make(config, "dataset", strict=False)
@@ -68,6 +69,11 @@ def check(config: DictConfig) -> bool:
     for problem in problems:
         print(problem)
     errors = sum(problem.is_error for problem in problems)
+    if errors == 0:
+        data.setup()
+        held_out = [0.0] * len(data.val_set)
+        if held_out and (shortfall := from_normals(held_out, config.threshold.false_alarm_rate).shortfall):
+            print(f"note: {shortfall}")
     print(f"errors: {errors}, warnings: {len(problems) - errors}")
     return errors == 0
 

@@ -1,12 +1,14 @@
 """The truths: counting, and a simulation of many factories."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import metrics
 
-from squad_lit.deploy.threshold import FALSE_ALARM_RATE, choose, from_defects, from_normals
+from squad_lit.deploy.threshold import FALSE_ALARM_RATE, Threshold, choose, from_defects, from_normals, separation
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,38 @@ def test_the_rate_and_its_interval_hold_for_any_distribution(count, rate):
 
 def test_a_rate_that_few_images_do_not_support_is_the_smallest_that_they_do():
     assert from_normals([3.0, 1.0, 2.0], 0.001)[:2] == (3.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "text"),
+    [
+        (3, 0.01, "a false-alarm rate of 1 % needs 99 normal images .*; 3 normal images support about 25 %"),
+        (1, 0.001, "a false-alarm rate of 0.1 % needs 999 normal images .*; 1 normal image support about 50 %"),
+        (98, 0.01, "needs 99 normal images .*; 98 normal images support about 1 %"),
+        (99, 0.01, "$"),
+        (1, 0.5, "$"),
+    ],
+)
+def test_a_rate_that_few_images_do_not_support_is_told_with_how_many_do(count, rate, text):
+    assert re.match(f".*{text}" if text != "$" else text, from_normals(list(map(float, range(count))), rate).shortfall)
+    assert from_defects([1.0], [2.0]).shortfall == ""
+
+
+def test_percentages_are_written_as_people_do():
+    texts = [str(Threshold(2.0, share, (0.0, 1.0), 20)) for share in (1.0, 0.25, 0.0331, 0.0004)]
+    for text, share in zip(texts, ("100", "25", "3.3", "0.04"), strict=True):
+        assert (
+            text
+            == f"2: about {share} % of normal images lie above it (95 % interval 0 to 100 %, from 20 normal images)"
+        )
+
+
+def test_separation_is_the_auroc_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    for shift in (-1, 0, 0.5, 9):
+        normal, bad = rng.normal(0, 1, 15).round(1).tolist(), rng.normal(shift, 1, 8).round(1).tolist()
+        expected = metrics.roc_auc_score([0] * 15 + [1] * 8, normal + bad)
+        assert separation(normal, bad) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 2])

@@ -91,11 +91,13 @@ class Predictor:
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
         self.threshold, self.pixel_threshold = choose(*known, rate)
+        if self.threshold.shortfall:
+            warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
         if about["roi"] and about["roi"] != self.roi_digest:
             warnings.warn(
                 "the thresholds come from a region of interest (calibrate --roi) other than this one: expect other "
                 "false-alarm rates than stated",
-                stacklevel=3,  # whoever calls load
+                stacklevel=3,
             )
 
     @property

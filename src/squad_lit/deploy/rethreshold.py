@@ -11,9 +11,13 @@ import torch
 from tqdm import tqdm
 
 from squad_lit.deploy.predictor import Predictor, load
-from squad_lit.deploy.threshold import Threshold
-from squad_lit.system.file import make_place, whole
+from squad_lit.deploy.threshold import Threshold, separation
+from squad_lit.system.file import digest, make_place, whole
 from squad_lit.training import checkpoint
+
+# Image AUROC of known defects against normal images: below the first, no threshold is written, below the other one
+# with a warning.
+_NO_SEPARATION, _GOOD_SEPARATION = 0.7, 0.9
 
 
 def rethreshold(
@@ -32,7 +36,7 @@ def rethreshold(
     Args:
         path: The checkpoint.
         output: The copy, written whole or not at all; it may be the same file.
-        good: Normal images that the model was not trained on.
+        good: Normal images. Those that the model was trained on are left out.
         bad: Images with a defect; may be empty.
         add: Whether the scores that the checkpoint has are kept.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
@@ -44,8 +48,8 @@ def rethreshold(
 
     Raises:
         OSError: There is no such checkpoint, or the place cannot be written to.
-        ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, or no good or
-            no defective image can be read.
+        ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, no new good
+            or no defective image can be read, or the defective ones score hardly higher than the good ones.
     """
     content = checkpoint.read(path)
     make_place(output)
@@ -56,6 +60,8 @@ def rethreshold(
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
     skipped: list[str] = []
+    state = checkpoint.State.load(content)
+    good = _without_known(good, state.trained_on, skipped)
     scores, maxima = _judge(predictor, good, skipped)
     defective, _ = _judge(predictor, bad, skipped)
     for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
@@ -69,13 +75,38 @@ def rethreshold(
         scores = known["normal_scores"] + [scores[i] for i in new]
         maxima = known["normal_maxima"] + [maxima[i] for i in new]
         defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    state = checkpoint.State.load(content)
+    if defective:
+        _check_separation(scores, defective)
     state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
     state.roi = predictor.roi_digest
     state.save(content)
     with whole(output) as part:
         torch.save(content, part)
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
+
+
+def _without_known(good: Sequence[Path], trained_on: Sequence[str], skipped: list[str]) -> list[Path]:
+    """Leave out the images that the model was trained on, because their scores are too low for a threshold."""
+    known = set(trained_on)
+    new = [path for path in good if not path.is_file() or digest(path) not in known]  # others fail where they are read
+    if not new:
+        raise ValueError(f"the model was trained on all {len(good)} good images; give it new ones")
+    if len(new) < len(good):
+        skipped.append(f"{len(good) - len(new)} of {len(good)} good images, which the model was trained on")
+    return new
+
+
+def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> None:
+    """Refuse defects that no threshold separates from normal images, and warn of those that one barely does."""
+    found = separation(normal, defective)
+    text = (
+        f"the {len(defective)} defective images score {{}} higher than the {len(normal)} good ones (image AUROC "
+        f"{found:.2f}, 0.5 is chance); look at both with squad-lit predict and squad-lit view"
+    )
+    if found < _NO_SEPARATION:
+        raise ValueError(text.format("hardly") + ", or leave --defective out; nothing was written")
+    if found < _GOOD_SEPARATION:
+        warnings.warn(text.format("only a little"), stacklevel=3)
 
 
 def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:

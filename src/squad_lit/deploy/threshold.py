@@ -21,18 +21,31 @@ class Threshold(NamedTuple):
         false_alarm_rate: Expected share of normal images above it.
         interval: 95 % confidence interval of that share.
         images: Number of normal images that it comes from.
+        asked: The rate that was asked for; None where known defects chose the threshold.
     """
 
     value: float
     false_alarm_rate: float
     interval: tuple[float, float]
     images: int
+    asked: float | None = None
 
     def __str__(self) -> str:
-        low, high = (100 * end for end in self.interval)
+        low, high = map(_percent, self.interval)
         return (
-            f"{self.value:.3g}: about {100 * self.false_alarm_rate:.2g} % of normal images lie above it (95 % interval "
-            f"{low:.2g} to {high:.2g} %, from {self.images} normal images)"
+            f"{self.value:.3g}: about {_percent(self.false_alarm_rate)} % of normal images lie above it (95 % interval "
+            f"{low} to {high} %, from {_counted(self.images)})"
+        )
+
+    @property
+    def shortfall(self) -> str:
+        """What is missing for the rate that was asked for, as a sentence; empty if nothing is."""
+        if self.asked is None or self.asked * (self.images + 1) >= 1 - 1e-9:
+            return ""
+        return (
+            f"a false-alarm rate of {_percent(self.asked)} % needs {math.ceil(1 / self.asked - 1e-9) - 1:,} normal images "
+            f"that the model was not trained on; {_counted(self.images)} support about "
+            f"{_percent(self.false_alarm_rate)} %; squad-lit calibrate takes more"
         )
 
 
@@ -63,7 +76,8 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
         raise ValueError("there is no normal image to take a threshold from")
     # 1e-9: 0.29 * 100 is 28.999999999999996.
     k = min(max(1, int(false_alarm_rate * (n + 1) + 1e-9)), n)
-    return Threshold(sorted(values)[-k], k / (n + 1), (_beta_quantile(0.025, k, n), _beta_quantile(0.975, k, n)), n)
+    interval = _beta_quantile(0.025, k, n), _beta_quantile(0.975, k, n)
+    return Threshold(sorted(values)[-k], k / (n + 1), interval, n, false_alarm_rate)
 
 
 def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Threshold:
@@ -99,6 +113,18 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     return Threshold(float(middles[best]), k / n, (low, high), n)
 
 
+def separation(normal: Sequence[float], defective: Sequence[float]) -> float:
+    """The chance that a defective image scores higher than a normal one, which is the image AUROC; 0.5 says nothing.
+
+    Example:
+        >>> separation([0.1, 0.5], [0.5, 0.9])
+        0.875
+    """
+    good = np.sort(normal)
+    below, not_above = (np.searchsorted(good, defective, side=side).mean() for side in ("left", "right"))
+    return float(below + not_above) / 2 / len(good)
+
+
 def choose(
     scores: Sequence[float], maxima: Sequence[float], defective: Sequence[float], false_alarm_rate: float | None
 ) -> tuple[Threshold, Threshold]:
@@ -121,6 +147,15 @@ def choose(
         return limit, from_normals(maxima, supported)
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
     return from_normals(scores, rate), from_normals(maxima, rate)
+
+
+def _percent(share: float) -> str:
+    """Two digits, or all before the point, as people write a percentage."""
+    return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}"
+
+
+def _counted(images: int) -> str:
+    return f"{images:,} normal image{'s' * (images != 1)}"
 
 
 @cache

@@ -23,7 +23,7 @@ from squad_lit.run.config import compose, quote
 from squad_lit.run.job import differences, hold, is_first_process
 from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
-from squad_lit.system.file import whole, write_json, write_rows, write_text
+from squad_lit.system.file import digest, whole, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     import lightning as L
@@ -157,6 +157,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
         logger.log_hyperparams(plain)
     try:
         if config.fit and module.state.step < module.steps:
+            module.state.trained_on = [digest(p) for s in data.train_set.samples if (p := s.image_path).is_file()]
             resume = os.path.abspath(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
@@ -254,6 +255,8 @@ def _figures(
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
+    if score.shortfall:
+        warnings.warn(score.shortfall, stacklevel=2)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
     others = [c for c in trainer.callbacks if c is not evaluation] if config.fit else []  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 6
+VERSION = 7
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
@@ -34,6 +34,7 @@ class State:
         config: Configuration of the model, from which it is made again.
         data: Options of the data set that decide which images a training sees.
         categories: What it was trained on.
+        trained_on: Digest of each training image's file; see :func:`squad_lit.system.file.digest`.
         image_size: Height and width, in pixels.
         step: Training steps that are done.
         measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
@@ -48,6 +49,7 @@ class State:
     config: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
+    trained_on: list[str] = field(default_factory=list)
     image_size: list[int] = field(default_factory=list)
     step: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
