@@ -145,7 +145,8 @@ def train_ours(name: str, folder: Path, options: Sequence[str], steps: int) -> d
     given += ["callback.progress=null", "+callback.rate={_target_: experiments.speed.rate.Rate}"]
     if name != "memory":
         period = 10 * steps
-        given += [f"model.steps={2 * period}", f"model.pool.synthetic={period}", f"model.pool.refresh_every={period}"]
+        given += [f"model.steps={2 * period}", f"model.validate_every={period}"]
+        given += [f"model.pool.synthetic={period}", f"model.pool.refresh_every={period}"]
     found = run(compose(given, output=folder / name), folder / name).figures
     kept = {
         "training images/s": "images_per_second/period",

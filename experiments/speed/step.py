@@ -1,8 +1,9 @@
-"""Where the time of a training step goes: its parts alone, and the same step inside of Lightning.
+"""Where the time of a training step goes: its parts alone, the same step inside of Lightning, and synthetic anomalies.
 
     python -m experiments.speed.step [--device cuda] [--batch 2 16 64]
 
-Prints a table in Markdown: milliseconds per step, medians of ``--repeats`` rounds.
+Prints a table in Markdown: milliseconds per step, medians of ``--repeats`` rounds, and how many synthetic anomalies
+threads and worker processes make per second while nothing else is done.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 
 from squad_lit.run.config import compose
 from squad_lit.run.fit import run
+from squad_lit.training.pool import FeaturePool
 from squad_lit.training.squad import Squad
 
 OPTIONS = ["dataset.category=fabric", "logger=none", "callback.panels=null", "callback.curves=null"]
@@ -56,6 +58,9 @@ class Parts(Callback):
         self.figures = {f"ms/{name}": 1e3 * self._median(call, module.device) for name, call in alone.items()}
         self.figures["ms/all in the training"] = 1e3 * statistics.median(between)
         module.load_state_dict(kept)
+        for workers in {0, 1, max(1, torch.get_num_threads() - 1), torch.get_num_threads()}:
+            name = f"{workers} processes" if workers else "threads"
+            self.figures[f"made/{name}"] = anomalies_per_second(module.pool, workers)
 
     def _median(self, call: Callable[[], Any], device: torch.device) -> float:
         def seconds() -> float:
@@ -66,6 +71,16 @@ class Parts(Callback):
             return time.perf_counter() - started
 
         return statistics.median([seconds() for _ in range(self.repeats)][3:])
+
+
+def anomalies_per_second(pool: FeaturePool, workers: int) -> float:
+    """Images and masks per second, over four periods after the first, in which processes start."""
+    pool.close()
+    pool.workers, periods = workers, 4
+    list(pool._made(1))
+    begun = time.perf_counter()
+    made = sum(len(mask) for period in range(2, 2 + periods) for _, mask in pool._made(period))
+    return made / (time.perf_counter() - begun)
 
 
 def main() -> None:
@@ -85,6 +100,10 @@ def main() -> None:
         for name, value in figures.items():
             if name.startswith("ms/"):
                 print(f"| {name.removeprefix('ms/')} | {value:.1f} |")
+        print("\n| synthetic anomalies made by | per second |\n|---|---|")
+        for name, value in figures.items():
+            if name.startswith("made/"):
+                print(f"| {name.removeprefix('made/')} | {value:.0f} |")
 
 
 if __name__ == "__main__":

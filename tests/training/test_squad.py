@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from squad_lit.network import loss as losses
 from squad_lit.run import fit
 from squad_lit.run.config import CONF
-from squad_lit.training.squad import Squad
+from squad_lit.training.squad import Squad, _Periods
 
 SIDE = 64
 SMALL = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
@@ -37,6 +37,15 @@ def draw(module: Squad, count: int = 4) -> dict[str, Any]:
     target = module.backbone(image)
     features = module.backbone(image * (1 - mask))
     return {"image": image[1::2], "shown": torch.tensor([1, 3]), "mask": mask, "target": target, "features": features}
+
+
+def test_an_epoch_ends_at_multiples_of_validate_every_and_at_the_end(monkeypatch):
+    module = make("model.validate_every=4", "model.steps=10")
+    monkeypatch.setattr(module.pool, "batches", lambda first, end, **parts: iter(range(first, end)))
+    epochs = _Periods(module, clean=0, synthetic=2)
+    for step, expected in ((0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (6, [6, 7]), (8, [8, 9])):
+        module.state.step = step
+        assert list(epochs) == expected
 
 
 def test_the_image_decoder_is_trained_on_the_images_that_are_shown(monkeypatch):

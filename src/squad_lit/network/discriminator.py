@@ -27,9 +27,8 @@ class SegmentationDiscriminator(nn.Module):
         width: Channels inside, a multiple of 8 up to 1,024.
         upsample: Doublings of the resolution after the finest grid, 0 to 4.
         feature_dropout: Probability, per training image, that the features are hidden from the discriminator, so that
-            it also learns to judge by the residual alone. 0 always shows them. 1 never shows them, and there are no
-            weights for them. In between, the logit of a test image is the mean of the logits with and without features,
-            because the features find more, and the residual alone is not misled by the look of the synthesis.
+            it also learns to judge by the residual alone. 0 always shows them; 1 never does, in a test neither, and
+            there are no weights for them.
 
     Reference:
         Zavrtanik et al., "DRAEM", ICCV 2021, and "DSR", ECCV 2022.
@@ -77,11 +76,8 @@ class SegmentationDiscriminator(nn.Module):
         if self.training:
             any_part = next(iter(parts.values()))
             keep = torch.rand(len(any_part), 1, 1, 1, device=any_part.device) >= self.feature_dropout
-            return self._segment({group: part + keep * shown[group] for group, part in parts.items()})
-        if self.feature_dropout == 0:
-            return self._segment({group: part + shown[group] for group, part in parts.items()})
-        both = self._segment({group: torch.cat([part, part + shown[group]]) for group, part in parts.items()})
-        return both.unflatten(0, (2, -1)).mean(0)  # chunk would fix the batch size at export
+            shown = {group: keep * part for group, part in shown.items()}
+        return self._segment({group: part + shown[group] for group, part in parts.items()})
 
     def _segment(self, parts: Mapping[str, Tensor]) -> Tensor:
         grid = max(part.shape[-2:] for part in parts.values())

@@ -144,9 +144,15 @@ def estimate_foreground(image: Array) -> tuple[Mask, Array]:
     found = away > max(0.06, 4 * noise)
     if found.any():  # soft shadows are much nearer to the background than the object that casts them
         found = away > max(0.06, 4 * noise, _SHADOW * float(np.quantile(away[found], 0.9)))
-    found = ndimage.binary_dilation(ndimage.binary_fill_holes(ndimage.binary_closing(found)))
+    found = ndimage.binary_dilation(_filled(ndimage.binary_closing(found)))
     found = found.repeat(2, 0).repeat(2, 1)[:h, :w]
     return (found, background) if 0.02 < found.mean() < 0.95 else (everywhere, background)
+
+
+def _filled(mask: Mask) -> Mask:
+    """The mask with its holes, as of ``ndimage.binary_fill_holes``, which takes ten times as long."""
+    outside, _ = ndimage.label(~np.pad(mask, 1))
+    return np.asarray(outside != outside[0, 0])[1:-1, 1:-1]
 
 
 @cache

@@ -27,6 +27,8 @@ from squad_lit.system.option import Count, Natural, checked
 
 # Images that pass the backbone at once; on a CPU, more are slower, because they leave the caches.
 _GPU_CHUNK, _CPU_CHUNK = 16, 4
+# Images that threads make in their turn on a CPU.
+_CPU_TURN = 16
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
 # Streams of random numbers, beside the seed.
@@ -106,10 +108,10 @@ class FeaturePool:
         self._device, self._drawn = torch.device(device), -(-self.synthetic // processes)
         self._period, self._slots, self._clean = -1, [], {}
 
-    def batches(self, first: int, steps: int, **parts: int) -> Iterator[Batch]:
-        """The batches from step ``first`` to the next refresh, or to ``steps``; ``parts`` as of :meth:`batch`."""
-        self.advance(first)
-        for step in range(first, min((self._period + 1) * self.refresh_every, steps)):
+    def batches(self, first: int, end: int, **parts: int) -> Iterator[Batch]:
+        """The batches from step ``first`` to the one before ``end``; ``parts`` as of :meth:`batch`."""
+        for step in range(first, end):
+            self.advance(step)
             yield self.batch(step, **parts)
 
     def advance(self, step: int) -> None:
@@ -334,17 +336,21 @@ def _one_thread(worker: int = 0) -> threadpool_limits:
 
 
 def chunks_ahead(make: Callable[[int], Any], total: int, device: torch.device) -> Iterator[Any]:
-    """``make(0)`` to ``make(total - 1)``, in order, made in threads while the caller is busy with those before.
+    """``make(0)`` to ``make(total - 1)``, in order, made in threads.
 
-    Reading, decoding and resizing release Python's lock. They get half of the threads of torch and the backbone the
-    rest; at most two chunks are in memory.
+    Beside a GPU they are made while the caller is busy with those before. On a CPU the threads and the caller take
+    turns, because threads of torch wait busily: sharing the cores costs a quarter more time.
 
     Returns:
         What was made, tensors or tuples of tensors, stacked by as many as pass the backbone at once on ``device``, and
         a last rest.
     """
     size = _chunk(device)
-    with _one_thread(), ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as threads:
-        coming = ahead(threads, make, range(total), size)
+    with _one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        if device.type == "cpu":
+            turns = (range(i, min(i + _CPU_TURN, total)) for i in range(0, total, _CPU_TURN))
+            coming = (made for turn in turns for made in list(threads.map(make, turn)))
+        else:
+            coming = ahead(threads, make, range(total), size)
         while chunk := list(islice(coming, size)):
             yield default_collate(chunk)

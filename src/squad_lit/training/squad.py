@@ -46,6 +46,7 @@ class Squad(Detector):
         anomaly: Makes the anomaly map from the names of the raw maps.
         pool: Cached training features.
         steps: Length of the training, in batches.
+        validate_every: Steps between validations, each of which calibrates the model and leaves a checkpoint.
         synthetic_fraction: Share of a batch that is corrupted.
         image_every: One of so many images in a batch trains the image decoder, clean and corrupted ones in turn. The
             decoder is for looking, and at full resolution it is the costliest part of a step.
@@ -82,6 +83,7 @@ class Squad(Detector):
         anomaly: Callable[..., Anomaly],
         pool: FeaturePool,
         steps: Count,
+        validate_every: Count,
         synthetic_fraction: Share,
         image_every: Count,
         loss_weight: Mapping[str, Weight],
@@ -128,6 +130,7 @@ class Squad(Detector):
             if part is not None:  # a tenth faster on a CPU
                 part.to(memory_format=torch.channels_last)
         self.pool = pool
+        self.validate_every = validate_every
         self.synthetic_fraction = synthetic_fraction
         self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
@@ -337,13 +340,15 @@ class Squad(Detector):
 
 
 class _Periods:
-    """Each ``iter`` gives the batches up to the next refresh of the pool, which is an epoch to Lightning."""
+    """Each ``iter`` gives the batches up to the next validation, which is an epoch to Lightning."""
 
     def __init__(self, module: Squad, **parts: int) -> None:
         self.module, self.parts = module, parts
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.module.pool.batches(self.module.state.step, self.module.steps, **self.parts)
+        module, step = self.module, self.module.state.step
+        end = min((step // module.validate_every + 1) * module.validate_every, module.steps)
+        return module.pool.batches(step, end, **self.parts)
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
