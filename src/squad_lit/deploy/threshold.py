@@ -42,9 +42,10 @@ class Threshold(NamedTuple):
         """What is missing for the rate that was asked for, as a sentence; empty if nothing is."""
         if self.asked is None or self.asked * (self.images + 1) >= 1 - 1e-9:
             return ""
+        needed = math.ceil(1 / self.asked - 1e-9) - 1
         return (
-            f"a false-alarm rate of {_percent(self.asked)} % needs {math.ceil(1 / self.asked - 1e-9) - 1:,} normal images "
-            f"that the model was not trained on; {_counted(self.images)} support about "
+            f"a false-alarm rate of {_percent(self.asked)} % needs {needed:,} normal images that the model was not "
+            f"trained on; {_counted(self.images)} support about "
             f"{_percent(self.false_alarm_rate)} %; squad-lit calibrate takes more"
         )
 

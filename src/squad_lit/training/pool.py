@@ -349,7 +349,7 @@ def chunks_ahead(make: Callable[[int], Any], total: int, device: torch.device) -
     with _one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         if device.type == "cpu":
             turns = (range(i, min(i + _CPU_TURN, total)) for i in range(0, total, _CPU_TURN))
-            coming = (made for turn in turns for made in list(threads.map(make, turn)))
+            coming: Iterator[Any] = (made for turn in turns for made in list(threads.map(make, turn)))
         else:
             coming = ahead(threads, make, range(total), size)
         while chunk := list(islice(coming, size)):
