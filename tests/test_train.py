@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -284,6 +285,14 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
     assert "image_auroc" not in figures
     assert json.loads((tmp_path / "metrics.json").read_text())["copy_ratio/low"] is not None
     assert checkpoint.load(tmp_path / "last.ckpt").state.step == 4
+
+
+def test_a_checkpoint_does_not_go_through_the_folder_for_temporary_files(
+    tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    run(tmp_path, mvtec, "model=memory", "model.memory.patches=10", "fit=true")
+    assert checkpoint.load(tmp_path / "last.ckpt").state.categories == ["bottle"]
 
 
 def command(folder: Path, mvtec: Path, *overrides: str) -> list[str]:

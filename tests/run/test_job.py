@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,8 @@ def test_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
 def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites_it(tmp_path: Path) -> None:
     folder = tmp_path / "it's, a=folder"
     folder.mkdir()
-    (folder / "last.ckpt").touch()
+    with zipfile.ZipFile(folder / "last.ckpt", "w") as archive:
+        archive.writestr("data", bytes(1000))
     OmegaConf.save(make(threads=3), folder / "config.yaml")
     assert (
         "a run with other values of model.steps: choose another" in run(folder, config=make(model={"steps": 4})).error
@@ -87,6 +89,21 @@ def test_a_half_finished_job_goes_on_from_its_checkpoint_and_no_other_overwrites
     assert figures is not None
     assert figures["resume"] == quote(folder / "last.ckpt")
     assert figures["hydra.mode"] == "RUN"
+
+
+def test_a_damaged_checkpoint_starts_the_job_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
+        archive.writestr("data", bytes(range(256)) * 4)
+    content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    content[200] ^= 1
+    for damaged in (b"", bytes(content), bytes(content[:600])):
+        (tmp_path / "metrics.json").unlink(missing_ok=True)
+        (tmp_path / "last.ckpt").write_bytes(damaged)
+        OmegaConf.save(make(), tmp_path / "config.yaml")
+        figures = run(tmp_path).figures
+        assert figures is not None
+        assert "resume" not in figures
+        assert f"{tmp_path / 'last.ckpt'} is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
-    for old in [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]:
+    left = [*(folder / "panels").glob("*.png"), *folder.glob("*.part")]  # those of a process that was killed
+    for old in [*(folder / name for name in _RESULTS), *left]:
         old.unlink(missing_ok=True)
     data.prepare_data()
     data.setup()
@@ -217,6 +218,8 @@ def make_module(config: DictConfig) -> Detector:
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     from lightning.pytorch.callbacks import ProgressBar
 
+    from squad_lit.training import checkpoint
+
     callbacks = [make(config, f"callback.{name}") for name, node in config.callback.items() if node]
     loggers = [make(config, f"logger.{name}") for name, node in config.logger.items() if node]
     # Without callback.progress there is no bar at all: Lightning would show its own.
@@ -224,6 +227,7 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     trainer: L.Trainer = make(
         config, "trainer", callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
     )
+    trainer.strategy.checkpoint_io = checkpoint.WholeFile()
     if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):  # half-precision weights learn worse
         raise ValueError(f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got {trainer.precision}")
     return trainer

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from squad_lit.run.config import compose, quote
 from squad_lit.run.option import check, check_effect
-from squad_lit.system.file import read_figures, write_text
+from squad_lit.system.file import check_archive, read_figures, write_text
 
 # Options that change no figure: where files lie, how they are read, what is shown.
 _NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust"]
@@ -229,11 +229,18 @@ def _effective(config: DictConfig) -> dict[str, Any]:
 
 def _resume(folder: Path, config: DictConfig) -> list[str]:
     """The option that continues an interrupted job in the folder; another configuration is never overwritten."""
-    if not (folder / "last.ckpt").exists():
+    checkpoint = folder / "last.ckpt"
+    if not checkpoint.exists():
         if read_figures(folder) is not None:
             raise ValueError(f"{folder} has the figures of another configuration: choose another folder")
         return []
     saved = read_config(folder / "config.yaml")
     if different := sorted(differences(_effective(saved), _effective(config))):
         raise ValueError(f"{folder} has a run with other values of {', '.join(different)}: choose another folder")
-    return [f"resume={quote(folder / 'last.ckpt')}"]
+    try:
+        check_archive(checkpoint)
+    except ValueError as error:
+        print(f"{checkpoint} is damaged ({error}): the job starts anew", file=sys.stderr)
+        checkpoint.unlink()
+        return []
+    return [f"resume={quote(checkpoint)}"]

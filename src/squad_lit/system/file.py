@@ -20,12 +20,27 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pi
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside the file to write to. At the end it replaces the file, or is removed after an error."""
-    part = path.with_name(path.name + ".part")
+def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
+    """Yield a path beside the file to write to. At the end it replaces the file, or is removed after an error.
+
+    Args:
+        path: The file. Processes that write it at the same time each have a path of their own.
+        flush: Whether the content is on the disk before it replaces the file, as for what must outlive a power cut.
+
+    Raises:
+        OSError: It cannot be written, such as on a full disk; names the file.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
+        if flush:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(part), part):
+            raise  # of another file
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -7,14 +7,16 @@ A checkpoint is Lightning's, with one more key, ``squad_lit``: its version and a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from squad_lit.system.file import check_archive
+from squad_lit.system.file import check_archive, whole
 from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
@@ -72,6 +74,19 @@ class State:
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the state into a checkpoint, in the place of any other."""
         checkpoint[KEY] = {"version": VERSION, **asdict(self)}
+
+
+class WholeFile(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, as Lightning's own way through the folder for temporary files does not.
+
+    That folder may be on another file system, from which a file is copied over the old one, or full.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch says neither which file nor why it cannot write
+        torch.save(checkpoint, content)
+        with whole(Path(path), flush=True) as part:
+            part.write_bytes(content.getbuffer())
 
 
 def read(path: str | Path) -> dict[str, Any]:
