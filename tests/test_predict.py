@@ -1,6 +1,7 @@
 """Prediction as its user runs it, with a memory as the model, because that one is made in a second."""
 
 import csv
+import fcntl
 import io
 import shutil
 import sys
@@ -335,3 +336,25 @@ def test_a_wrong_model_or_list_leaves_no_output_folder(model: Path, parts: Path,
     assert not (tmp_path / "out").exists()
     assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), "--from-file", "no.txt"]) == 1
     assert "error: --from-file no.txt: No such file" in capsys.readouterr().err
+
+
+def test_another_product_is_told_and_a_folder_in_use_is_refused(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in range(5):
+        noise = np.random.default_rng(i).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(other / f"{i}.png")
+    output = tmp_path / "found"
+    command = ["--checkpoint", str(model), "--output", str(output)]
+    assert main([*command, str(other)]) == 0
+    assert "warning: 5 of 5 images score far above all 10 normal images that are known" in capsys.readouterr().err
+    with (output / ".lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main([*command, str(parts)]) == 1
+        assert f"--output {output} is in use by another prediction" in capsys.readouterr().err
+    assert len(rows(output)) == 5
+    assert main([*command, str(parts)]) == 0
+    assert "far above" not in capsys.readouterr().err
+    assert len(rows(output)) == 8

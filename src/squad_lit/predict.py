@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import squad_lit
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
+from squad_lit.deploy.threshold import strange
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status
@@ -73,7 +74,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
     of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
-    started, made = time.perf_counter(), 0
+    scores: list[float] = []
+    started = time.perf_counter()
 
     def read(path: Path) -> _Image | None:
         try:
@@ -97,11 +99,14 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     try:
         for path, row in ahead(threads, save, judged(ahead(threads, read, _progress(images), count)), count):
             predictions.add(path, row)
-            made += 1
+            scores.append(float(row["anomaly_score"]))
     finally:
         threads.shutdown(cancel_futures=True)
         predictions.close()
+    made = len(scores)
     rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
+    if text := strange(scores, predictor.runtime.metadata["normal_scores"]):
+        print(f"warning: {text}", file=sys.stderr)
     print(f"{predictions.root}: {made} images ({rate:.1f} per second), {before} done before, {len(skipped)} skipped")
     return skipped
 

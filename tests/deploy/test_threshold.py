@@ -8,7 +8,15 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from squad_lit.deploy.threshold import FALSE_ALARM_RATE, Threshold, choose, from_defects, from_normals, separation
+from squad_lit.deploy.threshold import (
+    FALSE_ALARM_RATE,
+    Threshold,
+    choose,
+    from_defects,
+    from_normals,
+    separation,
+    strange,
+)
 
 
 @pytest.mark.parametrize(
@@ -115,3 +123,12 @@ def test_a_rate_that_is_asked_for_is_stronger_than_known_defects():
     assert [limit.value for limit in choose(scores, maxima, bad, None)] == [5.0, 30.0]
     assert [limit.value for limit in choose(scores, maxima, bad, 0.5)] == [2.0, 20.0]
     assert choose(scores, maxima, [], None) == choose(scores, maxima, [], FALSE_ALARM_RATE)
+
+
+def test_a_folder_that_mostly_scores_far_above_all_normal_images_is_told():
+    normal = [0.5, 1.0, 1.5, 2.0, 2.5]  # far is above 2.5 + (2.5 - 1.5)
+    assert strange([12.0, 13.0, 3.6, 1.0, 1.0], normal).startswith(
+        "3 of 5 images score far above all 5 normal images that are known (median 3.6, highest normal score 2.5): "
+    )
+    for scores in ([12.0, 13.0, 3.5, 1.0, 1.0], [12.0] * 4, [12.0] * 5 + [1.0] * 5, []):
+        assert strange(scores, normal) == ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.image.picture import colour_map, outline
-from squad_lit.system.file import make_folder, read_rows, write_picture, write_rows, write_tiff
+from squad_lit.system.file import lock, make_folder, read_rows, write_picture, write_rows, write_tiff
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Result
@@ -33,14 +33,24 @@ class Predictions:
         root: The folder; created if it is missing.
 
     Raises:
-        ValueError: It has a ``predictions.csv`` of another kind, or cannot be created.
+        ValueError: It has a ``predictions.csv`` of another kind, is in use by another prediction, or cannot be created.
         OSError: It cannot be written to.
     """
 
     def __init__(self, root: Path) -> None:
         make_folder(root)
+        held = lock(root / ".lock")
+        if held is None:
+            raise ValueError(
+                f"--output {root} is in use by another prediction: wait for its end, or name another folder"
+            )
+        self._lock = held
         self.root, self.table = root, root / "predictions.csv"
-        self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
+        try:
+            self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
+        except ValueError:
+            self._lock.close()
+            raise
         self._owner = {row["name"]: path for path, row in self._rows.items()}
         write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
 
@@ -75,8 +85,9 @@ class Predictions:
             csv.DictWriter(file, HEADER, lineterminator="\n").writerow(whole)
 
     def close(self) -> None:
-        """Rewrite the table with one row per image: one that was predicted again has two until then."""
+        """Rewrite the table with one row per image, where one that was predicted again had two, and free the folder."""
         write_rows(self.table, list(self._rows.values()), HEADER)
+        self._lock.close()
 
 
 def files(root: Path, name: str) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -124,6 +125,23 @@ def separation(normal: Sequence[float], defective: Sequence[float]) -> float:
     good = np.sort(normal)
     below, not_above = (np.searchsorted(good, defective, side=side).mean() for side in ("left", "right"))
     return float(below + not_above) / 2 / len(good)
+
+
+def strange(scores: Sequence[float], normal: Sequence[float]) -> str:
+    """A sentence if most of at least five new images score far above all normal images; else an empty text.
+
+    Far is above the highest normal score by more than that exceeds the median. Defects alone rarely fill half a folder,
+    so that it may be another product, camera or light.
+    """
+    highest = max(normal)
+    far = sum(score > 2 * highest - statistics.median(normal) for score in scores)
+    if len(scores) < 5 or 2 * far <= len(scores):
+        return ""
+    return (
+        f"{far} of {len(scores)} images score far above all {_counted(len(normal))} that are known (median "
+        f"{statistics.median(scores):.3g}, highest normal score {highest:.3g}): are they of the product, camera and "
+        f"light that the model was trained on?"
+    )
 
 
 def choose(
