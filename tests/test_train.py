@@ -287,6 +287,14 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
     assert checkpoint.load(tmp_path / "last.ckpt").state.step == 4
 
 
+def test_a_training_that_an_option_of_the_trainer_ends_says_so(
+    tmp_path: Path, mvtec: Path, caplog: pytest.LogCaptureFixture, trained: Path
+) -> None:
+    assert run(tmp_path, mvtec, "trainer.max_epochs=1")["run"]["ended_early"] == "after 2 of 4 steps"
+    assert "the training ended after 2 of 4 steps" in caplog.text
+    assert "ended_early" not in figures_of(trained)["run"]
+
+
 def test_a_checkpoint_does_not_go_through_the_folder_for_temporary_files(
     tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,7 +265,12 @@ def _figures(
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}
     others = [c for c in trainer.callbacks if c is not evaluation] if config.fit else []  # type: ignore[attr-defined]
     timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
-    about = {"threshold": threshold, "run": provenance.about(config, started, trainer.strategy.root_device)}
+    run = provenance.about(config, started, trainer.strategy.root_device)
+    if module.state.step < module.steps:
+        run["ended_early"] = f"after {module.state.step} of {module.steps} steps"
+        text = "the training ended %s: it was interrupted, or an option of the trainer such as max_epochs ended it"
+        log.warning(text, run["ended_early"])
+    about = {"threshold": threshold, "run": run}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
 
 
