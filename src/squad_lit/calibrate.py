@@ -57,7 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     roi = "picture of the region of interest; give predict the same one"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
-    good = "good parts, without those that the model was trained on; folders are searched at any depth"
+    good = "good parts; those that the model was trained on are left out; folders are searched at any depth"
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)

@@ -61,7 +61,7 @@ def check(config: DictConfig) -> bool:
     from squad_lit.deploy.threshold import from_normals
     from squad_lit.run.option import make
 
-    data = make(config, "dataset", strict=False)
+    data = make(config, "dataset", strict=False, cache="off")
     data.prepare_data()
     rows, problems = inspect(data, show=True)
     for row in rows:

@@ -51,10 +51,11 @@ def test_a_rate_that_few_images_do_not_support_is_the_smallest_that_they_do():
 @pytest.mark.parametrize(
     ("count", "rate", "text"),
     [
-        (3, 0.01, "a false-alarm rate of 1 % needs 99 normal images .*; 3 normal images support about 25 %"),
-        (1, 0.001, "a false-alarm rate of 0.1 % needs 999 normal images .*; 1 normal image support about 50 %"),
-        (98, 0.01, "needs 99 normal images .*; 98 normal images support about 1 %"),
+        (3, 0.01, "a false-alarm rate of 1 % needs 99 normal images .*; there are 3, for about 25 %"),
+        (1, 0.001, "a false-alarm rate of 0.1 % needs 999 normal images .*; there is 1, for about 50 %"),
+        (98, 0.01, "needs 99 normal images .*; there are 98, for about 1 %"),
         (99, 0.01, "$"),
+        (1, 1e-310, "needs more than a billion normal images"),
         (1, 0.5, "$"),
     ],
 )
@@ -132,3 +133,4 @@ def test_a_folder_that_mostly_scores_far_above_all_normal_images_is_told():
     )
     for scores in ([12.0, 13.0, 3.5, 1.0, 1.0], [12.0] * 4, [12.0] * 5 + [1.0] * 5, []):
         assert strange(scores, normal) == ""
+    assert strange([12.0] * 9, normal[:4]) == ""  # four images do not say what is far

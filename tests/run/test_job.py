@@ -95,8 +95,10 @@ def test_a_damaged_checkpoint_starts_the_job_anew(tmp_path: Path, capsys: pytest
     with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
         archive.writestr("data", bytes(range(256)) * 4)
     content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    encrypted = content.copy()
+    encrypted[content.index(b"PK\x01\x02") + 8] ^= 1  # a flag in the directory of the file
     content[200] ^= 1
-    for damaged in (b"", bytes(content), bytes(content[:600])):
+    for damaged in (b"", bytes(content), bytes(content[:600]), bytes(encrypted)):
         (tmp_path / "metrics.json").unlink(missing_ok=True)
         (tmp_path / "last.ckpt").write_bytes(damaged)
         OmegaConf.save(make(), tmp_path / "config.yaml")

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
-from squad_lit.system.file import digest, make_place, whole
+from squad_lit.system.file import digest, make_place
 from squad_lit.training import checkpoint
 
 # Image AUROC of known defects against normal images: below the first, no threshold is written, below the other one
@@ -44,7 +43,7 @@ def rethreshold(
         device: Where the model computes; see :func:`squad_lit.load`.
 
     Returns:
-        The threshold of the score before and after, and a line per image that was left out.
+        The threshold of the score before and after, and lines that say which images were left out.
 
     Raises:
         OSError: There is no such checkpoint, or the place cannot be written to.
@@ -54,7 +53,7 @@ def rethreshold(
     content = checkpoint.read(path)
     make_place(output)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about a region of interest; the thresholds are replaced here
+        warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
@@ -80,16 +79,22 @@ def rethreshold(
     state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
     state.roi = predictor.roi_digest
     state.save(content)
-    with whole(output) as part:
-        torch.save(content, part)
+    checkpoint.write(content, output)
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
 
 
 def _without_known(good: Sequence[Path], trained_on: Sequence[str], skipped: list[str]) -> list[Path]:
     """Leave out the images that the model was trained on, because their scores are too low for a threshold."""
     known = set(trained_on)
-    new = [path for path in good if not path.is_file() or digest(path) not in known]  # others fail where they are read
-    if not new:
+
+    def is_new(path: Path) -> bool:
+        try:
+            return digest(path) not in known
+        except OSError:  # it is named where it is read
+            return True
+
+    new = [path for path in good if is_new(path)]
+    if good and not new:
         raise ValueError(f"the model was trained on all {len(good)} good images; give it new ones")
     if len(new) < len(good):
         skipped.append(f"{len(good) - len(new)} of {len(good)} good images, which the model was trained on")

@@ -43,10 +43,11 @@ class Threshold(NamedTuple):
         """What is missing for the rate that was asked for, as a sentence; empty if nothing is."""
         if self.asked is None or self.asked * (self.images + 1) >= 1 - 1e-9:
             return ""
-        needed = math.ceil(1 / self.asked - 1e-9) - 1
+        needed = 1 / self.asked - 1
+        number = f"{math.ceil(needed - 1e-9):,}" if needed < 1e9 else "more than a billion"
         return (
-            f"a false-alarm rate of {_percent(self.asked)} % needs {needed:,} normal images that the model was not "
-            f"trained on; {_counted(self.images)} support about "
+            f"a false-alarm rate of {_percent(self.asked)} % needs {number} normal images that the model was not "
+            f"trained on; there {'is' if self.images == 1 else 'are'} {self.images:,}, for about "
             f"{_percent(self.false_alarm_rate)} %; squad-lit calibrate takes more"
         )
 
@@ -128,14 +129,16 @@ def separation(normal: Sequence[float], defective: Sequence[float]) -> float:
 
 
 def strange(scores: Sequence[float], normal: Sequence[float]) -> str:
-    """A sentence if most of at least five new images score far above all normal images; else an empty text.
+    """A sentence if most of at least five new images score far above at least five normal ones; else an empty text.
 
     Far is above the highest normal score by more than that exceeds the median. Defects alone rarely fill half a folder,
     so that it may be another product, camera or light.
     """
-    highest = max(normal)
-    far = sum(score > 2 * highest - statistics.median(normal) for score in scores)
-    if len(scores) < 5 or 2 * far <= len(scores):
+    if min(len(scores), len(normal)) < 5:
+        return ""
+    highest, middle = max(normal), statistics.median(normal)
+    far = sum(score > 2 * highest - middle for score in scores)
+    if 2 * far <= len(scores):
         return ""
     return (
         f"{far} of {len(scores)} images score far above all {_counted(len(normal))} that are known (median "
@@ -163,7 +166,7 @@ def choose(
     if false_alarm_rate is None and defective:
         limit = from_defects(scores, defective)
         supported = min(max(limit.false_alarm_rate, 1e-6), 1 - 1e-6)  # a rate of 0 gives the highest maximum
-        return limit, from_normals(maxima, supported)
+        return limit, from_normals(maxima, supported)._replace(asked=None)
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
     return from_normals(scores, rate), from_normals(maxima, rate)
 

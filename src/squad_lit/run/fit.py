@@ -149,7 +149,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
-    left = [*(folder / "panels").glob("*.png"), *folder.glob("*.part")]  # those of a process that was killed
+    left = [*(folder / "panels").glob("*.png"), *folder.glob("last.ckpt.*.part")]  # of a process that was killed
     for old in [*(folder / name for name in _RESULTS), *left]:
         old.unlink(missing_ok=True)
     data.prepare_data()
@@ -158,7 +158,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
         logger.log_hyperparams(plain)
     try:
         if config.fit and module.state.step < module.steps:
-            module.state.trained_on = [digest(p) for s in data.train_set.samples if (p := s.image_path).is_file()]
+            if not config.resume:
+                module.state.trained_on = [digest(p) for s in data.train_set.samples if (p := s.image_path).is_file()]
             resume = os.path.abspath(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
@@ -217,6 +218,7 @@ def make_module(config: DictConfig) -> Detector:
 
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
 
     from squad_lit.training import checkpoint
 
@@ -227,7 +229,8 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
     trainer: L.Trainer = make(
         config, "trainer", callbacks=[evaluation, *callbacks], logger=loggers, enable_progress_bar=bars
     )
-    trainer.strategy.checkpoint_io = checkpoint.WholeFile()
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the user has given no other one
+        trainer.strategy.checkpoint_io = checkpoint.WholeFile()
     if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):  # half-precision weights learn worse
         raise ValueError(f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got {trainer.precision}")
     return trainer
@@ -259,7 +262,7 @@ def _figures(
     from squad_lit.deploy.pixel_model import thresholds
 
     score, pixel = thresholds(module, config.threshold.false_alarm_rate)
-    if score.shortfall:
+    if score.shortfall and trainer.is_global_zero:
         warnings.warn(score.shortfall, stacklevel=2)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
     threshold |= {"false_alarm_rate": score.false_alarm_rate, "images": score.images}

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +37,7 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     try:
         yield part
         if flush:
-            with part.open("rb") as file:
+            with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
                 os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
@@ -51,7 +52,8 @@ def lock(path: Path) -> IO[bytes] | None:
     """Take a lock that ends with this process, however that ends, or when the file that is returned is closed.
 
     Returns:
-        The open file, which is made if it is missing; None if another one has the lock.
+        The open file, which is made if it is missing; None if another one has the lock. Where the file system has no
+        locks, nothing is locked.
     """
     file = path.open("ab")
     try:
@@ -64,10 +66,12 @@ def lock(path: Path) -> IO[bytes] | None:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
-        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            file.close()
+            return None
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
+            file.close()
             raise
-        return None
     return file
 
 
@@ -115,7 +119,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:  # a changed byte may ask for a password
         raise ValueError(str(error)) from error
     if damaged:
         raise ValueError(f"{damaged} differs from its checksum")

@@ -83,10 +83,23 @@ class WholeFile(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch says neither which file nor why it cannot write
-        torch.save(checkpoint, content)
-        with whole(Path(path), flush=True) as part:
-            part.write_bytes(content.getbuffer())
+        if "://" in str(path):  # Lightning writes to object stores
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write(checkpoint, Path(path))
+
+
+def write(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; names the file.
+    """
+    buffer = io.BytesIO()  # torch says neither which file nor why it cannot write
+    torch.save(content, buffer)
+    with whole(path, flush=True) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Graph:
     follow ``torch.manual_seed``. Gradients lie where the capture has put them, so nobody may set them to None.
 
     Args:
-        module: Its buffers, which a step may change, are set back after the runs that prepare a capture.
+        module: Its buffers, which a step may change, are set back after the runs that prepare a capture, as are the
+            random numbers.
         compute: Takes tensors in any containers, and an option; it must not wait for the device. None: the module.
     """
 
@@ -32,18 +33,19 @@ class Graph:
         """Replay the computation; another option, or another shape, is captured first and takes the place of before."""
         tensors, form = tree_flatten(given)
         known = option, form, [(t.shape, t.dtype) for t in tensors]
-        if known != self._known:
-            self._known = None  # if the capture fails
-            self._inputs = [t.clone() for t in tensors]
-            self._capture(tree_unflatten(self._inputs, form), option)
-            self._known = known
-        for into, tensor in zip(self._inputs, tensors, strict=True):
-            into.copy_(tensor, non_blocking=True)
-        self._graph.replay()
+        with torch.cuda.device(tensors[0].device):  # streams and graphs are of the current device
+            if known != self._known:
+                self._known = None  # if the capture fails
+                self._inputs = [t.clone() for t in tensors]
+                self._capture(tree_unflatten(self._inputs, form), option)
+                self._known = known
+            for into, tensor in zip(self._inputs, tensors, strict=True):
+                into.copy_(tensor, non_blocking=True)
+            self._graph.replay()
         return self._outputs
 
     def _capture(self, given: Any, option: Any) -> None:
-        before = [buffer.clone() for buffer in self.module.buffers()]
+        before, random = [buffer.clone() for buffer in self.module.buffers()], torch.cuda.get_rng_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -58,6 +60,7 @@ class Graph:
         with torch.no_grad():
             for buffer, value in zip(self.module.buffers(), before, strict=True):
                 buffer.copy_(value)
+        torch.cuda.set_rng_state(random)  # so that the first replay draws what any other one would draw
 
 
 def _detached(value: Any) -> Any:

@@ -7,6 +7,7 @@ at fixed step numbers. Every batch is a function of (seed, step) alone, so a res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -27,7 +28,7 @@ from squad_lit.system.option import Count, Natural, checked
 
 # Images that pass the backbone at once; on a CPU, more are slower, because they leave the caches.
 _GPU_CHUNK, _CPU_CHUNK = 16, 4
-# Images that threads make in their turn on a CPU.
+# Images that threads make in their turn on a CPU, at least.
 _CPU_TURN = 16
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
@@ -192,6 +193,7 @@ class FeaturePool:
             return image
 
         total = len(self._slots)
+        self._fits = self._device.type == "cuda" and self._size() <= torch.cuda.mem_get_info(self._device)[0] / 2
         images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
         category = [""] * total
         views = chunks_ahead(view_of, total, self._device)
@@ -270,13 +272,18 @@ class FeaturePool:
                 bar.update(len(chunk))
         return out
 
+    def _size(self) -> int:
+        """Bytes of the whole pool: features of 2 bytes, images of 3 channels and masks."""
+        pixels = math.prod(self._grid.tile)
+        channels, strides = self._backbone.channels, self._backbone.stride
+        features = sum(2 * channels[group] * pixels // strides[group] ** 2 for group in channels)
+        return (len(self._slots) + self._drawn) * (features + 4 * pixels)
+
     def _store(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """An empty tensor on the device if it fits there, else where the device copies from fastest."""
-        if self._device.type == "cuda":
-            size = int(np.prod(shape)) * dtype.itemsize
-            if size > torch.cuda.mem_get_info(self._device)[0] / 2:
-                return torch.empty(*shape, dtype=dtype, pin_memory=True)
-        return torch.empty(*shape, dtype=dtype, device=self._device)
+        """An empty tensor on the device if the whole pool fits there, else where the device copies from fastest."""
+        if self._device.type != "cuda" or self._fits:
+            return torch.empty(*shape, dtype=dtype, device=self._device)
+        return torch.empty(*shape, dtype=dtype, pin_memory=True)
 
     def _place(self, made: Tensor) -> Tensor:
         return made if self._device.type == "cpu" else self._store(made.shape, made.dtype).copy_(made)
@@ -348,7 +355,8 @@ def chunks_ahead(make: Callable[[int], Any], total: int, device: torch.device) -
     size = _chunk(device)
     with _one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         if device.type == "cpu":
-            turns = (range(i, min(i + _CPU_TURN, total)) for i in range(0, total, _CPU_TURN))
+            turn = max(_CPU_TURN, torch.get_num_threads())
+            turns = (range(i, min(i + turn, total)) for i in range(0, total, turn))
             coming: Iterator[Any] = (made for turn in turns for made in list(threads.map(make, turn)))
         else:
             coming = ahead(threads, make, range(total), size)
