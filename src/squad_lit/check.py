@@ -58,7 +58,7 @@ def check(config: DictConfig) -> bool:
         Whether there is no error.
     """
     from squad_lit.dataset.inspection import inspect
-    from squad_lit.deploy.threshold import from_normals
+    from squad_lit.deploy.threshold import shortfall
     from squad_lit.run.option import make
 
     data = make(config, "dataset", strict=False, cache="off")
@@ -71,9 +71,9 @@ def check(config: DictConfig) -> bool:
     errors = sum(problem.is_error for problem in problems)
     if errors == 0:
         data.setup()
-        held_out = [0.0] * len(data.val_set)
-        if held_out and (shortfall := from_normals(held_out, config.threshold.false_alarm_rate).shortfall):
-            print(f"note: {shortfall}")
+        held_out = len(data.val_set)
+        if held_out and (text := shortfall(config.threshold.false_alarm_rate, held_out)):
+            print(f"note: {text}")
     print(f"errors: {errors}, warnings: {len(problems) - errors}")
     return errors == 0
 

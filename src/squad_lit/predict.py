@@ -8,7 +8,6 @@ images were skipped and 1 on failure or if all were skipped.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from squad_lit.deploy.threshold import strange
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status
+from squad_lit.system.file import digest
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -177,12 +177,9 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
 
 
 def _digest(path: Path) -> str:
-    """Identifies the file of a model by its content."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256")
-    if (weights := path.with_suffix(".bin")).is_file() and path.suffix == ".xml":
-        found.update(weights.read_bytes())
-    return found.hexdigest()[:12]
+    """Identifies the file of a model, and its weights if they lie beside it, by the content."""
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
+    return digest(path, *beside)[:12]
 
 
 def _stamp(path: Path) -> str:

@@ -15,7 +15,8 @@ from squad_lit.image.tile import Grid
 from squad_lit.network.backbone import Backbone
 from squad_lit.synthesis.augmentation import Augmentation
 from squad_lit.synthesis.image import Synthesis
-from squad_lit.training.pool import FeaturePool, chunks_ahead
+from squad_lit.training.chunk import chunks_ahead
+from squad_lit.training.pool import FeaturePool
 
 SIDE = 64
 

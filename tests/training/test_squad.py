@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from squad_lit.network import loss as losses
 from squad_lit.run import fit
 from squad_lit.run.config import CONF
-from squad_lit.training.squad import Squad, _Periods
+from squad_lit.training.squad import Squad, _Epochs
 
 SIDE = 64
 SMALL = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
@@ -42,7 +42,7 @@ def draw(module: Squad, count: int = 4) -> dict[str, Any]:
 def test_an_epoch_ends_at_multiples_of_validate_every_and_at_the_end(monkeypatch):
     module = make("model.validate_every=4", "model.steps=10")
     monkeypatch.setattr(module.pool, "batches", lambda first, end, **parts: iter(range(first, end)))
-    epochs = _Periods(module, clean=0, synthetic=2)
+    epochs = _Epochs(module, clean=0, synthetic=2)
     for step, expected in ((0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (6, [6, 7]), (8, [8, 9])):
         module.state.step = step
         assert list(epochs) == expected

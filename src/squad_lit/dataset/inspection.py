@@ -1,6 +1,5 @@
 """Reads every file of a data set, and reports its contents and its faults before a training meets them."""
 
-import hashlib
 import math
 import os
 import statistics
@@ -17,6 +16,7 @@ from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.image import image_size, read_image, read_mask
 from squad_lit.dataset.sample import NORMAL, Sample
 from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour, open_header
+from squad_lit.system.file import digest
 
 # No benchmark has more kinds of defect per image. A mask with more values was interpolated or is a JPEG.
 _MASK_VALUES = 16
@@ -96,7 +96,7 @@ class _Facts:
         try:
             if not sample.image_path.is_file():
                 raise FileNotFoundError("no such image, although the data set names it")
-            facts.digest = hashlib.sha256(sample.image_path.read_bytes()).hexdigest()
+            facts.digest = digest(sample.image_path)
             _, height, width = read_image(sample.image_path, intensity_range).shape
             facts.size = height, width
             with open_header(sample.image_path) as image:

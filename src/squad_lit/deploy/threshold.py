@@ -40,16 +40,21 @@ class Threshold(NamedTuple):
 
     @property
     def shortfall(self) -> str:
-        """What is missing for the rate that was asked for, as a sentence; empty if nothing is."""
-        if self.asked is None or self.asked * (self.images + 1) >= 1 - 1e-9:
-            return ""
-        needed = 1 / self.asked - 1
-        number = f"{math.ceil(needed - 1e-9):,}" if needed < 1e9 else "more than a billion"
-        return (
-            f"a false-alarm rate of {_percent(self.asked)} % needs {number} normal images that the model was not "
-            f"trained on; there {'is' if self.images == 1 else 'are'} {self.images:,}, for about "
-            f"{_percent(self.false_alarm_rate)} %; squad-lit calibrate takes more"
-        )
+        """What is missing for the rate that was asked for; see the function of this name."""
+        return "" if self.asked is None else shortfall(self.asked, self.images)
+
+
+def shortfall(asked: float, images: int) -> str:
+    """What so many normal images lack for a false-alarm rate, as a sentence; empty if they support it."""
+    if asked * (images + 1) >= 1 - 1e-9:
+        return ""
+    needed = 1 / asked - 1
+    number = f"{math.ceil(needed - 1e-9):,}" if needed < 1e9 else "more than a billion"
+    return (
+        f"a false-alarm rate of {_percent(asked)} % needs {number} normal images that the model was not trained on; "
+        f"there {'is' if images == 1 else 'are'} {images:,}, for about {_percent(1 / (images + 1))} %; "
+        f"squad-lit calibrate takes more"
+    )
 
 
 def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:

@@ -75,10 +75,13 @@ def lock(path: Path) -> IO[bytes] | None:
     return file
 
 
-def digest(path: Path) -> str:
-    """Identify a file by its content, in 16 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def digest(*paths: Path) -> str:
+    """Identify a file, or several that belong together, by the content, in 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    return found.hexdigest()[:16]
 
 
 def make_folder(folder: Path) -> None:

@@ -24,8 +24,8 @@ from squad_lit.synthesis.contract import ImageSynthesis
 from squad_lit.system.option import Count, checked
 from squad_lit.training.calibration import Calibration, Calibrator, Measure
 from squad_lit.training.checkpoint import State
+from squad_lit.training.chunk import chunks_ahead
 from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
-from squad_lit.training.pool import chunks_ahead
 
 # At a larger share nearly all of the work is done again and again.
 _MOST_OVERLAP = 0.9

@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
-from squad_lit.system.ahead import ahead
 from squad_lit.system.option import Count, Natural, checked
+from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
 
-# Images that pass the backbone at once; on a CPU, more are slower, because they leave the caches.
-_GPU_CHUNK, _CPU_CHUNK = 16, 4
-# Images that threads make in their turn on a CPU, at least.
-_CPU_TURN = 16
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
 # Streams of random numbers, beside the seed.
@@ -166,7 +160,7 @@ class FeaturePool:
         if not self._clean:
             return
         plain = [i for i, (_, view) in enumerate(self._slots) if view < len(self._grid)]
-        for index in torch.tensor(plain, dtype=torch.long).split(_CPU_CHUNK):
+        for index in torch.tensor(plain, dtype=torch.long).split(CPU_CHUNK):
             yield {group: f[index.to(f.device)].float() for group, f in self._clean.items()}
 
     def _draw_slots(self, period: int) -> list[tuple[int, int]]:
@@ -227,7 +221,7 @@ class FeaturePool:
         if workers == 0:
             yield from chunks_ahead(lambda i: self._anomalies[numbers[i]], self._drawn, self._device)
             return
-        size = _chunk(self._device)
+        size = chunk_size(self._device)
         chunks = -(-self._drawn // size)
         if self._coming is None:  # later periods follow without a break
             every = (range(n, n + self._drawn) for n in count(numbers.start, self._drawn))
@@ -236,7 +230,7 @@ class FeaturePool:
                     self._anomalies,
                     batch_sampler=(list(p[i : i + size]) for p in every for i in range(0, self._drawn, size)),
                     num_workers=workers,
-                    worker_init_fn=_one_thread,
+                    worker_init_fn=one_thread,
                     prefetch_factor=max(2, -(-chunks // workers)),  # a period ahead, and no more
                 )
             )
@@ -331,34 +325,3 @@ def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> n
 def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """``(3, H, W)`` uint8 to ``(H, W, 3)`` float32 in [0, 1]."""
     return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
-
-
-def _chunk(device: torch.device) -> int:
-    return _CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK
-
-
-def _one_thread(worker: int = 0) -> threadpool_limits:
-    """Leave NumPy one thread; more would wait busily for each other and for those of torch, at twice the time."""
-    return threadpool_limits(1, "blas")
-
-
-def chunks_ahead(make: Callable[[int], Any], total: int, device: torch.device) -> Iterator[Any]:
-    """``make(0)`` to ``make(total - 1)``, in order, made in threads.
-
-    Beside a GPU they are made while the caller is busy with those before. On a CPU the threads and the caller take
-    turns, because threads of torch wait busily: sharing the cores costs a quarter more time.
-
-    Returns:
-        What was made, tensors or tuples of tensors, stacked by as many as pass the backbone at once on ``device``, and
-        a last rest.
-    """
-    size = _chunk(device)
-    with _one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        if device.type == "cpu":
-            turn = max(_CPU_TURN, torch.get_num_threads())
-            turns = (range(i, min(i + turn, total)) for i in range(0, total, turn))
-            coming: Iterator[Any] = (made for turn in turns for made in list(threads.map(make, turn)))
-        else:
-            coming = ahead(threads, make, range(total), size)
-        while chunk := list(islice(coming, size)):
-            yield default_collate(chunk)

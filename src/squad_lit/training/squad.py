@@ -224,7 +224,7 @@ class Squad(Detector):
         self._diverged_at = torch.full((), self.steps, device=self.device)
         # A CUDA graph has one shape, and DDP waits for a gradient of each weight in each step.
         every = min(self.image_every, self.local_batch) if captured or world > 1 else self.image_every
-        return _Periods(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=every)
+        return _Epochs(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=every)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.state.step
@@ -339,7 +339,7 @@ class Squad(Detector):
         return ReconstructionMeasure(self.generator, self.pool.plain_features())
 
 
-class _Periods:
+class _Epochs:
     """Each ``iter`` gives the batches up to the next validation, which is an epoch to Lightning."""
 
     def __init__(self, module: Squad, **parts: int) -> None:
