@@ -66,8 +66,8 @@ def test_memory_is_filled_tested_and_reloaded(tmp_path: Path, mvtec: Path, selec
 
 def test_a_hybrid_is_squad_with_one_more_map(tmp_path: Path, mvtec: Path) -> None:
     options = ["model.steps=3", "model.groups={low: [4], high: [8]}"]
-    run(tmp_path / "squad", mvtec, *options)
-    figures = run(tmp_path / "hybrid", mvtec, "model=hybrid", "model.memory.patches=40", *options)
+    run(tmp_path / "squad", mvtec, "model=squad", *options)
+    figures = run(tmp_path / "hybrid", mvtec, "model.memory.patches=40", *options)
     squad, hybrid = (checkpoint.load(tmp_path / name / "last.ckpt") for name in ("squad", "hybrid"))
     assert hybrid.memory.rows.shape[0] == 40
     trained = hybrid.state_dict()

@@ -112,7 +112,7 @@ def test_wandb_shows_everything_offline(
         (["quantizer=none", "dataset.category=[wood,gear]"], "wood+gear none"),
         (["quantizer=vq", "dataset=btad", "dataset.category='01'"], "01 vq"),
         (["model=memory"], "all memory"),
-        (["model=hybrid"], "all fsq hybrid"),
+        (["model=squad"], "all fsq squad"),
     ],
 )
 def test_a_run_is_named_by_category_and_quantiser(overrides: list[str], name: str) -> None:

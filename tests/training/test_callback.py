@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from squad_lit.network.anomaly import Anomaly
 from squad_lit.system.file import read_rows
@@ -219,14 +219,16 @@ def test_a_training_that_an_error_ended_is_continued_as_if_it_had_not(tmp_path):
 
 
 def test_after_an_error_of_a_validation_image_the_weights_are_kept_without_a_scale(tmp_path, capsys):
-    class Broken(Images):
-        calls = 0
+    class Unreadable(Dataset[Any]):
+        def __len__(self) -> int:
+            return 1
 
+        def __getitem__(self, index: int) -> Any:
+            raise OSError("cannot read image 3")
+
+    class Broken(Images):
         def val_dataloader(self) -> DataLoader[Any]:
-            self.calls += 1
-            if self.calls > 1:  # the first is Lightning's, when the training starts
-                raise OSError("cannot read image 3")
-            return super().val_dataloader()
+            return DataLoader(Unreadable())
 
     module = Adding(every=STEPS, at=4, error=RuntimeError("power cut"))
     with pytest.raises(RuntimeError, match="power cut"):

@@ -18,9 +18,9 @@ SMALL = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.grou
 SMALL += ["model.generator.width=16", "discriminator.segmentation.width=16", f"dataset.image_size={SIDE}"]
 
 
-def make(*overrides: str) -> Squad:
+def make(*overrides: str, model: str = "squad") -> Squad:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("train", [*SMALL, *overrides])
+        config = hydra.compose("train", [*SMALL, f"model={model}", *overrides])
     torch.manual_seed(0)
     module = fit.make_module(config)
     assert isinstance(module, Squad)
@@ -85,7 +85,7 @@ def test_mask_terms_are_the_weighted_losses_with_their_gamma():
 
 
 def test_a_memory_is_seen_by_the_discriminator_and_by_itself():
-    module = make("model=hybrid", "discriminator.segmentation.feature_dropout=1").eval()
+    module = make("discriminator.segmentation.feature_dropout=1", model="hybrid").eval()
     assert module.memory is not None
     image = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     module.memory.fill([module.backbone(image)], 3, seed=0)
@@ -110,7 +110,7 @@ def test_a_memory_is_seen_by_the_discriminator_and_by_itself():
 
 def test_a_group_with_the_name_of_the_memorys_is_refused():
     with pytest.raises(ValueError, match="groups: 'memory' is the group of the memory's distances"):
-        make("model=hybrid", "+model.groups.memory=[4]")
+        make("+model.groups.memory=[4]", model="hybrid")
 
 
 def test_maps_are_float32_where_the_model_computes_in_half_precision():

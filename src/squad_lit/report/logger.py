@@ -142,7 +142,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     category, model = config["dataset"]["category"], config["model"]
     word = str(model["_target_"]).rpartition(".")[2].lower()
     if word == "squad":  # another model's configuration may name a quantiser that it does not use
-        word = chosen_by(model["generator"]["quantizer"]["_target_"]) + (" hybrid" if model.get("memory") else "")
+        word = chosen_by(model["generator"]["quantizer"]["_target_"]) + ("" if model.get("memory") else " squad")
     return f"{category if isinstance(category, str) else '+'.join(category)} {word}"
 
 

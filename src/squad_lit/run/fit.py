@@ -77,7 +77,7 @@ def fit(
         dataset: A name in ``conf/dataset``: ``folder`` for a folder of your own. None: that of an experiment, or the
             embedded benchmark.
         root: Folder of the data; None: the data set's default.
-        model: ``squad``, ``hybrid``, ``memory`` or one of your own; None: the default, ``squad``.
+        model: ``hybrid``, ``squad``, ``memory`` or one of your own; None: the default, ``hybrid``.
         output: Folder of the run; None: a new one in ``runs/DATASET``, or in ``runs/fit`` without a data set.
         overrides: Further options, as they are typed on the command line: ``["model.steps=600", "seed=1"]``.
         config_dir: A folder of your own configurations, as for ``--config-dir``.
