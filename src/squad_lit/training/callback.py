@@ -127,9 +127,9 @@ class LastCheckpoint(Callback):
         pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         images: Any = trainer.val_dataloaders
         if images is not None and trainer.world_size == 1:  # alone, because the others may be gone
-            with contextlib.suppress(OSError, ValueError):  # a validation image that cannot be read may be the error
-                with trainer.precision_plugin.forward_context():  # as in a validation
-                    pl_module.take(calibrate(pl_module, images, count=len(images.dataset)))
+            # A validation image that cannot be read may be the error; the precision is that of a validation.
+            with contextlib.suppress(OSError, ValueError), trainer.precision_plugin.forward_context():
+                pl_module.take(calibrate(pl_module, images, count=len(images.dataset)))
         trainer.save_checkpoint(self.path, weights_only=False)
         print(f"stopped at step {pl_module.state.step} of {pl_module.steps}; continue with resume={self.path}")
 
