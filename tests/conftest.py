@@ -128,6 +128,7 @@ if end == "sleep":
     time.sleep(60)
 print("trained")
 names = {"gpu": "CUDA_VISIBLE_DEVICES", "slurm": "SLURM_JOB_NAME", "rank": "SLURM_PROCID", "threads": "OMP_NUM_THREADS"}
+names |= {"address": "MASTER_ADDR", "port": "MASTER_PORT", "node": "NODE_RANK"}
 known = {"run": {}} | {key: os.environ.get(name) for key, name in names.items()}
 rate = float(given.get("model.optimizer.lr", 0.5))
 known["synthetic_ap"] = None if rate > 0.9 else rate

@@ -34,7 +34,7 @@ def train(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from squad_lit.run.command import exit_in_words
-    from squad_lit.run.launcher import run_here
+    from squad_lit.run.sweep import run_here
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_here(config)

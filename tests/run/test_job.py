@@ -278,6 +278,30 @@ def test_slurm_leaves_the_processes_of_a_job_to_lightning(tmp_path: Path, monkey
     assert not SLURMEnvironment.detect()
 
 
+def test_on_several_nodes_of_slurm_each_starts_its_processes_and_the_first_one_keeps_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        '#!/bin/sh\n[ $2 = hostnames ] && printf "a1\\na2\\n" || echo "NodeName=$4 NodeAddr=10.0.0.7"\n'
+    )
+    scontrol.chmod(0o755)
+    environment = {"SLURM_JOB_ID": "30001", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_NAME": "x"}
+    for name, value in {**environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+    config = make(trainer={"num_nodes": 2})
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    first = run(tmp_path / "first", config=config)
+    assert first.figures is not None
+    found = {key: first.figures[key] for key in ("address", "port", "node")}
+    assert found == {"address": "10.0.0.7", "port": "30001", "node": "0"}
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    with holder(tmp_path / "second"):  # by the first node
+        second = run(tmp_path / "second", config=config)
+    assert second.figures == {}
+    assert json.loads((tmp_path / "second" / "metrics.json").read_text())["node"] == "1"
+
+
 def test_which_gpus_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setenv("SQUAD_LIT_GPUS", "0, 2")

@@ -156,7 +156,10 @@ def test_launchers_compose() -> None:
         target = "hydra_plugins.squad_lit_launcher.ProcessLauncher"
         assert launcher == {"_target_": target} | options[name]
     launcher = compose(["hydra/launcher=slurm", "hydra.launcher.partition=a100"], with_hydra=True).hydra.launcher
-    assert launcher._target_.endswith("SlurmLauncher")
+    assert launcher._target_ == "hydra_plugins.squad_lit_launcher.SlurmLauncher"
+    assert launcher.nodes == 1
+    nodes = compose(["hydra/launcher=slurm", "trainer=nodes", "trainer.num_nodes=3"], with_hydra=True)
+    assert (nodes.hydra.launcher.nodes, nodes.trainer.strategy) == (3, "ddp")
     assert launcher.partition == "a100"
     target = compose(["hydra/launcher=submitit_local"], with_hydra=True).hydra.launcher._target_
     assert target.endswith("LocalLauncher")

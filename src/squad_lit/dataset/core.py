@@ -149,7 +149,13 @@ class AnomalyDataModule(L.LightningDataModule):
         missing = [category for category in self.categories if not self.folder_of(category).is_dir()]
         if missing:
             there = [category for category in self.CATEGORIES if self.folder_of(category).is_dir()]
-            choice = f"Use only what is there with dataset.category=[{','.join(there)}]\n" if there else ""
+            names = ",".join(there)
+            choice = (
+                f"Use only what is there: one model for all of it with dataset.category=[{names}], or a sweep with one "
+                f"model each, -m dataset.category={names}\n"
+                if there
+                else ""
+            )
             if self.root.name in self.CATEGORIES:
                 choice = f"Did you mean dataset.root={self.root.parent}?\n"
             raise FileNotFoundError(

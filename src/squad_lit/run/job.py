@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from squad_lit.run.option import check, check_effect
 from squad_lit.system.file import check_archive, read_figures, write_text
 
 # Options that change no figure: where files lie, how they are read, what is shown.
-_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust"]
+_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust", "sweep"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 
@@ -79,10 +80,9 @@ class Job:
         if self.config is None:
             self.config = compose_job(self.arguments)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with hold(self.folder):  # the process takes it for itself
-            found = read_figures(self.folder)
-            if found is not None and found["run"].get("config_hash") == config_hash(self.config):
-                self.figures = found
+        # The process takes it for itself. Of a training on several nodes, the first one does.
+        with hold(self.folder) if _node(self.config) == 0 else contextlib.nullcontext():
+            if self.find_figures():
                 return
             resume = _resume(self.folder, self.config)
             (self.folder / "error.txt").unlink(missing_ok=True)
@@ -90,8 +90,7 @@ class Job:
             print(f"{self.name} goes on from its last.ckpt", flush=True)
         environment = {key: value for key, value in os.environ.items() if key not in _RANKS}
         if "SLURM_JOB_NAME" in environment:
-            # With this name Lightning starts the processes of a job itself and does not look for SLURM's tasks.
-            environment["SLURM_JOB_NAME"] = "interactive"
+            environment |= _nodes(self.config)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         if threads is not None and not self.config.get("threads"):
@@ -106,6 +105,18 @@ class Job:
                 stderr=subprocess.STDOUT if quiet else None,
                 start_new_session=True,  # Ctrl-C reaches it from here, once, and with it all processes of the job
             )
+
+    def find_figures(self) -> bool:
+        """Whether the folder has the figures of this configuration, which are read.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        found = read_figures(self.folder)
+        if found is None or self.config is None or found["run"].get("config_hash") != config_hash(self.config):
+            return False
+        self.figures = found
+        return True
 
     def is_running(self) -> bool:
         """Whether there is a process that has not ended yet."""
@@ -123,6 +134,9 @@ class Job:
         status = self._process.returncode
         if status == 130:
             raise KeyboardInterrupt
+        if status == 0 and self.config is not None and _node(self.config) > 0:
+            self.figures = {}  # the first node has them
+            return
         self.figures = read_figures(self.folder) if status == 0 else None
         if self.figures is not None:
             return
@@ -143,6 +157,33 @@ class Job:
         elif number != signal.SIGINT:
             for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
                 process.kill()
+
+
+def _has_nodes(config: DictConfig) -> bool:
+    return int(OmegaConf.select(config, "trainer.num_nodes") or 1) > 1
+
+
+def _node(config: DictConfig) -> int:
+    """Number of this node among those of a training."""
+    return int(os.environ.get("SLURM_NODEID", 0)) if _has_nodes(config) else 0
+
+
+def _nodes(config: DictConfig) -> dict[str, str]:
+    """Variables of the environment by which Lightning starts the processes of a job of SLURM, on one node or several.
+
+    SLURM runs one task per node, which starts the processes of this node.
+    """
+    # With this name Lightning does not look for a task of SLURM per process.
+    found = {"SLURM_JOB_NAME": "interactive"}
+    if not _has_nodes(config):
+        return found
+    names = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    first = subprocess.run(names, capture_output=True, text=True, check=True).stdout.split()[0]
+    where = ["scontrol", "show", "node", "--oneliner", first]
+    address = re.search(r"NodeAddr=(\S+)", subprocess.run(where, capture_output=True, text=True, check=True).stdout)
+    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000  # the same on all nodes, and another one per job
+    found |= {"NODE_RANK": os.environ["SLURM_NODEID"], "MASTER_ADDR": address[1] if address else first}
+    return found | {"MASTER_PORT": str(port)}
 
 
 def hold(folder: Path) -> contextlib.AbstractContextManager[object]:

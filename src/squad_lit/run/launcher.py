@@ -1,4 +1,4 @@
-"""Run many trainings as processes side by side, each on a GPU of its own; Hydra's sweeps use it."""
+"""Run many trainings as processes side by side, each on a GPU of its own; sweeps and searches use it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
-from hydra.conf import HydraConf
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from squad_lit.run.config import quote
 from squad_lit.run.job import Job, hold, is_first_process
-from squad_lit.run.objective import check_jobs, objective
+from squad_lit.run.status import Status
 
 _KILL = 9  # SIGKILL, which Windows has no name for
 _HELD: list[contextlib.AbstractContextManager[object]] = []  # until this process ends
 
 
 def run_jobs(
-    jobs: Iterable[Job], *, side_by_side: int = 1, gpus: Sequence[str] = (), on_end: Callable[[Job], None] | None = None
+    jobs: Iterable[Job],
+    *,
+    side_by_side: int = 1,
+    gpus: Sequence[str] = (),
+    on_end: Callable[[Job], None] | None = None,
+    status: Status | None = None,
 ) -> list[Job]:
     """Run jobs to their ends, whether they succeed or not.
 
@@ -48,11 +48,13 @@ def run_jobs(
         gpus: The GPUs. Each job is bound to one; a name that occurs n times serves n jobs at a time. Without any, jobs
             find their devices themselves.
         on_end: Called with each job that has ended, before the next one is taken.
+        status: Counts the jobs; by default no counts are shown.
 
     Returns:
         The jobs in the order in which they ended, with their figures or their errors.
     """
     left: Iterator[Job] | None = iter(jobs)
+    status = status or Status(1)
     running: dict[Job, contextlib.ExitStack] = {}
     ended: list[Job] = []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,21 +66,26 @@ def run_jobs(
                     gpu, lock = free
                     if (job := next(left, None)) is not None:
                         running[job] = lock
+                        status.start(job)
                         with _failures(job):
                             job.start(gpu=gpu, threads=threads, quiet=side_by_side > 1)
                     else:
                         left = None
                         lock.close()
                 elif all(job.is_running() for job in running):
+                    status.tell()
                     time.sleep(0.1)
                 for job in [job for job in running if not job.is_running()]:
                     with _failures(job):
                         job.read()
                     running.pop(job).close()
                     ended.append(job)
-                    _tell(job)
+                    status.end(job)
                     if on_end is not None:
                         on_end(job)
+                if status.stopped:
+                    left = None
+            status.tell()
         except BaseException as stop:
             _stop(running, signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
             raise
@@ -94,16 +101,9 @@ def _failures(job: Job) -> Iterator[None]:
         job.error = str(error)
 
 
-def _tell(job: Job) -> None:
-    if job.figures is None:
-        print(f"{job.name} failed: {job.error}; see {job.folder}", file=sys.stderr)
-    else:
-        end = "was finished before and is skipped" if job.skipped else "is finished"
-        print(f"{job.name} {end}: {job.folder}", flush=True)
-
-
 def _stop(jobs: Collection[Job], number: int) -> None:
     """Send a signal to jobs and wait for their ends; Ctrl-C during the wait kills them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends several, and once is enough
     try:
         for job in jobs:
             job.send(number)
@@ -118,7 +118,6 @@ def _stop(jobs: Collection[Job], number: int) -> None:
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the jobs are being stopped
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -165,90 +164,6 @@ def _take_gpu(among: Sequence[str]) -> tuple[str | None, contextlib.ExitStack] |
             taken.enter_context(FileLock(folder / f"gpu_{place}.lock").acquire(blocking=False))
             return name, taken
     return None
-
-
-def launch(
-    sweep: DictConfig,
-    loader: ConfigLoader,
-    overrides: Sequence[Sequence[str]],
-    first: int,
-    jobs: int | None,
-    jobs_per_gpu: int | None,
-) -> list[JobReturn]:
-    """Run the jobs of a sweep, numbered from ``first``, on behalf of Hydra's launcher.
-
-    Returns:
-        For each job its objective, or an error that names all failed jobs.
-
-    Raises:
-        CompactHydraException: An error before the first job; Hydra shows its message.
-    """
-    common = set(overrides[0]).intersection(*overrides)
-    planned = []
-    try:
-        for name, count in {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu}.items():
-            if count is not None and (type(count) is not int or count < 1):
-                raise ValueError(f"hydra.launcher.{name}: expected a whole number of at least 1, got {count}")
-        gpus = find_gpus() * jobs_per_gpu if jobs_per_gpu else []
-        for number, own in enumerate(overrides, first):
-            config = loader.load_sweep_config(sweep, [*own])
-            with open_dict(config):
-                config.hydra.job.num = config.hydra.job.id = number
-                HydraConfig.instance().set_config(config)
-                folder = Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)).absolute()
-                arguments = _arguments(config.pop("hydra"))
-            varied = ", ".join(override for override in own if override not in common)
-            planned.append(Job(folder, arguments, config, f"job {number} ({varied})" if varied else f"job {number}"))
-        configs = [job.config for job in planned if job.config is not None]
-        check_jobs(configs, gpus)
-    except ValueError as error:
-        raise CompactHydraException(f"error: {error}") from None
-    print(_how_to_go_on(sweep.hydra.sweep.dir), flush=True)
-    run_jobs(planned, side_by_side=min(jobs or len(gpus) or 1, len(planned)), gpus=gpus)
-    failed = [job for job in planned if job.figures is None]
-    lines = [f"error: {len(failed)} of the jobs failed, all not named here are done:"]
-    lines += [f"  {job.name}: {job.error.partition(chr(10))[0]}; see {job.folder}" for job in failed]
-    told = CompactHydraException("\n".join([*lines, _how_to_go_on(sweep.hydra.sweep.dir)]))
-    return [
-        JobReturn(
-            overrides=[*own],
-            cfg=config,
-            status=JobStatus.FAILED if job in failed else JobStatus.COMPLETED,
-            _return_value=told if job in failed else objective(job.figures, config.objective),
-        )
-        for own, job, config in zip(overrides, planned, configs, strict=True)
-    ]
-
-
-def run_here(config: DictConfig) -> float:
-    """Run a job of a sweep for another launcher than :func:`launch`, such as SLURM's, and return its objective.
-
-    Raises:
-        CompactHydraException: The job failed. The other jobs run.
-    """
-    settings = HydraConfig.get()
-    name = f"job {settings.job.num} ({settings.job.override_dirname})"
-    job = Job(Path(settings.runtime.output_dir), _arguments(settings), config, name)
-    try:
-        check_jobs([config])
-        run_jobs([job])
-        if job.figures is None:
-            raise ValueError(f"{job.error}; {_how_to_go_on(settings.sweep.dir)}")
-    except ValueError as error:
-        raise CompactHydraException(f"{name}: {error}") from None
-    return objective(job.figures, config.objective)
-
-
-def _arguments(settings: DictConfig | HydraConf) -> list[str]:
-    """Arguments that compose a job's configuration again: its overrides and the folder of the user's configuration."""
-    sources = [source.path for source in settings.runtime.config_sources if source.provider == "command-line"]
-    given = ["--config-name", str(settings.job.config_name)]
-    given += [part for path in sources for part in ("--config-dir", path)]
-    return [*given, *settings.overrides.hydra, *settings.overrides.task]
-
-
-def _how_to_go_on(folder: str) -> str:
-    return f"if it is stopped, or jobs fail, the same command with hydra.sweep.dir={quote(folder)} does what is missing"
 
 
 class Folder(Callback):

@@ -32,6 +32,7 @@ def _settings(
     objective: str,
     trust: Sequence[str],
     threshold: Mapping[str, Annotated[float, Field(gt=0, lt=1)]],
+    sweep: Mapping[str, Count | None],
 ) -> None:
     """The kinds and ranges of the top-level options."""
 
