@@ -391,7 +391,7 @@ class Links(HTMLParser):
 def panels(folder: Path, category: str) -> None:
     (folder / "panels").mkdir()
     rows = []
-    for i, choice in enumerate(("first", "miss", "first, false alarm", "miss")):
+    for i, choice in enumerate(("first", "lowest anomalous", "first, highest normal", "lowest anomalous")):
         name = f"p {i}#.png"
         Image.fromarray(np.full((40, 200, 3), 50 * i, np.uint8)).save(folder / "panels" / name)
         row = {"panel": name, "choice": choice, "image_path": f"x/<{i}>.png", "category": category}

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 LINES = {
     "losses": ("loss", "feature_.*", "image", "focal", "dice", "adversarial"),
     "codes": ("copy_ratio_.*", "codebook_usage_.*", "perplexity_.*", "feature_error_.*"),
-    "training": ("lr_.*", "images_per_second"),
+    "training": ("lr_.*", "images_per_second", "gpu_use", "gpu_memory_mb"),
+    "per_category": ("image_auroc_.*", "pixel_auroc_.*", "pixel_ap_.*", "pixel_aupro_.*"),
+    "threshold": ("anomaly_score", "pixel", "false_alarm_rate"),
 }
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
 LABEL_FREE = ("synthetic_ap", "synthetic_auroc", "normal_score")
-PICTURES = ("maps/miss", "maps/false_alarm", "maps/first")
+PICTURES = ("maps/lowest_anomalous", "maps/highest_normal", "maps/first")
 
 
 def build(entity: str, project: str) -> Workspace:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record
 
 from squad_lit.metric.curve import Curve
-from squad_lit.report.logger import PictureLogger, ResumableCSVLogger, TensorBoard, Wandb, run_name
+from squad_lit.report.logger import Mlflow, PictureLogger, ResumableCSVLogger, TensorBoard, Wandb, run_name
 from squad_lit.report.panel import Panel, choose, name_all
 from squad_lit.run import config as configuration
+from squad_lit.training.checkpoint import KEY, RUN_IDS, VERSION, State
 
 CURVES = {
     "bottle": {"image_roc": Curve(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 0.75, 1.0]))},
@@ -35,8 +37,8 @@ def history(records: list[Record]) -> dict[str, Any]:
 def panels() -> list[Panel]:
     tile = {"image": np.full((16, 16, 3), 200, np.uint8), "fused": np.zeros((16, 16, 3), np.uint8)}
     made = [
-        Panel(0, "a/000.png", "bottle", "good", 0, 2.5, tile),
-        Panel(1, "b/001.png", "bottle", "broken", 1, 1.25, tile),
+        Panel(0, "a/000.png", "bottle", "good", 0, 2.5, tile, threshold=2.0),
+        Panel(1, "b/001.png", "bottle", "broken", 1, 1.25, tile, threshold=2.0),
     ]
     chosen = choose(made, per_defect=1, worst=1)
     name_all(chosen)
@@ -86,8 +88,8 @@ def test_wandb_shows_everything_offline(
     assert found["codes/levels_low_1|values"] == [0.125, 0.875]
     assert found["codes/levels_low_0|bins"] == [0, 1, 2, 3]
     assert found["maps/panels|nrows"] == 2
-    assert found["maps/false_alarm|captions"] == ["bottle_good_000.png"]
-    assert found["maps/miss|captions"] == ["bottle_broken_001.png"]
+    assert found["maps/highest_normal|captions"] == ["bottle_good_000.png: score 2.5, false alarm"]
+    assert found["maps/lowest_anomalous|captions"] == ["bottle_broken_001.png: score 1.2, missed"]
 
     media = file.parent / "files" / "media"
     (table,) = media.glob("table/metrics/image_roc_table*.json")
@@ -100,7 +102,7 @@ def test_wandb_shows_everything_offline(
     table = next(Path(e.local_path) for e in contents if e.path == "maps/panels.table.json")
     content = json.loads(table.read_text())
     assert content["columns"] == [*panels[0].row(), "image", "fused"]
-    assert content["data"][0][:2] == ["bottle_good_000.png", "first, false alarm"]
+    assert content["data"][0][:2] == ["bottle_good_000.png", "first, highest normal"]
     assert content["data"][0][-1]["_type"] == "image-file"
     assert len(list(media.glob("images/maps/*.jpg"))) == 4  # two of them chosen twice
 
@@ -135,6 +137,42 @@ def test_tensorboard_shows_everything(tmp_path: Path, panels: list[Panel]) -> No
     (levels,) = events.Histograms("codes/levels_low_0")
     assert (levels.histogram_value.min, levels.histogram_value.max, levels.histogram_value.num) == (0, 2, 1)
     assert list(levels.histogram_value.bucket) == [0.5, 0.25, 0.25]
+
+
+def test_mlflow_shows_everything_and_a_resumed_run_goes_on(tmp_path: Path, panels: list[Panel]) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra 'mlflow'")
+    logger = Mlflow(save_dir=str(tmp_path / "mlruns"), experiment_name="e", artifacts=True)
+    assert isinstance(logger, PictureLogger)
+    show(logger, panels)
+    (tmp_path / "metrics.json").write_text("{}")
+    logger.keep(tmp_path)
+    client, number = logger.experiment, str(logger.version)
+    torch.save({KEY: {"version": VERSION, **asdict(State())}, RUN_IDS: {"Mlflow": number}}, tmp_path / "last.ckpt")
+    again = Mlflow(save_dir=str(tmp_path / "mlruns"), experiment_name="e", resume=str(tmp_path / "last.ckpt"))
+    dataset = {"_target_": "a.b.MVTec", "category": "bottle"}
+    again.log_hyperparams({"seed": 4, "resume": "x", "dataset": dataset, "model": {"_target_": "a.b.Memory"}})
+    again.log_metrics({"test/pixel_ap": 0.875}, step=9)
+    (run,) = client.search_runs([logger.experiment_id])
+    assert (run.info.run_id, run.info.run_name, run.data.params["seed"]) == (number, "bottle memory", "3")
+    assert [(m.step, m.value) for m in client.get_metric_history(number, "metrics/pixel_ap")] == [(6, 0.75), (9, 0.875)]
+    kept = {f.path for place in ("maps", "metrics", "codes", "results") for f in client.list_artifacts(number, place)}
+    assert kept == {f"maps/{p.name}" for p in panels} | {
+        "metrics/curves.png",
+        "codes/levels.json",
+        "results/metrics.json",
+    }
+
+
+def test_a_resumed_run_goes_on_in_its_run_of_wandb(
+    tmp_path: Path, read_wandb: Callable[[Path], list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    torch.save({KEY: {"version": VERSION, **asdict(State())}, RUN_IDS: {"Wandb": "abc123"}}, tmp_path / "last.ckpt")
+    logger = Wandb(save_dir=str(tmp_path), project="p", offline=True, resume=str(tmp_path / "last.ckpt"))
+    logger.log_metrics({"test/pixel_ap": 0.75}, 6)
+    logger.experiment.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-abc123.wandb")
+    assert next(r.run.run_id for r in read_wandb(file) if r.HasField("run")) == "abc123"
 
 
 def steps_in_csv(folder: Path, steps: range, resume: str | None) -> list[str]:

@@ -17,7 +17,7 @@ MADE = [("cut", 1, 9.0), ("cut", 1, 1.0), ("hole", 1, 5.0), ("good", 0, 0.5), ("
 
 def test_the_first_of_each_kind_and_the_worst_of_each_category_are_chosen():
     chosen = {p.index: list(p.choice) for p in choose(panels(*MADE), per_defect=1, worst=1)}
-    assert chosen == {0: ["first"], 1: ["miss"], 2: ["first"], 3: ["first"], 4: ["false alarm"]}
+    assert chosen == {0: ["first"], 1: ["lowest anomalous"], 2: ["first"], 3: ["first"], 4: ["highest normal"]}
 
 
 def test_choosing_batch_by_batch_and_in_any_order_is_choosing_from_all():
@@ -31,6 +31,14 @@ def test_choosing_batch_by_batch_and_in_any_order_is_choosing_from_all():
     for at in range(0, 60, 7):
         kept = choose([*kept, *shuffled[at : at + 7]], per_defect=2, worst=3)
     assert [(p.index, list(p.choice)) for p in kept] == whole
+
+
+def test_the_verdict_is_that_of_the_threshold_and_not_of_the_rank():
+    made = panels(*MADE)
+    assert {p.verdict for p in made} == {""}
+    for p in made:
+        p.threshold = 2.0  # a score at the threshold is no alarm
+    assert [p.verdict for p in made] == ["detected", "missed", "detected", "passed", "false alarm", "passed"]
 
 
 def test_names_are_of_their_own():

@@ -137,9 +137,9 @@ def test_panels_are_the_first_ones_the_worst_false_alarm_and_the_worst_miss(test
         rows = list(csv.DictReader(file))
     assert {row["panel"]: row["choice"] for row in rows} == {
         "x_good_0.png": "first",
-        "x_good_1.png": "false alarm",  # 0.4, the brightest
+        "x_good_1.png": "highest normal",  # 0.4, the brightest
         "x_cut_4.png": "first",
-        "x_cut_5.png": "miss",  # 0.35, the darkest
+        "x_cut_5.png": "lowest anomalous",  # 0.35, the darkest
     }
     assert [float(row["anomaly_score"]) for row in rows] == pytest.approx([0.1, 0.4, 0.8, 0.35])
     assert {path.name for path in (folder / "panels").iterdir()} == {row["panel"] for row in rows}

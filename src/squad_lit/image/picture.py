@@ -56,6 +56,14 @@ def panel(tiles: Mapping[str, Picture]) -> Picture:
     return np.concatenate(columns[:-1], axis=1)
 
 
+def message(text: str, size: Sequence[int]) -> Picture:
+    """A grey picture of a size (height, width), with a text in its middle."""
+    height, width = size
+    picture = Image.new("RGB", (width, height), (96, 96, 96))
+    ImageDraw.Draw(picture).text((width / 2, height / 2), text, fill="white", font=_font(), anchor="mm")
+    return np.asarray(picture)
+
+
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     """A font with the letters of most languages, since captions hold file names; Pillow's own has few."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from squad_lit.image.picture import Picture, colour_map, outline, to_picture
+from squad_lit.deploy.pixel_model import thresholds
+from squad_lit.image.picture import Picture, colour_map, message, outline, to_picture
 from squad_lit.metric.curve import named
 from squad_lit.report.curve import curve_plot
 from squad_lit.report.logger import PictureLogger
@@ -65,12 +67,12 @@ class Panels(Callback):
     """Writes pictures of test images: image, mask, residuals, discriminator map, fused map, reconstruction.
 
     They show the first images of each kind of defect, the normal images with the highest scores and the anomalous ones
-    with the lowest. ``panels.csv`` says which is which.
+    with the lowest. ``panels.csv`` says which is which, and what the threshold of a prediction makes of each.
 
     Args:
         folder: Folder for ``panels.csv`` and ``panels/<category>_<defect>_<file>.png``.
         per_defect: Number of pictures per category and kind of defect, ``good`` included.
-        worst: Number of worst false alarms, and of worst misses, per category.
+        worst: Number of normal images with the highest scores, and of anomalous ones with the lowest, per category.
         scale: Deviations from normal that have the brightest colour in every picture; the darkest is 0.
 
     Raises:
@@ -83,14 +85,24 @@ class Panels(Callback):
         self._number = {"per_defect": per_defect, "worst": worst}
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Detector)
         self._chosen: list[Panel] = []
+        self._threshold = thresholds(pl_module)[0].value if pl_module.state.normal_scores else math.nan
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         scores, labels = outputs["anomaly_score"].tolist(), batch["label"].tolist()
         new = [
-            Panel(index, batch["image_path"][i], batch["category"][i], batch["defect"][i], labels[i], scores[i])
+            Panel(
+                index,
+                batch["image_path"][i],
+                batch["category"][i],
+                batch["defect"][i],
+                labels[i],
+                scores[i],
+                threshold=self._threshold,
+            )
             for i, index in enumerate(batch["index"].tolist())
         ]
         self._chosen = choose([*self._chosen, *new], **self._number)
@@ -116,7 +128,9 @@ class Panels(Callback):
         image, mask = batch["image"][i].cpu().numpy(), batch["mask"][i, 0].cpu().numpy()
         heat = {k: colour_map(v[i].cpu().numpy(), 0, self.scale) for k, v in outputs.items() if v[i].ndim == 2}
         fused = outline(heat.pop("anomaly_map"), mask)
-        tiles = {"image": to_picture(image), "mask": to_picture(mask[None].repeat(3, 0)), **heat, "fused": fused}
+        unknown = batch["label"][i] and not batch["mask_path"][i]
+        shown = message("no mask", mask.shape) if unknown else to_picture(mask[None].repeat(3, 0))
+        tiles = {"image": to_picture(image), "mask": shown, **heat, "fused": fused}
         if "image_recon" in outputs:
             tiles["reconstruction"] = to_picture(outputs["image_recon"][i].cpu().numpy())
         return tiles

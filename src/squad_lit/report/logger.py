@@ -1,7 +1,10 @@
-"""The loggers of a run: W&B and TensorBoard, with the same sections and pictures, and a CSV file that goes on."""
+"""The loggers of a run: W&B, TensorBoard and MLflow with the same sections, and a CSV file that goes on."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -9,18 +12,25 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from squad_lit.image.picture import Picture
 from squad_lit.metric.curve import AXES, Curve
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.report.curve import curve_plot
-from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS, Panel
+from squad_lit.report.panel import FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS, Panel
 from squad_lit.system.file import read_rows
+from squad_lit.system.package import require
+from squad_lit.training.checkpoint import run_id
 
 # The first words after train/, val/ or test/ of two sections. The rest of train/ are losses, all else are metrics.
 CODES = ("copy_ratio", "codebook_usage", "perplexity", "feature_error")
-TRAINING = ("lr", "images_per_second", "adversarial_weight")
+TRAINING = ("lr", "images_per_second", "adversarial_weight", "gpu_use", "gpu_memory_mb")
+
+# Files of a run's folder that a dashboard may keep, by kind.
+RESULTS = ("config.yaml", "metrics.json", "predictions.csv", "curves.json", "curves.png", "panels.csv")
+KEPT = {"model": ("last.ckpt",), "results": (*RESULTS, "report/report.html")}
 
 
 @runtime_checkable
@@ -43,8 +53,12 @@ def section_key(key: str) -> str:
     Example:
         >>> [section_key(key) for key in ("train/feature/low", "val/copy_ratio/low", "train/lr/generator", "test/psnr")]
         ['losses/feature_low', 'codes/copy_ratio_low', 'training/lr_generator', 'metrics/psnr']
+        >>> section_key("test/per_category/bottle/pixel_ap"), section_key("test/threshold/pixel")
+        ('per_category/pixel_ap_bottle', 'threshold/pixel')
     """
     stage, first, *rest = key.split("/")
+    if first in ("per_category", "threshold"):
+        return f"{first}/{'_'.join(reversed(rest))}"
     other = "losses" if stage == "train" else "metrics"
     section = "codes" if first in CODES else "training" if first in TRAINING else other
     return f"{section}/{'_'.join([first, *rest])}"
@@ -54,17 +68,37 @@ def _sections(metrics: Mapping[str, float]) -> dict[str, float]:
     return {section_key(key): value for key, value in metrics.items() if "/" in key}  # Lightning adds its epoch
 
 
+def _kept(folder: Path) -> dict[str, list[Path]]:
+    """The files to keep of a run's folder by kind, with its report, which is made for that."""
+    from squad_lit.report.__main__ import main  # it draws, which most runs do not need
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        main([str(folder)])
+    return {kind: [path for name in files if (path := folder / name).is_file()] for kind, files in KEPT.items()}
+
+
 class Wandb(WandbLogger):
     """Weights & Biases, with the project's own step as the axis and a run named by category and quantiser.
 
     Args:
         name: Name of the run; null makes one from its configuration.
         group: Group of the run; null takes the class of its data set.
+        resume: The checkpoint whose run goes on; null starts a new one.
+        artifacts: Whether :meth:`keep` uploads the run's checkpoint and its results.
         options: Those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 
-    def __init__(self, *, name: str | None = None, group: str | None = None, **options: Any) -> None:
-        super().__init__(name=name, group=group, **options)
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        group: str | None = None,
+        resume: str | None = None,
+        artifacts: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), **options)
+        self.artifacts = artifacts
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
     @rank_zero_only
@@ -94,9 +128,9 @@ class Wandb(WandbLogger):
         # The table's pictures wait for `wandb sync` in W&B's own folder; these lie in the run's folder.
         pictures = {
             f"maps/{choice.replace(' ', '_')}": [
-                Image(p.picture(), caption=p.name, file_type="jpg") for p in panels if choice in p.choice
+                Image(p.picture(), caption=p.caption(), file_type="jpg") for p in panels if choice in p.choice
             ]
-            for choice in (FIRST, FALSE_ALARM, MISS)
+            for choice in (FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS)
         }
         self._log({"maps/panels": table} | {key: own for key, own in pictures.items() if own}, step)
 
@@ -126,6 +160,19 @@ class Wandb(WandbLogger):
             for i, share in enumerate(scalars)
         }
         self._log(histograms, step)
+
+    @rank_zero_only
+    def keep(self, folder: Path) -> None:
+        if not self.artifacts:
+            return
+        from wandb import Artifact
+
+        run = self.experiment
+        for kind, paths in _kept(folder).items():
+            artifact = Artifact(f"{run.id}_{kind}", type=kind)
+            for path in paths:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
 
     def _log(self, values: Mapping[str, Any], step: int | None) -> None:
         if values:
@@ -178,6 +225,61 @@ class TensorBoard(TensorBoardLogger):
                     bucket_counts=list(share),
                     global_step=step,
                 )
+
+
+class Mlflow(MLFlowLogger):
+    """MLflow, with the same sections; pictures and histograms are artifacts of the run.
+
+    Args:
+        run_name: Name of the run; null makes one from its configuration.
+        resume: The checkpoint whose run goes on; null starts a new one.
+        artifacts: Whether :meth:`keep` keeps the run's checkpoint and its results.
+        options: Those of :class:`lightning.pytorch.loggers.MLFlowLogger`.
+    """
+
+    def __init__(
+        self, *, run_name: str | None = None, resume: str | None = None, artifacts: bool = False, **options: Any
+    ) -> None:
+        require("mlflow")
+        # A folder of files needs no server; MLflow keeps it, but asks that one wants it.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._goes_on = run_id(resume, "Mlflow")
+        super().__init__(run_name=run_name, run_id=self._goes_on, **options)
+        self.artifacts = artifacts
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        assert isinstance(params, dict)
+        self._run_name = self._run_name or run_name(params)
+        if self._goes_on is None:  # MLflow refuses another value of a parameter, such as resume
+            super().log_hyperparams(params)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if values := _sections(metrics):
+            super().log_metrics(values, step)
+
+    @rank_zero_only
+    def show_panels(self, panels: Sequence[Panel], step: int) -> None:
+        for p in panels:
+            self._picture(p.picture(), f"maps/{p.name}")
+
+    @rank_zero_only
+    def show_curves(self, curves: Mapping[str, Mapping[str, Curve]], step: int) -> None:
+        self._picture(curve_plot(curves), "metrics/curves.png")
+
+    @rank_zero_only
+    def show_levels(self, levels: Mapping[str, Sequence[Sequence[float]]], step: int) -> None:
+        self.experiment.log_dict(self.run_id, {"step": step, **levels}, "codes/levels.json")
+
+    @rank_zero_only
+    def keep(self, folder: Path) -> None:
+        for kind, paths in _kept(folder).items() if self.artifacts else ():
+            for path in paths:
+                self.experiment.log_artifact(self.run_id, str(path), kind)
+
+    def _picture(self, picture: Picture, place: str) -> None:
+        self.experiment.log_image(self.run_id, picture, place)
 
 
 class ResumableCSVLogger(CSVLogger):

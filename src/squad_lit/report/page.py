@@ -19,7 +19,7 @@ from PIL import Image
 from squad_lit.report import plot
 from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, readable
-from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS
+from squad_lit.report.panel import FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS
 from squad_lit.report.table import Table
 from squad_lit.report.text import cell_text
 from squad_lit.system.file import read_rows
@@ -63,7 +63,7 @@ def report(
         unfinished: Runs without figures.
         repeated: Runs that newer ones replace.
         folder: Folder of the page.
-        panels: Pictures per arm and category; misses and false alarms come first.
+        panels: Pictures per arm and category; the lowest anomalous and the highest normal ones come first.
         link: Whether pictures are linked in their folders and not embedded.
     """
     pictures = [p for r in _one_seed(results) for p in _pictures(r, folder, panels, link)]
@@ -116,11 +116,12 @@ def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[dict
 
 
 def _in_turn(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Misses, false alarms and first images in turn, the worst first, so that a few pictures show some of each."""
-    misses, false_alarms, first = ([r for r in rows if reason in r["choice"]] for reason in (MISS, FALSE_ALARM, FIRST))
-    misses.sort(key=lambda r: float(r["anomaly_score"]))
-    false_alarms.sort(key=lambda r: -float(r["anomaly_score"]))
-    turns = itertools.chain.from_iterable(itertools.zip_longest(misses, false_alarms, first))
+    """Lowest anomalous, highest normal and first images in turn, so that a few pictures show some of each."""
+    reasons = (LOWEST_ANOMALOUS, HIGHEST_NORMAL, FIRST)
+    lowest, highest, first = ([r for r in rows if reason in r["choice"]] for reason in reasons)
+    lowest.sort(key=lambda r: float(r["anomaly_score"]))
+    highest.sort(key=lambda r: -float(r["anomaly_score"]))
+    turns = itertools.chain.from_iterable(itertools.zip_longest(lowest, highest, first))
     return list({row["panel"]: row for row in turns if row}.values())
 
 

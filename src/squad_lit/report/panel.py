@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 from squad_lit.image.picture import Picture, panel
 
-FIRST, FALSE_ALARM, MISS = "first", "false alarm", "miss"
+# Ranks, and no verdicts: with a perfect separation, the highest score of a normal image is no false alarm.
+FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS = "first", "highest normal", "lowest anomalous"
 
 
 @dataclass
@@ -25,8 +27,9 @@ class Panel:
         label: 0 is normal, 1 is anomalous.
         anomaly_score: Score in standard deviations from normal.
         tiles: Pictures ``(H, W, 3)`` by caption, beginning with the image.
-        choice: Reasons why it is shown, of ``first`` (of its kind), ``false alarm`` and ``miss``.
+        choice: Reasons why it is shown, of ``first`` (of its kind), ``highest normal`` and ``lowest anomalous``.
         name: File name of the panel; see :func:`name_all`.
+        threshold: The threshold of scores that a prediction uses; NaN: there is none.
     """
 
     index: int
@@ -38,15 +41,29 @@ class Panel:
     tiles: Mapping[str, Picture] = field(default_factory=dict)
     choice: Sequence[str] = ()
     name: str = ""
+    threshold: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        """What a prediction makes of the image: ``detected``, ``missed``, ``false alarm`` or ``passed``."""
+        if math.isnan(self.threshold):
+            return ""
+        if self.anomaly_score > self.threshold:
+            return "detected" if self.label else "false alarm"
+        return "missed" if self.label else "passed"
 
     def picture(self) -> Picture:
         """The tiles side by side, with the score above the fused map."""
         score = f"fused, score {self.anomaly_score:.1f}"
         return panel({score if caption == "fused" else caption: tile for caption, tile in self.tiles.items()})
 
+    def caption(self) -> str:
+        """Its file, its score and the verdict."""
+        return f"{self.name}: score {self.anomaly_score:.1f}" + (f", {self.verdict}" if self.verdict else "")
+
     def row(self) -> dict[str, Any]:
         """Its row of ``panels.csv``."""
-        keys = ("image_path", "category", "defect", "label", "anomaly_score")
+        keys = ("image_path", "category", "defect", "label", "anomaly_score", "verdict")
         return {"panel": self.name, "choice": ", ".join(self.choice)} | {key: getattr(self, key) for key in keys}
 
 
@@ -58,14 +75,14 @@ def choose(panels: Iterable[Panel], *, per_defect: int, worst: int) -> list[Pane
     Args:
         panels: Panels in any order.
         per_defect: Number of panels per category and kind of defect. The first ones are chosen, the same in each run.
-        worst: Number of normal images with the highest scores (``false alarm``, even below the threshold), and of
-            anomalous images with the lowest scores (``miss``), per category.
+        worst: Number of normal images with the highest scores, and of anomalous images with the lowest ones, per
+            category.
     """
     ordered = sorted(panels, key=lambda p: p.index)
     kinds: dict[tuple[Any, ...], list[Panel]] = {}
     for p in ordered:
         kinds.setdefault((FIRST, p.category, p.defect), []).append(p)
-        kinds.setdefault((MISS if p.label else FALSE_ALARM, p.category), []).append(p)
+        kinds.setdefault((LOWEST_ANOMALOUS if p.label else HIGHEST_NORMAL, p.category), []).append(p)
         p.choice = []
     for (reason, *_), own in kinds.items():
         if reason == FIRST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import os
 import re
@@ -135,7 +136,34 @@ def arrange(arguments: Sequence[str]) -> list[str]:
     unknown = [name for names in chosen for name in names if name not in (*experiments, "null")]
     if unknown and not own:
         raise ValueError(f"no experiment {', '.join(unknown)}; there are: {', '.join(experiments)}")
-    return sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+    return sorted(map(_from_python, arguments), key=lambda a: a not in ("-m", "--multirun"))
+
+
+def _from_python(argument: str) -> str:
+    """An override whose value is written as Python shows it, such as by ``wandb agent``, in Hydra's grammar.
+
+    Example:
+        >>> [_from_python(a) for a in ("model.tile=None", "model={'steps': 5, 'tile': None}", "a={b:[None]}")]
+        ['model.tile=null', 'model={steps:5,tile:null}', 'a={b:[None]}']
+    """
+    name, _, value = argument.partition("=")
+    if value != "None" and not value.startswith(("{", "[")):
+        return argument
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # Hydra's own
+        return argument
+    return f"{name}={_in_hydra(found)}" if str(found) == value else argument
+
+
+def _in_hydra(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_hydra(own)}" for key, own in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_hydra, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return quote(value) if isinstance(value, str) else repr(value)
 
 
 def _has_no_wandb_key() -> bool:

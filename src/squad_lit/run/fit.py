@@ -154,6 +154,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
         old.unlink(missing_ok=True)
     data.prepare_data()
     data.setup()
+    plain |= {"data": (about_data := _about(data))}
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
     try:
@@ -166,6 +167,12 @@ def _run(config: DictConfig, folder: Path) -> Run:
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
+        figures = _figures(config, trainer, evaluation, module, started) | {"data": about_data}
+        if trainer.is_global_zero:
+            write_json(folder / "metrics.json", figures)
+            if len(data.test_set):
+                write_rows(folder / "predictions.csv", evaluation.predictions())
+        _tell_loggers(trainer, figures, module.state.step, folder)
     except SystemExit:
         if trainer.received_sigterm:  # Lightning exits with 0, like a success
             raise SystemExit(128 + signal.SIGTERM) from None
@@ -174,11 +181,6 @@ def _run(config: DictConfig, folder: Path) -> Run:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    figures = _figures(config, trainer, evaluation, module, started)
-    if trainer.is_global_zero:
-        write_json(folder / "metrics.json", figures)
-        if len(data.test_set):
-            write_rows(folder / "predictions.csv", evaluation.predictions())
     return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
 
 
@@ -275,6 +277,27 @@ def _figures(
         log.warning(text, run["ended_early"])
     about = {"threshold": threshold, "run": run}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
+
+
+def _about(data: Any) -> dict[str, Any]:
+    """Numbers of images, and a digest of their files and masks; two runs with one digest have seen the same files."""
+    sets = {"train": data.train_set, "validation": data.val_set, "test": data.test_set}
+    samples = [sample for images in sets.values() for sample in images.samples]
+    paths = [path for s in samples for path in (s.image_path, s.mask_path) if path is not None and path.is_file()]
+    anomalous = sum(sample.label for sample in data.test_set.samples)
+    counts = {f"{name}_images": len(images) for name, images in sets.items()} | {"anomalous_test_images": anomalous}
+    return counts | {"digest": digest(*paths) if is_first_process() else ""}
+
+
+def _tell_loggers(trainer: L.Trainer, figures: dict[str, Any], step: int, folder: Path) -> None:
+    """Give loggers what is known at the end: thresholds, peak memory, and the files that they keep."""
+    last = {f"test/threshold/{key}": float(value) for key, value in figures["threshold"].items() if value is not None}
+    last |= {f"test/{key}": value for key, value in figures.items() if key.startswith("peak_")}
+    for logger in trainer.loggers:
+        logger.log_metrics(last, step)
+        logger.save()
+        if keep := getattr(logger, "keep", None):
+            keep(folder)
 
 
 def _packages(content: Any) -> tuple[str, ...]:

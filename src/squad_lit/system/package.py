@@ -10,6 +10,7 @@ from typing import Any
 _NAMES = {
     "PIL": "pillow",
     "hydra": "hydra-core",
+    "mlflow": "mlflow-skinny",
     "pydantic_core": "pydantic",
     "skimage": "scikit-image",
     "yaml": "pyyaml",

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm import tqdm
 
 from squad_lit.system.option import Positive, checked
 from squad_lit.training.calibration import calibrate
+from squad_lit.training.checkpoint import RUN_IDS
 from squad_lit.training.detector import Detector
 
 
@@ -112,6 +114,10 @@ class LastCheckpoint(Callback):
     def __init__(self, *, folder: str) -> None:
         self.path = Path(folder) / "last.ckpt"
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # With the number that a dashboard gave to the run, resume= goes on in it.
+        checkpoint[RUN_IDS] = {type(logger).__name__: str(logger.version) for logger in trainer.loggers}
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -154,7 +160,7 @@ class Timer(Callback):
         now, step = time.perf_counter(), pl_module.state.step
         if step - self._logged[1] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             rate = _images(trainer, pl_module, self._logged[1]) / (now - self._logged[0])
-            pl_module.log_at_end_of_step({"train/images_per_second": rate})
+            pl_module.log_at_end_of_step({"train/images_per_second": rate} | _gpu(pl_module))
             self._logged = now, step
         self._count(trainer, pl_module)
 
@@ -179,6 +185,16 @@ class Timer(Callback):
         seconds, images = module.state.trained["seconds"], module.state.trained["images"]
         if seconds:
             self.figures = {"seconds/train": seconds, "images_per_second/train": images / seconds}
+
+
+def _gpu(module: Detector) -> dict[str, float]:
+    """How busy the GPU is, in percent, and its peak memory in MiB; empty on the CPU."""
+    if module.device.type != "cuda":
+        return {}
+    found = {"train/gpu_memory_mb": torch.cuda.max_memory_allocated(module.device) / 2**20}
+    with contextlib.suppress(ImportError, RuntimeError):  # without the package nvidia-ml-py
+        found["train/gpu_use"] = float(torch.cuda.utilization(module.device))
+    return found
 
 
 def _images(trainer: L.Trainer, module: Detector, since: int) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 KEY = "squad_lit"
 VERSION = 7
+RUN_IDS = "squad_lit_run_ids"
+"""Key of a checkpoint with the run's number in each dashboard, by the class of the logger; older files lack it."""
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
@@ -130,6 +132,16 @@ def read(path: str | Path) -> dict[str, Any]:
     except LookupError as error:
         raise _misfit(path, error) from error
     return content
+
+
+def run_id(path: str | Path | None, logger: str) -> str | None:
+    """The number of the run in a dashboard, from the checkpoint that is continued; None if there is none.
+
+    Args:
+        path: The checkpoint; None: nothing is continued.
+        logger: Name of the logger's class.
+    """
+    return None if path is None else read(path).get(RUN_IDS, {}).get(logger)
 
 
 def _misfit(path: str | Path, error: Exception) -> ValueError:

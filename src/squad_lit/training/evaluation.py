@@ -119,6 +119,8 @@ class Evaluation(Callback):
             self.figures = self.compute()
         single = {k: v for k, v in (self.figures | pl_module.state.measured).items() if isinstance(v, float)}
         logged = {f"test/{k}": v for k, v in single.items()} | {"step": float(pl_module.state.step)}
+        for category, own in self.figures.get("per_category", {}).items():
+            logged |= {f"test/per_category/{category}/{k}": v for k, v in own.items() if isinstance(v, float)}
         pl_module.log_dict(logged, rank_zero_only=True)
 
     def predictions(self) -> Rows:
