@@ -120,7 +120,7 @@ def drained(out: Path) -> str:
 def unavailable(out: Path) -> str:
     """A partition that does not exist."""
     sweep = Sweep(out, "seed=0,1", "hydra.launcher.partition=nowhere", seconds=1)
-    return f"exit status {sweep.end()}; {sweep.text.strip().splitlines()[-1]}"
+    return f"exit status {sweep.end()}; {' | '.join(re.findall('error: .*', sweep.text))}"
 
 
 def training(out: Path, *overrides: str) -> tuple[Sweep, Path]:
@@ -172,7 +172,7 @@ def full(out: Path) -> str:
         with (spool / "filler").open("wb") as file, contextlib.suppress(OSError):
             file.write(bytes(2**20))
         sweep = Sweep(out, "seed=0,1", seconds=1)
-        return f"exit status {sweep.end()}; {sweep.text.strip().splitlines()[-1]}"
+        return f"exit status {sweep.end()}; {' | '.join(re.findall('error: .*', sweep.text))}"
     finally:
         subprocess.run(["umount", str(spool)], check=True)
 

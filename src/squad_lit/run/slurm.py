@@ -90,8 +90,8 @@ def _submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> dict[Job, str]:
         )
     given = {key: value for key, value in options.items() if value is not None}
     folder, timeouts = given.pop("submitit_folder"), given.pop("max_num_timeout")
-    common = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
-    common += ("stderr_to_stdout",)
+    common = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"}
+    common |= {"stderr_to_stdout"}
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "error.txt").unlink(missing_ok=True)
