@@ -95,11 +95,11 @@ def array(out: Path) -> str:
 
 def killed(out: Path) -> str:
     """The sweep's own process is killed, and the same command is given again."""
-    sweep = Sweep(out, "seed=0,1,2,3", seconds=15)
+    sweep = Sweep(out, "seed=0,1,2,3", seconds=60)
     until(lambda: (out / "0" / "starts").exists())
     sweep.process.send_signal(signal.SIGKILL)
     sweep.process.wait()
-    again = Sweep(out, "seed=0,1,2,3", seconds=15)
+    again = Sweep(out, "seed=0,1,2,3", seconds=60)
     status = again.end()
     starts = [(out / str(i) / "starts").read_text() for i in range(4)]
     attached = re.findall(r"\d+ jobs are in SLURM's queue already", again.text)
