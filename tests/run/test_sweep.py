@@ -81,7 +81,7 @@ def test_the_time_left_is_that_of_the_mean_job(
     for job in jobs[:2]:
         status.start(job)
     now = 600.0
-    jobs[0].figures, jobs[0]._process = {}, object()  # type: ignore[assignment]
+    jobs[0].figures = {}
     status.end(jobs[0])
     status.start(jobs[2])
     now = 700.0
@@ -154,6 +154,8 @@ def test_jobs_in_slurms_queue_are_waited_for_and_not_submitted_again(
     assert "sweep: 2 waiting, 1 running, 1 done, 0 failed (waiting: Resources)" in told
     assert "sweep: 1 waiting, 1 running, 1 done, 1 failed (waiting: Priority)" in told
     assert told.splitlines()[-1] == "sweep: 0 waiting, 0 running, 2 done, 2 failed"
+    assert "job 0 was finished before and is skipped" in told
+    assert "job 2 is finished" in told
 
 
 def test_after_so_many_failures_waiting_jobs_leave_slurms_queue(

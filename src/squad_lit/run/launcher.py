@@ -80,7 +80,7 @@ def run_jobs(
                         job.read()
                     running.pop(job).close()
                     ended.append(job)
-                    status.end(job)
+                    status.end(job, skipped=job.skipped)
                     if on_end is not None:
                         on_end(job)
                 if status.stopped:

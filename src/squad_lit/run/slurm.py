@@ -65,7 +65,7 @@ def run_on_slurm(jobs: Sequence[Job], options: Mapping[str, Any], status: Status
         if found in queue:
             ids[job] = found
         elif _find_figures(job) or job.error:
-            status.end(job)
+            status.end(job, skipped=True)
         else:
             new.append(job)
     if ids:

@@ -36,17 +36,22 @@ class Status:
         """Count a job that ran as waiting again, such as one that was preempted."""
         self._began.pop(job, None)
 
-    def end(self, job: Job) -> None:
-        """Count a job as done or failed, say which, and tell how far the sweep is."""
+    def end(self, job: Job, *, skipped: bool = False) -> None:
+        """Count a job as done or failed, and say which.
+
+        Args:
+            job: The job, with its figures or its error.
+            skipped: Whether it was finished before.
+        """
         began = self._began.pop(job, None)
         if job.figures is None:
             self.failed += 1
             print(f"{job.name} failed: {job.error}; see {job.folder}", file=sys.stderr)
         else:
             self.done += 1
-            if began is not None and not job.skipped:
+            if began is not None and not skipped:
                 self._seconds.append(time.monotonic() - began)
-            end = "was finished before and is skipped" if job.skipped else "is finished"
+            end = "was finished before and is skipped" if skipped else "is finished"
             print(f"{job.name} {end}: {job.folder}", flush=True)
 
     def tell(self, reason: str = "") -> None:
