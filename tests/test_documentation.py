@@ -1,6 +1,7 @@
 """What the documents say is true: commands are understood, Python runs, options, links, numbers and names exist."""
 
 import argparse
+import html
 import importlib.util
 import re
 import shlex
@@ -229,7 +230,7 @@ def test_every_option_is_in_the_reference(reference: ModuleType) -> None:
         assert expected.keys() <= rows.keys(), file
         assert {option: yaml.safe_load(rows[option]) for option in expected} == expected, file
         for comment in re.findall(r"^ *[^ #].*?# (.+)$", text, re.MULTILINE):
-            assert comment in section.replace("&lt;", "<").replace("&gt;", ">"), file
+            assert comment in html.unescape(section), file
 
 
 def test_options_and_choices_in_the_text_exist(reference: ModuleType) -> None:
