@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squad_lit.system.file import write_rows
+from squad_lit.system.table import write_rows
 
 BLOCKED = """
 import runpy, sys

@@ -12,7 +12,7 @@ import pytest
 
 from squad_lit import search
 from squad_lit.run.search import search as run_search
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 RATE = "model.optimizer.lr=interval(0.1,0.9)"
 pytestmark = pytest.mark.usefixtures("fake_training")

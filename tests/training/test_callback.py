@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 from squad_lit.training import checkpoint
 from squad_lit.training.callback import LastCheckpoint, Progress, Timer
 from squad_lit.training.detector import Detector

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.image.picture import colour_map, outline
-from squad_lit.system.file import lock, make_folder, read_rows, write_picture, write_rows, write_tiff
+from squad_lit.system.file import inside, lock, make_folder, write_picture, write_tiff
+from squad_lit.system.table import append_row, read_rows, write_rows
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Result
@@ -81,17 +81,21 @@ class Predictions:
         key = os.path.abspath(path)
         whole = {"image_path": key} | {column: str(row[column]) for column in HEADER[1:]}
         self._rows[key], self._owner[whole["name"]] = whole, key
-        with self.table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.DictWriter(file, HEADER, lineterminator="\n").writerow(whole)
+        append_row(self.table, [whole[column] for column in HEADER])
 
     def close(self) -> None:
         """Rewrite the table with one row per image, where one that was predicted again had two, and free the folder."""
-        write_rows(self.table, list(self._rows.values()), HEADER)
-        self._lock.close()
+        with self._lock:
+            write_rows(self.table, list(self._rows.values()), HEADER)
 
 
 def files(root: Path, name: str) -> dict[str, Path]:
-    """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist."""
+    """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist.
+
+    Raises:
+        ValueError: The name, as another's ``predictions.csv`` may have it, leads out of the folder.
+    """
+    inside(root, name)
     return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items()}
 
 
@@ -149,4 +153,10 @@ def _whole_rows(table: Path) -> list[dict[str, str]]:
         raise ValueError(
             f"--output: {table} has other columns, so a run or another version wrote it; name another folder"
         )
-    return [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
+    whole = [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
+    for row in whole:
+        try:
+            files(table.parent, row["name"])
+        except ValueError as error:
+            raise ValueError(f"--output: {table} is damaged, or of a stranger: {error}") from None
+    return whole

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Imported late, so that a mistake in the options shows at once.
     from squad_lit.report import gather, page, table, text
-    from squad_lit.system.file import make_folder, write_rows, write_text
+    from squad_lit.system.file import make_folder, write_text
+    from squad_lit.system.table import write_rows
 
     runs = gather.find(options.runs)
     unfinished = [run for run in runs if run.figures is None]

@@ -21,7 +21,8 @@ from squad_lit.deploy.predictor import Result, load
 from squad_lit.image.file import read_marked, read_pixels, to_uint8
 from squad_lit.image.picture import Picture, outline, to_picture
 from squad_lit.report.page import embed, render
-from squad_lit.system.file import read_rows, write_text
+from squad_lit.system.file import write_text
+from squad_lit.system.table import read_rows
 
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector

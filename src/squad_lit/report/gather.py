@@ -17,7 +17,8 @@ from yaml import YAMLError
 
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.run.job import read_config
-from squad_lit.system.file import read_figures, read_rows
+from squad_lit.system.file import read_figures
+from squad_lit.system.table import read_rows
 
 # Options that do not make another method: the hardware, what is written, the seed, and what the tables show as rows.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}

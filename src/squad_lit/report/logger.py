@@ -16,7 +16,7 @@ from squad_lit.metric.curve import AXES, Curve
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.report.curve import curve_plot
 from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS, Panel
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 # The first words after train/, val/ or test/ of two sections. The rest of train/ are losses, all else are metrics.
 CODES = ("copy_ratio", "codebook_usage", "perplexity", "feature_error")

@@ -12,7 +12,7 @@ import numpy as np
 
 from squad_lit.report.gather import Result, Run, codebook_size, readable
 from squad_lit.report.table import METRICS, Column, cell
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from squad_lit.deploy.device import torch_device
 from squad_lit.image.picture import Picture, colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
 from squad_lit.run.option import make
-from squad_lit.system.file import write_picture, write_rows
+from squad_lit.system.file import write_picture
+from squad_lit.system.table import write_rows
 from squad_lit.training import checkpoint
 from squad_lit.training.detector import Detector
 
@@ -54,6 +56,11 @@ def rank(config: DictConfig, folder: Path) -> list[dict[str, Any]]:
     with torch.inference_mode():
         for batch in tqdm(DataLoader(images, batch_size=data.batch_size), desc="training images"):
             scores = module.predict(batch["image"].to(device))[1].tolist()
+            for path, score in zip(batch["image_path"], scores, strict=True):
+                if not math.isfinite(score):
+                    raise ValueError(
+                        f"the score of {path} is {score}: the checkpoint is damaged, or the model diverged"
+                    )
             columns = {"image_path": batch["image_path"], "category": batch["category"], "anomaly_score": scores}
             rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         order = sorted(range(len(rows)), key=lambda i: -rows[i]["anomaly_score"])

@@ -15,7 +15,7 @@ from hydra.utils import get_object
 
 from squad_lit.report.figures import COLUMNS
 from squad_lit.report.gather import Result
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 
 class Column(NamedTuple):

@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from squad_lit.run.job import Job, compose_job, hold
 from squad_lit.run.launcher import run_jobs
 from squad_lit.run.objective import check_jobs, is_cost, objective
-from squad_lit.system.file import make_folder, write_rows
+from squad_lit.system.file import make_folder
+from squad_lit.system.table import write_rows
 
 if TYPE_CHECKING:
     import optuna

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import hashlib
 import io
 import json
 import math
 import os
+import stat
 import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,17 +36,70 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        if flush:
-            with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(part), part):
-            raise  # of another file
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        with naming(path, part):
+            yield part
+            if flush:
+                with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
+                    os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_beside(path: Path) -> Iterator[Path]:
+    """Yield a folder in which other libraries write a file, and files that belong to it. At the end they are moved.
+
+    Args:
+        path: The file. The others come beside it, in the order of their names. After an error nothing is left.
+
+    Raises:
+        OSError: They cannot be written, also where the library did not say so; names the file.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+        place = Path(folder)
+        with naming(path, place):
+            try:
+                yield place
+            except Exception as error:
+                if not isinstance(error, OSError):
+                    _check_room(place, error)
+                raise
+            for file in sorted(place.iterdir()):
+                os.replace(file, path.parent / file.name)
+
+
+def _check_room(place: Path, reason: Exception) -> None:
+    """Raise what the system says if no file can be written in a folder, as on a full disk."""
+    try:
+        with (place / "room").open("xb") as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        raise error from reason
+    (place / "room").unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Let an error of the system name a file, if it names none, or another that stands for it or lies in that."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
+        if error.errno is None or (named is not None and (part is None or not named.is_relative_to(part))):
+            raise  # of another file
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def regular(path: Path) -> Path:
+    """The path, if it is not of something that would never end, such as a named pipe.
+
+    Raises:
+        OSError: There is nothing, or no file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no regular file")
+    return path
 
 
 def lock(path: Path) -> IO[bytes] | None:
@@ -75,11 +129,22 @@ def lock(path: Path) -> IO[bytes] | None:
     return file
 
 
+def inside(folder: Path, name: str) -> Path:
+    """A file in a folder, by the name that a table has of it.
+
+    Raises:
+        ValueError: The name, as another's table may have it, leads out of the folder.
+    """
+    if not name or Path(name).anchor or ".." in Path(name).parts:
+        raise ValueError(f"the name {name!r} leads out of {folder}")
+    return folder / name
+
+
 def digest(*paths: Path) -> str:
     """Identify a file, or several that belong together, by the content, in 16 hexadecimal digits."""
     found = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             hashlib.file_digest(file, lambda: found)
     return found.hexdigest()[:16]
 
@@ -139,27 +204,6 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> None:
-    """Write a CSV file; the first row gives the header if none is given. Names that are no text keep their bytes."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, header or (list(rows[0]) if rows else []), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of :func:`write_rows`.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        try:
-            return list(csv.DictReader(file))
-        except csv.Error as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
-
-
 def read_figures(folder: Path) -> dict[str, Any] | None:
     """The content of ``metrics.json`` in the folder of a run; None if there is no such file.
 
@@ -180,16 +224,19 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
-    with whole(path) as part:
-        Image.fromarray(picture).save(part, format="PNG")
+    _write_image(path, picture, format="PNG")
 
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
+    _write_image(path, values, format="TIFF", compression="tiff_adobe_deflate")
+
+
+def _write_image(path: Path, pixels: NDArray[Any], **options: Any) -> None:
     content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
-    Image.fromarray(values).save(content, format="TIFF", compression="tiff_adobe_deflate")
+    Image.fromarray(pixels).save(content, **options)
     with whole(path) as part:
-        part.write_bytes(content.getvalue())
+        part.write_bytes(content.getbuffer())
 
 
 def _plain(value: Any) -> Any:
