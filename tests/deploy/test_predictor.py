@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import squad_lit
@@ -127,7 +128,11 @@ def test_a_region_thinner_than_a_pixel_of_the_model_has_a_score() -> None:
 
 @pytest.mark.parametrize(
     ("roi", "words"),
-    [(np.zeros((4, 4)), "roi: the region of interest is empty"), (np.ones((4, 4, 3)), r"got shape \(4, 4, 3\)")],
+    [
+        (np.zeros((4, 4)), "roi: the region of interest is empty"),
+        (np.ones((4, 4, 3)), r"got shape \(4, 4, 3\)"),
+        (np.full((4, 4), np.nan), "roi has values that are NaN or infinite, 16"),
+    ],
 )
 def test_a_region_that_cannot_be_is_refused_in_words(roi: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -177,6 +182,25 @@ def test_several_images_give_what_each_gives(tmp_path: Path, tile: Any, roi: np.
     if tile is None:
         assert runtime.batches == 3 * [8, 2, 1, 1, 3]
     assert predictor.predict([]) == []
+    stacked = predictor.predict(np.stack(images[:3]))
+    assert [result[1:3] for result in stacked] == [result[1:3] for result in expected[:3]]
+    first = torch.tensor(np.stack(images[:3])).permute(0, 3, 1, 2)
+    assert [result[1:3] for result in predictor.predict(first)] == [result[1:3] for result in stacked]
+
+
+def test_colours_may_come_in_the_order_of_opencv() -> None:
+    class Red(Brightness):
+        def run(self, image: np.ndarray) -> Output:
+            return super().run(image[..., :1])
+
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 204
+    predictor = Predictor(Red((4, 4)))
+    assert predictor.predict(red).anomaly_score == pytest.approx(0.8)
+    assert predictor.predict(red[..., ::-1], channels="BGR").anomaly_score == pytest.approx(0.8)
+    assert predictor.predict([red[..., ::-1]], channels="BGR")[0].anomaly_score == pytest.approx(0.8)
+    with pytest.raises(ValueError, match=r"^channels: expected RGB or BGR, got 'bgr'"):
+        predictor.predict(red, channels="bgr")
 
 
 def test_large_images_do_not_go_through_the_model_together() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.deploy.threshold import choose
-from squad_lit.image.file import read_marked, read_pixels, resize_pixels, resize_plane
+from squad_lit.image.file import finite, read_marked, read_pixels, resize_pixels, resize_plane
 from squad_lit.image.input import to_pixels
 from squad_lit.image.region import Region, connected_regions
 from squad_lit.image.tile import AT_ONCE, Grid
@@ -112,18 +112,20 @@ class Predictor:
         return read_pixels(path, self.runtime.metadata["intensity_range"])
 
     @overload
-    def predict(self, image: ImageLike) -> Result: ...  # type: ignore[overload-overlap]  # a str is iterable, too
+    def predict(self, image: ImageLike, *, channels: str = "RGB") -> Result: ...  # type: ignore[overload-overlap]  # a str is iterable, too
 
     @overload
-    def predict(self, image: Iterable[ImageLike]) -> list[Result]: ...
+    def predict(self, image: Iterable[ImageLike], *, channels: str = "RGB") -> list[Result]: ...
 
-    def predict(self, image: Any) -> Result | list[Result]:
+    def predict(self, image: Any, *, channels: str = "RGB") -> Result | list[Result]:
         """Judge one image, or several.
 
         Args:
-            image: A file; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, RGB ``(H, W, 3)`` or ``(H, W, 4)``, whose
-                alpha is dropped, uint8, uint16 or float in [0, 1]; or a float tensor ``(3, H, W)`` in [0, 1]. The
-                same values give the same result in each form. Or a list, tuple or other iterable of these.
+            image: A file; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, whose alpha
+                is dropped; or a tensor ``(H, W)`` or ``(C, H, W)``. Arrays and tensors are uint8, uint16, bool or float
+                in [0, 1]. The same values give the same result in each form. Or a list, tuple or other iterable of
+                these, or an array or tensor with one dimension more.
+            channels: Order of the colours in arrays and tensors, ``RGB`` or, as ``cv2.imread`` gives them, ``BGR``.
 
         Returns:
             The result, or a list of results in the order of the images. Neighbours of one size go through the model
@@ -132,12 +134,15 @@ class Predictor:
         Raises:
             OSError: A file cannot be read.
             TypeError: An image is another kind of object, which the message names.
-            ValueError: An image has another shape, type or range of values.
+            ValueError: An image has another shape, type or range of values, or a score is not finite, as of a damaged
+                model.
         """
+        if channels not in ("RGB", "BGR"):
+            raise ValueError(f"channels: expected RGB or BGR, got {channels!r}")
         given = self.runtime.metadata["intensity_range"]
         if not _is_several(image):
-            return self._judge(to_pixels(image, "image", given)[None])[0]
-        pixels = (to_pixels(one, f"images[{number}]", given) for number, one in enumerate(image))
+            return self._judge(to_pixels(image, "image", given, channels)[None])[0]
+        pixels = (to_pixels(one, f"images[{number}]", given, channels) for number, one in enumerate(image))
         return [result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch)]
 
     def _judge(self, pixels: NDArray[Any]) -> list[Result]:
@@ -241,7 +246,7 @@ def load(
 def _is_several(image: Any) -> bool:
     """Whether this is an iterable of images, and neither an image itself nor an iterable of other things."""
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
-        return False
+        return getattr(image, "ndim", 0) == 4
     return isinstance(image, Iterable) and not isinstance(
         image, str | bytes | bytearray | memoryview | Mapping | Set | IOBase
     )
@@ -257,8 +262,8 @@ def _batches(images: Iterable[NDArray[Any]], limit: int) -> Iterator[NDArray[Any
 
 def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
     """Whether each pixel is judged ``(H, W)``."""
-    marked = read_marked(roi) if isinstance(roi, str | Path) else np.asarray(roi) != 0
     name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
+    marked = read_marked(roi) if isinstance(roi, str | Path) else finite(np.asarray(roi), name) != 0
     if marked.ndim != 2:
         raise ValueError(f"{name}: expected an array (H, W), got shape {marked.shape}")
     if not marked.any():
