@@ -19,14 +19,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
-import psutil
 import torch
 from pydantic import Field
 from torch.utils.data import DataLoader
 
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
 from squad_lit.dataset.image import image_size as size_of_file
-from squad_lit.dataset.sample import AnomalyDataset, Sample, check_headers
+from squad_lit.dataset.sample import AnomalyDataset, Sample, check_samples
+from squad_lit.system.memory import free_memory
 from squad_lit.system.option import Count, Natural, checked
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class AnomalyDataModule(L.LightningDataModule):
         intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
             file's type.
         seed: Seed of the draws. Each category has its own stream, so its split does not depend on the other categories.
+        skip_unreadable: Whether images that cannot be read are left out with a warning, instead of being an error. To
+            find all of them, construction then decodes every file. The attribute ``unreadable`` has the reasons.
         strict: Whether construction fails at the first missing mask or unreadable image. If False, ``scans`` keeps such
             samples, and ``faults`` says which categories cannot be used at all.
 
@@ -99,6 +101,7 @@ class AnomalyDataModule(L.LightningDataModule):
         cache_folder: str | Path,
         intensity_range: Annotated[Sequence[float], _PAIR] | None,
         seed: Natural,
+        skip_unreadable: bool = False,
         strict: bool = True,
     ) -> None:
         super().__init__()
@@ -120,6 +123,7 @@ class AnomalyDataModule(L.LightningDataModule):
         self.cache, self.cache_folder = cache, Path(cache_folder).expanduser().absolute()
         self.intensity_range = intensity_range
         self.seed, self.strict = seed, strict
+        self.skip_unreadable, self.unreadable = skip_unreadable, list[str]()
         self.check_files()
 
     @abstractmethod
@@ -194,7 +198,7 @@ class AnomalyDataModule(L.LightningDataModule):
         size = count * 3 * height * width * torch.float32.itemsize
         mode = self.cache
         if mode == "auto":
-            mode = "memory" if size <= psutil.virtual_memory().available / 2 else "disk"
+            mode = "memory" if size <= free_memory() / 2 else "disk"
         if mode != "off":
             where = "memory" if mode == "memory" else self.cache_folder
             text = "%s: up to %d images of %d x %d, %.2f GB, will be kept in %s"
@@ -242,26 +246,37 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def _checked_scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         train, test = self.scan(category)
+        if self.strict:
+            if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
+                raise ValueError(
+                    f"{self.name}: {len(both)} images are both training and test images, such as {min(both)}"
+                )
+            train, test = self._readable(category, train, test)
         for kind, samples in (("normal training", train), ("test", test)):
             if not samples and not (kind == "test" and self.TEST_OPTIONAL):
                 place = self.folder_of(category)
                 raise FileNotFoundError(
                     f"{self.name}: no {kind} images of category {category} in {place}\n{self._help()}"
                 )
-        if self.strict:
-            if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
-                raise ValueError(
-                    f"{self.name}: {len(both)} images are both training and test images, such as {min(both)}"
-                )
-            check_headers([*train, *test])
-            if text := self.count_difference(category, train, test):
-                warnings.warn(text, stacklevel=2)
+        if self.strict and (text := self.count_difference(category, train, test)):
+            warnings.warn(text, stacklevel=2)
         if self.validation_fraction > 0 and len(train) < 2:
             raise ValueError(
                 f"{self.name}: category {category} has only one normal training image; at least two are needed, "
                 f"because one is held out to standardise the maps (dataset.validation_fraction)"
             )
         return train, test
+
+    def _readable(self, category: str, train: list[Sample], test: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        kept, reasons = check_samples([*train, *test], self.intensity_range, skip=self.skip_unreadable)
+        if not reasons:
+            return train, test
+        self.unreadable += reasons
+        text = "{}: {} of {} images of category {} cannot be read and are left out (dataset.skip_unreadable=true):\n{}"
+        count = len(train) + len(test)
+        warnings.warn(text.format(self.name, len(reasons), count, category, "\n".join(reasons)), stacklevel=2)
+        of_train = set(train)
+        return [s for s in kept if s in of_train], [s for s in kept if s not in of_train]
 
     def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
         """A sentence that says how the category's size differs from the published one; empty if it does not."""

@@ -121,7 +121,7 @@ def _mask_problems(sample: Sample, path: Path, size: tuple[int, int] | None) -> 
         mask = read_mask(path)
         with open_header(path) as image:
             values, form = len(np.unique(np.asarray(image))), image.format
-    except OSError as error:
+    except (OSError, ValueError) as error:
         yield Problem(path, str(error))
         return
     if size is not None and tuple(mask.shape) != size:

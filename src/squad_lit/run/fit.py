@@ -23,7 +23,9 @@ from squad_lit.run.config import compose, quote
 from squad_lit.run.job import differences, hold, is_first_process
 from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
-from squad_lit.system.file import digest, whole, write_json, write_rows, write_text
+from squad_lit.system.console import end, on_sigterm
+from squad_lit.system.file import digest, whole, write_json, write_text
+from squad_lit.system.table import write_rows
 
 if TYPE_CHECKING:
     import lightning as L
@@ -161,7 +163,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
             if not config.resume:
                 module.state.trained_on = [digest(p) for s in data.train_set.samples if (p := s.image_path).is_file()]
             resume = os.path.abspath(config.resume) if config.resume else None
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            # Lightning calls an older handler at once, and that of the commands would not wait for the end of a step.
+            older = signal.getsignal(signal.SIGTERM)
+            with on_sigterm(signal.SIG_DFL if older in (None, end) else older):
+                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
             _test(trainer, module, data, folder)
         else:
@@ -175,6 +180,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     finally:
         _finish_wandb(sys.exc_info()[1])
     figures = _figures(config, trainer, evaluation, module, started)
+    if data.unreadable:
+        figures["run"]["unreadable"] = len(data.unreadable)
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -290,7 +297,8 @@ def _packages(content: Any) -> tuple[str, ...]:
 def _data_options(config: DictConfig) -> dict[str, Any]:
     """The options of the data set that determine the images of a training and their batches."""
     plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
+    machine = ("root", "num_workers", "cache", "cache_folder", "skip_unreadable")  # what is decided is in the digests
+    return {key: value for key, value in plain.items() if key not in machine}
 
 
 def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
