@@ -20,9 +20,10 @@ from PIL import Image
 import squad_lit
 from squad_lit.deploy.export import OPSET, SUFFIXES
 from squad_lit.deploy.int8 import choose_images, quantize
+from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import shrink
 from squad_lit.deploy.predictor import Predictor
-from squad_lit.deploy.runtime import KEY, Runtime, open_runtime
+from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.export import main
 from squad_lit.predict import main as predict
 from squad_lit.run import fit

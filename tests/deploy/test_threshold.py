@@ -134,3 +134,13 @@ def test_a_folder_that_mostly_scores_far_above_all_normal_images_is_told():
     for scores in ([12.0, 13.0, 3.5, 1.0, 1.0], [12.0] * 4, [12.0] * 5 + [1.0] * 5, []):
         assert strange(scores, normal) == ""
     assert strange([12.0] * 9, normal[:4]) == ""  # four images do not say what is far
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_no_threshold_comes_from_scores_that_are_not_finite(value: float) -> None:
+    words = rf"^no threshold comes from a score of {value}, which 1 of 3 images have: the file of the model is damaged"
+    with pytest.raises(ValueError, match=words):
+        from_normals([0.5, value, 1.0], 0.1)
+    for normal, defective in (([0.5, value], [1.0]), ([0.5], [value, 1.0])):
+        with pytest.raises(ValueError, match=words):
+            from_defects(normal, defective)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from squad_lit.dataset.image import resize_batch
-from squad_lit.deploy.runtime import FORMAT
+from squad_lit.deploy.metadata import FORMAT
 from squad_lit.deploy.threshold import Threshold, choose
 from squad_lit.network.anomaly import resize_map
 from squad_lit.system.package import version

@@ -71,7 +71,7 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
         false_alarm_rate: Share in (0, 1).
 
     Raises:
-        ValueError: There are no values, or the rate is out of range.
+        ValueError: There are no values, one is not finite, or the rate is out of range.
 
     Example:
         >>> from_normals([0.1, 0.5, 0.2, 0.4], 0.4).value
@@ -82,6 +82,7 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
     n = len(values)
     if n == 0:
         raise ValueError("there is no normal image to take a threshold from")
+    _check_finite(values)
     # 1e-9: 0.29 * 100 is 28.999999999999996.
     k = min(max(1, int(false_alarm_rate * (n + 1) + 1e-9)), n)
     interval = _beta_quantile(0.025, k, n), _beta_quantile(0.975, k, n)
@@ -100,7 +101,7 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
         defective: Scores of images with a defect.
 
     Raises:
-        ValueError: There is no normal or no defective image.
+        ValueError: There is no normal or no defective image, or a score is not finite.
 
     Example:
         >>> from_defects([0.1, 0.2, 0.6], [0.4, 0.8, 0.9])[:2]
@@ -108,6 +109,7 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     """
     if not normal or not defective:
         raise ValueError(f"expected normal and defective images, got {len(normal)} and {len(defective)}")
+    _check_finite([*normal, *defective])
     good, bad = np.sort(normal), np.sort(defective)
     levels = np.unique([*good, *bad])
     middles = np.array([levels[0] - 1, *(levels[1:] + levels[:-1]) / 2])
@@ -119,6 +121,14 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     low = _beta_quantile(0.025, k, n) if k > 0 else 0.0
     high = _beta_quantile(0.975, k + 1, n) if k < n else 1.0
     return Threshold(float(middles[best]), k / n, (low, high), n)
+
+
+def _check_finite(values: Sequence[float]) -> None:
+    if wrong := [value for value in values if not math.isfinite(value)]:
+        raise ValueError(
+            f"no threshold comes from a score of {wrong[0]}, which {len(wrong)} of {len(values)} images have: the file "
+            f"of the model is damaged, or it diverged"
+        )
 
 
 def separation(normal: Sequence[float], defective: Sequence[float]) -> float:

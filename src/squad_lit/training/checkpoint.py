@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squad_lit.system.file import check_archive, whole
+from squad_lit.system.option import check_arguments
 from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KEY = "squad_lit"
 VERSION = 7
+# What Lightning keeps, by its kind.
+_LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
@@ -126,10 +129,24 @@ def read(path: str | Path) -> dict[str, Any]:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
     try:
-        State.load(content)
-    except LookupError as error:
+        check_arguments(State, _plain(asdict(State.load(content)), KEY))
+        for key, kind in _LIGHTNING.items():
+            if not isinstance(content.get(key, kind()), kind):
+                raise ValueError(f"{key} is {type(content[key]).__name__}")
+    except (LookupError, ValueError) as error:
         raise _misfit(path, error) from error
     return content
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The value, if it is made of plain ones alone, which a state is."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner, f"{place}.{key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, place) for inner in value]
+    if value is not None and type(value) not in (bool, int, float, str):
+        raise ValueError(f"{place} has {type(value).__name__}")
+    return value
 
 
 def _misfit(path: str | Path, error: Exception) -> ValueError:
