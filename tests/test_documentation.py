@@ -23,7 +23,7 @@ from PIL import Image
 
 import squad_lit
 from squad_lit import metric
-from squad_lit.deploy.runtime import FORMAT
+from squad_lit.deploy.metadata import FORMAT
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.tile import Grid
 from squad_lit.run import config as configuration

@@ -3,8 +3,10 @@
 import csv
 import fcntl
 import io
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from PIL import Image
 from scipy import ndimage
 
 import squad_lit
+from squad_lit import calibrate, view
 from squad_lit.deploy.output_folder import Predictions, overlay
 from squad_lit.deploy.predictor import Result
+from squad_lit.deploy.runtime import Checkpoint, Output
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.picture import colour_map
 from squad_lit.predict import main
+from squad_lit.system.table import read_rows, write_rows
 
 SIDE = 128
 
@@ -358,3 +363,83 @@ def test_another_product_is_told_and_a_folder_in_use_is_refused(
     assert main([*command, str(parts)]) == 0
     assert "far above" not in capsys.readouterr().err
     assert len(rows(output)) == 8
+
+
+ODD = ["carriage\rreturn.png", "line\nfeed.png", "=1+1|cmd.png", "@sum.png", 'comma, "quote".png', " space .png"]
+
+
+@pytest.mark.timeout(120)
+def test_a_hostile_folder_is_judged_as_far_as_it_can_be(
+    model: Path, tmp_path: Path, header_of_png: Callable[[Path, int, int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, output = tmp_path / "parts", tmp_path / "out"
+    place.mkdir()
+    for i, name in enumerate(ODD):
+        Image.fromarray(draw(i)).save(place / name)
+    header_of_png(place / "giant.png", 65535, 65535)
+    (place / "postscript.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(place / "nan.tif")
+    os.mkfifo(place / "pipe.png")
+    command = ["--checkpoint", str(model), "--output", str(output), str(place), str(place / "pipe.png")]
+    assert main(command) == 2
+    assert {Path(row["image_path"]).name for row in read_rows(output / "predictions.csv")} == set(ODD)
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 1 + len(ODD)
+    error = capsys.readouterr().err
+    assert "giant.png: its 65535 x 65535 pixels (height x width) need about 214.7 GB of memory, and" in error
+    assert "postscript.png: its content is not that of a PNG, JPEG, BMP, TIFF or WebP file" in error
+    assert "nan.tif has values that are NaN or infinite, 64 of 64" in error
+    assert "pipe.png: it is no regular file" in error
+    assert main(command) == 2  # what is done is found by its name
+    assert f"0 images (0.0 per second), {len(ODD)} done before, 4 skipped" in capsys.readouterr().out
+    assert view.main([str(output)]) == 0
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a/../../../outside", ""])
+def test_a_table_of_a_stranger_leads_nowhere(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    output = tmp_path / "a" / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts / "a.png")]
+    assert main(command) == 0
+    (row,) = read_rows(output / "predictions.csv")
+    write_rows(output / "predictions.csv", [row | {"name": name, "model": "another"}])
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command) == 1
+    assert "predictions.csv is damaged, or of a stranger: the name" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/outside.tiff").exists()
+    assert view.main([str(output)]) == 1
+    assert "leads out of" in capsys.readouterr().err
+
+
+def test_the_image_is_named_whose_score_is_no_number(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Checkpoint, image: np.ndarray) -> Output:
+        found = real(self, image)
+        bright = image.max(axis=(1, 2, 3)) >= 250  # the defect
+        return found._replace(anomaly_score=np.where(bright, np.nan, found.anomaly_score))
+
+    real = Checkpoint.run
+    monkeypatch.setattr(Checkpoint, "run", run)
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts)]) == 1
+    assert f"error: {parts / 'a.jpg'}: the score of an image is nan: the file of the model" in capsys.readouterr().err
+    assert calibrate.main(["--checkpoint", str(model), "--output", str(tmp_path / "a.ckpt"), str(parts)]) == 1
+    assert f"error: {parts / 'a.jpg'}: the score of an image is nan" in capsys.readouterr().err
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_an_image_for_which_the_memory_is_too_small_is_skipped(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Checkpoint, image: np.ndarray) -> Output:
+        if image.shape[1] == 256 and image.shape[2] == 384:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return real(self, image)
+
+    real = Checkpoint.run
+    monkeypatch.setattr(Checkpoint, "run", run)
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts)]) == 2
+    assert f"skipped: {parts / 'a.png'}: there is not enough memory for it" in capsys.readouterr().err
+    assert len(rows(tmp_path / "out")) == 2

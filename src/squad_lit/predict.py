@@ -22,9 +22,9 @@ import squad_lit
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
 from squad_lit.deploy.threshold import strange
-from squad_lit.image.file import find_images, to_uint8
+from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, is_out_of_memory
 from squad_lit.system.file import digest
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Most values of pixels that a batch of images holds in memory.
 _VALUES = 2**25
+_NO_MEMORY = "there is not enough memory for it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,13 +82,13 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
         try:
             known_by = of_model | {"file": _stamp(path)}
             return None if predictions.is_done(path, known_by) else _Image(path, known_by, predictor.read(path))
-        except (OSError, ValueError) as error:
-            skipped[path] = str(error)
+        except (OSError, ValueError, MemoryError) as error:
+            skipped[path] = str(error) or _NO_MEMORY
             return None
 
     def judged(found: Iterable[_Image | None]) -> Iterator[tuple[_Image, str, Result]]:
         for batch in _batches((image for image in found if image), predictor.runtime.batch):
-            for image, result in zip(batch, predictor.predict([image.pixels for image in batch]), strict=True):
+            for image, result in _judge(predictor, batch, skipped):
                 yield image, predictions.name(image.path, folder), result
 
     def save(one: tuple[_Image, str, Result]) -> tuple[Path, dict[str, Any]]:
@@ -97,7 +98,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
     try:
-        for path, row in ahead(threads, save, judged(ahead(threads, read, _progress(images), count)), count):
+        pixels = ahead(threads, read, _progress(images), count, _weight)
+        for path, row in ahead(threads, save, judged(pixels), count, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
     finally:
@@ -117,6 +119,33 @@ class _Image(NamedTuple):
     path: Path
     known_by: dict[str, str]
     pixels: NDArray[Any]
+
+
+def _judge(predictor: Predictor, batch: Sequence[_Image], skipped: dict[Path, str]) -> Iterator[tuple[_Image, Result]]:
+    """Images and their results, without those that the memory is too small for; other errors name the image."""
+    try:
+        results = predictor.predict([image.pixels for image in batch])
+    except Exception as error:
+        if len(batch) > 1:  # one by one, to find the image
+            for image in batch:
+                yield from _judge(predictor, [image], skipped)
+        elif is_out_of_memory(error):
+            skipped[batch[0].path] = _NO_MEMORY
+        elif isinstance(error, ValueError):
+            raise ValueError(f"{batch[0].path}: {error}") from error
+        else:
+            raise
+    else:
+        yield from zip(batch, results, strict=True)
+
+
+def _weight(path: Path) -> float:
+    """For how many small images a file counts."""
+    try:
+        with open_header(path) as image:
+            return weigh(image.width * image.height)
+    except OSError:  # reading it will tell
+        return 1
 
 
 def _batches(images: Iterable[_Image], most: int) -> Iterator[list[_Image]]:

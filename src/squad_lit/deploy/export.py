@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import Inference, describe
-from squad_lit.deploy.runtime import KEY, open_runtime
-from squad_lit.system.file import make_place
+from squad_lit.deploy.runtime import open_runtime
+from squad_lit.system.file import make_place, whole_beside
 from squad_lit.system.package import require
 from squad_lit.training import checkpoint
 
@@ -73,17 +73,14 @@ def export(
     about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
     module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
     make_place(output)
-    # In a folder beside it: a failed export leaves nothing, and a place that cannot be written to shows at once.
-    with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
-        made = Path(place) / output.name
+    with whole_beside(output) as place, quiet():
+        made = place / output.name
         {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](module, made, about)
         if int8 is not None:
             quantize(made, images, about)
         noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # another size than that of the example
         compared = inputs(images[:COMPARED], about) if int8 is not None else iter(noise)
-        difference = _difference(module, made, compared)
-        for file in sorted(Path(place).iterdir()):  # .bin before .xml: whoever sees the .xml can open it
-            os.replace(file, output.parent / file.name)
+        difference = _difference(module, made, compared)  # moved by name, .bin first: who sees the .xml can open it
     return about["threshold"], difference
 
 
@@ -91,7 +88,9 @@ def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write a ``torch.export`` program, ``.pt2``."""
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
     program = torch.export.export(module, (_example(about),), dynamic_shapes=(sides,))
-    torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
+    content = io.BytesIO()  # given a path, torch ends the process on a full disk
+    torch.export.save(program, content, extra_files={KEY: json.dumps(about)})
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:

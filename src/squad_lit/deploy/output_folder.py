@@ -48,11 +48,11 @@ class Predictions:
         self.root, self.table = root, root / "predictions.csv"
         try:
             self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
-        except ValueError:
+            write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
+        except (ValueError, OSError):
             self._lock.close()
             raise
         self._owner = {row["name"]: path for path, row in self._rows.items()}
-        write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
 
     def name(self, path: Path, folder: Path) -> str:
         """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.

@@ -119,10 +119,14 @@ def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> t
     scores, maxima = [], []
     for path in tqdm(paths, unit="image", disable=not paths):
         try:
-            result = predictor.predict(path)
+            pixels = predictor.read(path)
         except (OSError, ValueError) as error:
             skipped.append(str(error))
             continue
+        try:
+            result = predictor.predict(pixels)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         scores.append(result.anomaly_score)
         maxima.append(float(np.nanmax(result.anomaly_map)))
     return scores, maxima

@@ -55,6 +55,8 @@ def _ends_well(image: ImageFile.ImageFile, path: Path) -> bool:
         for offsets, lengths in ((273, 279), (324, 325)):  # of strips, and of tiles
             if offsets in tags and lengths in tags:
                 return max(map(sum, zip(tags[offsets], tags[lengths], strict=False)), default=size + 1) <= size
-    if image.format == "BMP" and image.tile[0].codec_name == "raw":
-        return image.tile[0].offset + image.tile[0].args[1] * image.size[1] <= size
+    if image.format == "BMP":
+        tile = image.tile[0]
+        if tile.codec_name == "raw" and isinstance(tile.args, tuple):
+            return bool(tile.offset + tile.args[1] * image.size[1] <= size)
     return False

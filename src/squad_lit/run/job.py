@@ -160,7 +160,7 @@ def hold(folder: Path) -> contextlib.AbstractContextManager[object]:
         raise ValueError(
             f"{folder} is in use by another process{pid}: wait for its end, or choose another folder"
         ) from None
-    owner.write_text(str(os.getpid()))
+    write_text(owner, str(os.getpid()))
     return held
 
 

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, open_dict
 from squad_lit.run.config import quote
 from squad_lit.run.job import Job, hold, is_first_process
 from squad_lit.run.objective import check_jobs, objective
+from squad_lit.system.console import end, on_sigterm
 
 _KILL = 9  # SIGKILL, which Windows has no name for
 _HELD: list[contextlib.AbstractContextManager[object]] = []  # until this process ends
@@ -57,7 +58,7 @@ def run_jobs(
     ended: list[Job] = []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // side_by_side) if side_by_side > 1 else None
-    with _sigterm_raises():
+    with on_sigterm(end):
         try:
             while running or left is not None:
                 if left is not None and len(running) < side_by_side and (free := _take_gpu(gpus)) is not None:
@@ -113,19 +114,6 @@ def _stop(jobs: Collection[Job], number: int) -> None:
             time.sleep(0.1)
     except KeyboardInterrupt:
         _stop(jobs, _KILL)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the jobs are being stopped
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def find_gpus() -> list[str]:
