@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squad_lit.system.file import check_archive, whole
+from squad_lit.system.option import check_arguments
 from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ class State:
 
         Raises:
             LookupError: A part of it is missing.
+            ValueError: A part of it is of another kind.
         """
-        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+        values = {f.name: checkpoint[KEY][f.name] for f in fields(cls)}
+        check_arguments(cls, values, plain=True)
+        return cls(**values)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the state into a checkpoint, in the place of any other."""
@@ -127,7 +131,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
     try:
         State.load(content)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise _misfit(path, error) from error
     return content
 
@@ -164,7 +168,7 @@ def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
         module: Detector = rebuild(_without_files(State.load(content).config), trust)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
-    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+    except (LookupError, AttributeError, TypeError, RuntimeError, ArithmeticError) as error:
         raise _misfit(path, error) from error
     if not module.anomaly.standardised:
         raise ValueError(
