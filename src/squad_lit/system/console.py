@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 from squad_lit.system.package import explain
 
+_SHARED = re.compile(r"[^\n]*(</torch_|shared memory|DataLoader worker \(pid)[^\n]*")
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 """Errors that a user can cause and mend."""
 
@@ -39,6 +41,8 @@ def exit_status(
         Exception: The error is not one of ``USER_ERRORS``, or HYDRA_FULL_ERROR=1 is in the environment.
     """
     warnings.formatwarning = format_warning
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see squad_lit/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a run when it is printed
             stream.reconfigure(errors="backslashreplace")
@@ -51,20 +55,23 @@ def exit_status(
         text = sentence(error)
         if failed is not None:
             failed(text, error)
-        mendable = isinstance(error, USER_ERRORS) or _is_out_of_memory(error)
-        if not mendable or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if not is_mendable(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         return 1
+
+
+def is_mendable(error: Exception) -> bool:
+    """Whether a user can do something about an error, so that a sentence says more than a stack trace."""
+    return isinstance(error, USER_ERRORS) or bool(_of_memory(error))
 
 
 def sentence(error: Exception) -> str:
     """The message of an error without a stack trace; for a missing package it has the command that installs it."""
     if isinstance(error, ImportError):
         return explain(error)
-    if _is_out_of_memory(error):
-        what = str(error).partition(". ")[0]
-        return f"{what}: lower dataset.batch_size or dataset.image_size, or run fewer jobs on this GPU (jobs_per_gpu)"
+    if text := _of_memory(error):
+        return text
     if not isinstance(error, USER_ERRORS):
         return f"{type(error).__name__}: {error}"
     text = str(error)
@@ -73,8 +80,20 @@ def sentence(error: Exception) -> str:
     return text
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+def _of_memory(error: Exception) -> str:
+    """What to do about a lack of memory, of which torch, not imported here, tells in many ways; empty for all else."""
+    text = str(error)
+    what = text.partition(". ")[0].partition("\n")[0]
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{what}: lower dataset.batch_size or dataset.image_size, or run fewer jobs on this GPU (jobs_per_gpu)"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return f"too little memory ({what}): lower dataset.image_size, dataset.batch_size or model.pool.clean_limit"
+    if isinstance(error, RuntimeError) and _SHARED.search(text):
+        return (
+            f"too little shared memory for the processes that read images ({_SHARED.search(text)[0]}): set "  # type: ignore[index]
+            f"dataset.num_workers=0, or start the container with a larger --shm-size"
+        )
+    return ""
 
 
 def format_warning(
