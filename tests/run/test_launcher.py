@@ -209,7 +209,6 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
             (["-m", held, "seed=1,2"], used),
             ([f"hydra.run.dir={tmp_path}/held"], used),
             ([f"hydra.run.dir={tmp_path}/new", "model.steps=0"], "error: model.steps: expected at least 1, got 0"),
-            (["hydra.launcher=joblib"], "error: hydra.launcher: expected its options, got 'joblib'; a slash chooses"),
             (["-m", b, "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
             (
                 ["-m", c, "seed=1,2", "hydra.launcher.jobs=0"],
