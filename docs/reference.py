@@ -84,7 +84,8 @@ def page() -> str:
     """The reference of all options, as Markdown."""
     start = CONF / "train.yaml"
     parts = [_HEAD, "## Top level\n", _table(options(start))]
-    groups = [found for found in _DEFAULT.findall(start.read_text(encoding="utf-8")) if found[1]]
+    texts = [path.read_text(encoding="utf-8") for path in (start, CONF / "launcher.yaml")]
+    groups = [found for text in texts for found in _DEFAULT.findall(text) if found[1]]
     parts += ["Groups, and what they are by default:\n", _table([Option(f"{g}=", d, c) for g, d, c in groups])]
     for group in dict.fromkeys([*(name for name, *_ in groups), "hydra/launcher"]):
         parts.append(f"## {group}\n")

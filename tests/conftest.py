@@ -118,7 +118,7 @@ _FAKE = """
 import json, os, pathlib, signal, sys, time
 given = dict(text.lstrip("+").split("=", 1) for text in sys.argv[1:] if "=" in text)
 folder = pathlib.Path(given["hydra.run.dir"][1:-1].replace(chr(92) + "'", "'"))
-end = os.path.expandvars(given.get("end", "").replace("oc.env:", ""))
+end = os.path.expandvars(given.get("end", given.get("dataset.category", "")).replace("oc.env:", ""))
 if end == "error":
     (folder / "error.txt").write_text("no folder for category cable")
     sys.exit(1)

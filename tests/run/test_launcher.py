@@ -41,7 +41,7 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
     options += ["quantizer=vq", "model.vq.codebook_size=8"]
     done = train(*options, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".pid", "0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "0", "1", "multirun.yaml"]
     for job in ("0", "1"):
         assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
         assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
@@ -109,7 +109,7 @@ def test_ctrl_c_reaches_jobs_side_by_side_once_and_waits_for_them(tmp_path: Path
 # Takes its folder, as a training does.
 _HOLDER = """
 import pathlib, sys, time
-from squad_lit.run.job import hold
+from squad_lit.system.lock import hold
 given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
 folder = pathlib.Path(given["hydra.run.dir"][1:-1])
 with hold(folder):
@@ -130,7 +130,7 @@ def test_a_job_whose_sweep_was_killed_goes_on_and_is_not_started_twice(
         sweep.kill()
     again = train(*options)
     assert again.returncode == 1
-    assert f"job 0 failed: {tmp_path / '0'} is in use by another process (pid {job.pid})" in again.stderr
+    assert f"job 0 failed: {tmp_path / '0'} is in use by process {job.pid} (-c) on " in again.stderr
     assert job.is_running()
     job.kill()
 
@@ -194,18 +194,21 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
     gpus = ["seed=1,2", "hydra/launcher=gpus"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "held").mkdir()
-    code = "import pathlib, squad_lit.run.job as j; held = j.hold(pathlib.Path('held')); print(flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=-1, stdout=-1)
+    code = "import pathlib, squad_lit.system.lock as l; held = l.hold(pathlib.Path('held')); held.__enter__()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()"], cwd=tmp_path, stdin=-1, stdout=-1
+    )
     with other:
         assert other.stdout is not None
         other.stdout.readline()
-        used = f"error: {tmp_path}/held is in use by another process (pid {other.pid})"
+        used = f"error: {tmp_path}/held is in use by process {other.pid} (-c) on "
         for arguments, message in (
             ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder"),
             (["-m", sweep, "seed=1,2"], f"error: {sweep}: Not a directory"),
             (["-m", a, *gpus, "trainer=gpu"], "error: no GPU was found"),
             (["-m", held, "seed=1,2"], used),
             ([f"hydra.run.dir={tmp_path}/held"], used),
+            ([f"hydra.run.dir={tmp_path}/new", "model.steps=0"], "error: model.steps: expected at least 1, got 0"),
             (["-m", b, "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
             (
                 ["-m", c, "seed=1,2", "hydra.launcher.jobs=0"],
@@ -218,8 +221,9 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
         assert refused("-m", f"hydra.sweep.dir={tmp_path}/d", *gpus).startswith("error: each job is to get a GPU, but")
         other.kill()
-    assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock", ".pid"]
+    assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock"]
     assert not any((tmp_path / name / "0").exists() for name in "abcd")
+    assert not (tmp_path / "new").exists()
 
 
 def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:

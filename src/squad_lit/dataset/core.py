@@ -27,7 +27,7 @@ from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
 from squad_lit.dataset.image import image_size as size_of_file
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_samples
 from squad_lit.system.memory import free_memory
-from squad_lit.system.option import Count, Natural, checked
+from squad_lit.system.option import Count, Natural, Processes, Side, checked
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,9 @@ class AnomalyDataModule(L.LightningDataModule):
         *,
         root: str | Path,
         category: Any,  # checked below: that yaml reads 01 as a number needs a hint
-        image_size: Count | Annotated[Sequence[Count], _PAIR],
-        batch_size: Count,
-        num_workers: Natural,
+        image_size: Side | Annotated[Sequence[Side], _PAIR],
+        batch_size: Annotated[int, Field(ge=1, le=4096)],
+        num_workers: Processes,
         validation_fraction: Annotated[float, Field(ge=0, lt=1)],
         limit_train: Count | None,
         cache: Literal["auto", "memory", "disk", "off"],

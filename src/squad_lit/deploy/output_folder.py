@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.image.picture import colour_map, outline
-from squad_lit.system.file import inside, lock, make_folder, write_picture, write_tiff
+from squad_lit.system.file import inside, make_folder, write_picture, write_tiff
+from squad_lit.system.lock import hold
 from squad_lit.system.table import append_row, read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -33,18 +35,14 @@ class Predictions:
         root: The folder; created if it is missing.
 
     Raises:
-        ValueError: It has a ``predictions.csv`` of another kind, is in use by another prediction, or cannot be created.
+        ValueError: It has a ``predictions.csv`` of another kind, is in use by another process, or cannot be created.
         OSError: It cannot be written to.
     """
 
     def __init__(self, root: Path) -> None:
         make_folder(root)
-        held = lock(root / ".lock")
-        if held is None:
-            raise ValueError(
-                f"--output {root} is in use by another prediction: wait for its end, or name another folder"
-            )
-        self._lock = held
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(hold(root))
         self.root, self.table = root, root / "predictions.csv"
         try:
             self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}

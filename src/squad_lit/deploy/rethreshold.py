@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
-from squad_lit.system.file import digest, make_place
+from squad_lit.system.file import digest
 from squad_lit.training import checkpoint
 
 # Image AUROC of known defects against normal images: below the first, no threshold is written, below the other one
@@ -46,12 +46,11 @@ def rethreshold(
         The threshold of the score before and after, and lines that say which images were left out.
 
     Raises:
-        OSError: There is no such checkpoint, or the place cannot be written to.
+        OSError: There is no such checkpoint, or the copy cannot be written.
         ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, no new good
             or no defective image can be read, or the defective ones score hardly higher than the good ones.
     """
     content = checkpoint.read(path)
-    make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)

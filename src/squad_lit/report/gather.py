@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from squad_lit.network.quantizer import chosen_by
-from squad_lit.run.job import read_config
+from squad_lit.run.reader import read_config, read_yaml
 from squad_lit.system.file import read_figures
 from squad_lit.system.table import read_rows
 
@@ -201,7 +200,7 @@ def readable(read: Callable[[Path], T], file: Path) -> T | None:
         return read(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         print(f"warning: {file} is damaged and left out: {_first_line(str(error))}", file=sys.stderr)
         return None
 
@@ -236,9 +235,9 @@ def _read(folder: Path) -> Run | None:
         if not isinstance(config.get("dataset"), dict) or "_target_" not in config["dataset"]:
             return None
         typed = folder / ".hydra" / "overrides.yaml"
-        overrides = [str(o) for o in OmegaConf.load(typed)] if typed.exists() else []
+        overrides = [str(o) for o in read_yaml(typed)] if typed.exists() else []
         figures = read_figures(folder) if own else None
-    except (OSError, ValueError, YAMLError) as error:
+    except (OSError, ValueError) as error:
         return Run(folder, {}, [], None, _first_line(str(error)))
     if figures is None:
         error_file = folder / "error.txt"

@@ -181,7 +181,7 @@ class TensorBoard(TensorBoardLogger):
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSV logger, which goes on with its file when a run is resumed in its own folder.
+    """Lightning's CSV logger, which goes on with the rows of the run that is resumed.
 
     Args:
         save_dir: Folder of the run.
@@ -190,25 +190,20 @@ class ResumableCSVLogger(CSVLogger):
 
     def __init__(self, *, save_dir: str, resume: str | None) -> None:
         super().__init__(save_dir, name="", version="csv")
-        path = Path(self.log_dir) / "metrics.csv"
-        self._before: list[dict[str, Any]] = []
-        if resume is not None and path.exists():
-            self._before = [{k: v for k, v in row.items() if v} for row in read_rows(path)]
-            self._rewrite(self._before)  # at once: Lightning's writer has deleted the file
+        path = Path(resume or "").absolute().parent / Path(self.log_dir).name / "metrics.csv"
+        known = read_rows(path) if resume is not None and path.exists() else []
+        # Now: Lightning's writer deletes the file.
+        whole = [row for row in known if not {None} & {*row, *row.values()}]  # a kill may cut the last one
+        self._before: list[dict[str, Any]] = [{k: v for k, v in row.items() if v} for row in whole]
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        if self._before and step is not None and any(key.startswith("train/") for key in metrics):
-            # Steps after the checkpoint are run, and logged, a second time.
-            self._rewrite([row for row in self._before if float(row["step"]) < step])
-            self._before = []
-        super().log_metrics(metrics, step)
-
-    @rank_zero_only
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+    def go_on(self, step: int) -> None:
+        """Keep the rows up to the step of the checkpoint; what came after it is done, and logged, again."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
             writer = self.experiment
-        Path(writer.metrics_file_path).unlink(missing_ok=True)
-        writer.metrics = rows + writer.metrics
+        kept = [
+            row for row in self._before if float(row["step"]) <= step and not any(k.startswith("test/") for k in row)
+        ]
+        writer.metrics = kept + writer.metrics
         writer.save()

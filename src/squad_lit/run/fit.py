@@ -20,11 +20,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
-from squad_lit.run.job import differences, hold, is_first_process
-from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
+from squad_lit.run.folder import PREVIOUS, clear, write_config
+from squad_lit.run.job import differences, is_first_process
+from squad_lit.run.option import check, check_effect, make, model_content
 from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.console import end, on_sigterm
-from squad_lit.system.file import digest, whole, write_json, write_text
+from squad_lit.system.file import digest, whole, write_json
+from squad_lit.system.lock import hold
 from squad_lit.system.table import write_rows
 
 if TYPE_CHECKING:
@@ -36,10 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Files of an earlier run that would contradict the configuration of the next one.
-_RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
-# These refer to the folder of the run, which is that of whoever reads config.yaml.
-_UNRESOLVED = ("callback", "logger")
+_MOST_RATE = 1000
+_LIMITS = ("max_epochs", "max_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches")
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
 
+    from squad_lit.training import distributed
+
     started = time.perf_counter()
     config = config.copy()
     OmegaConf.update(config, "output", str(folder), force_add=True)
@@ -143,6 +145,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
+    distributed.watch()
     data = make(config, "dataset")
     _check_data(config, data)
     module = make_module(config)
@@ -150,13 +153,17 @@ def _run(config: DictConfig, folder: Path) -> Run:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
     data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
-    plain = _write_config(folder, config, module)
-    left = [*(folder / "panels").glob("*.png"), *folder.glob("last.ckpt.*.part")]  # of a process that was killed
-    for old in [*(folder / name for name in _RESULTS), *left]:
-        old.unlink(missing_ok=True)
+    plain = write_config(folder, config, module)
+    clear(folder, config)
+    last = folder / "last.ckpt"
+    if config.resume and module.state.step >= module.steps and not last.exists():
+        with whole(last) as part:  # what uses the run finds its model, as after a training
+            shutil.copyfile(config.resume, part)
     data.prepare_data()
     data.setup()
     for logger in trainer.loggers:
+        if config.resume and (go_on := getattr(logger, "go_on", None)):  # of a logger that has rows of the run
+            go_on(module.state.step)
         logger.log_hyperparams(plain)
     try:
         if config.fit and module.state.step < module.steps:
@@ -167,6 +174,12 @@ def _run(config: DictConfig, folder: Path) -> Run:
             older = signal.getsignal(signal.SIGTERM)
             with on_sigterm(signal.SIG_DFL if older in (None, end) else older):
                 trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            if not module.anomaly.standardised:
+                raise ValueError(
+                    f"the training ended after {module.state.step} of {module.steps} steps without a validation, which "
+                    f"the maps are standardised by: leave out {_limits(config) or 'what ends it'}"
+                )
+            (folder / PREVIOUS).unlink(missing_ok=True)
         if len(data.test_set):
             _test(trainer, module, data, folder)
         else:
@@ -177,11 +190,18 @@ def _run(config: DictConfig, folder: Path) -> Run:
         if trainer.interrupted:  # and here with 1, like an error
             raise KeyboardInterrupt from None
         raise
+    except RuntimeError as error:
+        if trainer.world_size > 1 and (reason := distributed.lost(error)):
+            raise ConnectionError(reason) from error
+        raise
     finally:
         _finish_wandb(sys.exc_info()[1])
     figures = _figures(config, trainer, evaluation, module, started)
     if data.unreadable:
         figures["run"]["unreadable"] = len(data.unreadable)
+    if trainer.is_global_zero and (tested := len(evaluation.predictions())) < len(data.test_set):
+        figures["run"]["partly_tested"] = f"{tested} of {len(data.test_set)} images, because of {_limits(config)}"
+        log.warning("the figures are of %s", figures["run"]["partly_tested"])
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
@@ -208,19 +228,41 @@ def make_module(config: DictConfig) -> Detector:
     module: Detector = make(config, "model")
     module.state.config, module.state.data = options["model"], options["dataset"]
     try:  # now, and not when the training starts
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
+        made = module.configure_optimizers()
+        _check_rates(made)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
     if config.resume:
         module.on_load_checkpoint(content)
+        _check_states(module, made, content, config.resume)
         if module.state.step >= module.steps:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            copy = Path(config.output, "last.ckpt")
-            if config.output and not copy.exists():  # what uses the run finds its model, as after a training
-                with whole(copy) as part:
-                    shutil.copyfile(path, part)
             return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
     return module
+
+
+def _check_states(module: Detector, made: Any, content: dict[str, Any], path: str) -> None:
+    """Load the parts of a checkpoint that a training continues from once here, where an error can name the file."""
+    optimizers, schedulers = made if isinstance(made, tuple) else (made, [])
+    try:
+        module.load_state_dict(content["state_dict"])
+        for key, parts in (("optimizer_states", optimizers), ("lr_schedulers", schedulers)):
+            for part, state in zip(parts, content[key], strict=True):
+                part.load_state_dict(state)
+        _ = content["loops"]["fit_loop"]
+    except Exception as error:  # torch raises half a dozen types
+        raise ValueError(
+            f"resume={path}: this checkpoint does not continue a training: it is damaged ({error})"
+        ) from error
+
+
+def _check_rates(made: Any) -> None:
+    """Refuse numbers of the optimisers, and of schedules as far as they are kept there, that nothing learns by."""
+    optimizers = made[0] if isinstance(made, tuple) else made
+    for group in [group for optimizer in optimizers for group in getattr(optimizer, "param_groups", ())]:
+        for name in ("lr", "initial_lr", "max_lr", "min_lr", "weight_decay"):
+            if not 0 <= (value := group.get(name, 0)) <= _MOST_RATE:
+                raise ValueError(f"expected 0 to {_MOST_RATE} for {name}, got {value:g}")
 
 
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
@@ -253,6 +295,12 @@ def _check_data(config: DictConfig, data: Any) -> None:
         )
 
 
+def _limits(config: DictConfig) -> str:
+    """The options of the trainer that end a training, or a pass over images, before its end."""
+    values = {name: config.trainer.get(name) for name in _LIMITS}
+    return " ".join(f"trainer.{name}={value}" for name, value in values.items() if value not in (None, -1))
+
+
 def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:
     try:
         trainer.test(module, datamodule=data, verbose=False)
@@ -277,9 +325,9 @@ def _figures(
     timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
     run = provenance.about(config, started, trainer.strategy.root_device)
     if module.state.step < module.steps:
-        run["ended_early"] = f"after {module.state.step} of {module.steps} steps"
-        text = "the training ended %s: it was interrupted, or an option of the trainer such as max_epochs ended it"
-        log.warning(text, run["ended_early"])
+        reason = f", because of {limits}" if config.fit and (limits := _limits(config)) else ""
+        run["ended_early"] = f"after {module.state.step} of {module.steps} steps{reason}"
+        log.warning("the training ended %s", run["ended_early"])
     about = {"threshold": threshold, "run": run}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
 
@@ -301,26 +349,11 @@ def _data_options(config: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in machine}
 
 
-def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
-    """Write the resolved configuration. A test writes the model's options from the checkpoint.
-
-    Returns:
-        The options that determine the figures: all but callbacks, loggers and the folder.
-    """
-    beside: dict[str, Any] = {key: OmegaConf.to_container(config[key]) for key in _UNRESOLVED}
-    beside["output"] = "${hydra:runtime.output_dir}"
-    rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
-    plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
-    if config.checkpoint:
-        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
-    return plain
-
-
 def _silence() -> None:
     """Hide messages of Lightning that a user cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training batches"):
+    shared = "It is recommended to use .self.log"  # what is logged is the same in all processes
+    for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training", shared):
         warnings.filterwarnings("ignore", message)
 
 

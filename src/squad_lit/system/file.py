@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import math
 import os
 import stat
-import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,33 +100,6 @@ def regular(path: Path) -> Path:
     return path
 
 
-def lock(path: Path) -> IO[bytes] | None:
-    """Take a lock that ends with this process, however that ends, or when the file that is returned is closed.
-
-    Returns:
-        The open file, which is made if it is missing; None if another one has the lock. Where the file system has no
-        locks, nothing is locked.
-    """
-    file = path.open("ab")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            file.close()
-            return None
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
-            file.close()
-            raise
-    return file
-
-
 def inside(folder: Path, name: str) -> Path:
     """A file in a folder, by the name that a table has of it.
 
@@ -171,9 +142,9 @@ def make_place(path: Path) -> None:
         raise ValueError(f"--output: {path} is a folder; name a file in it")
     make_folder(path.parent)
     try:
-        with whole(path.with_name(f".{path.name}.try")) as part:
-            part.touch()
-        path.with_name(f".{path.name}.try").unlink()
+        place = path.with_name(f".{path.name}.{os.getpid()}.try")
+        place.touch()
+        place.unlink()
     except OSError as error:
         raise ValueError(f"--output {path}: {error.strerror}; name a file in a folder that can be written to") from None
 
@@ -215,7 +186,7 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
         raise ValueError(f"{path} is damaged: it does not say of which run it is")

@@ -113,7 +113,7 @@ class LastCheckpoint(Callback):
         self.path = Path(folder) / "last.ckpt"
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -122,7 +122,11 @@ class LastCheckpoint(Callback):
             return
         if trainer.state.fn != "fit" or pl_module.state.step == 0:
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
+            if (previous := self.path.with_name("previous.ckpt")).exists():
+                where += f", and {previous} has that of the run before"
             print(f"stopped outside of the training; {where}")
+            return
+        if not trainer.is_global_zero:
             return
         pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         images: Any = trainer.val_dataloaders
@@ -130,7 +134,8 @@ class LastCheckpoint(Callback):
             # A validation image that cannot be read may be the error; the precision is that of a validation.
             with contextlib.suppress(OSError, ValueError), trainer.precision_plugin.forward_context():
                 pl_module.take(calibrate(pl_module, images, count=len(images.dataset)))
-        trainer.save_checkpoint(self.path, weights_only=False)
+        # Not trainer.save_checkpoint, which waits for the other processes.
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), self.path)
         print(f"stopped at step {pl_module.state.step} of {pl_module.steps}; continue with resume={self.path}")
 
 

@@ -71,8 +71,11 @@ class State:
 
         Raises:
             LookupError: A part of it is missing.
+            ValueError: A part of it is of another kind.
         """
-        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+        values = {f.name: checkpoint[KEY][f.name] for f in fields(cls)}
+        check_arguments(cls, values, plain=True)
+        return cls(**values)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the state into a checkpoint, in the place of any other."""
@@ -129,24 +132,13 @@ def read(path: str | Path) -> dict[str, Any]:
         todo = "update squad_lit" if own["version"] > VERSION else "train the model anew with the config.yaml beside it"
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
     try:
-        check_arguments(State, _plain(asdict(State.load(content)), KEY))
+        State.load(content)
         for key, kind in _LIGHTNING.items():
             if not isinstance(content.get(key, kind()), kind):
                 raise ValueError(f"{key} is {type(content[key]).__name__}")
     except (LookupError, ValueError) as error:
         raise _misfit(path, error) from error
     return content
-
-
-def _plain(value: Any, place: str) -> Any:
-    """The value, if it is made of plain ones alone, which a state is."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner, f"{place}.{key}") for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, place) for inner in value]
-    if value is not None and type(value) not in (bool, int, float, str):
-        raise ValueError(f"{place} has {type(value).__name__}")
-    return value
 
 
 def _misfit(path: str | Path, error: Exception) -> ValueError:
@@ -181,7 +173,7 @@ def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
         module: Detector = rebuild(_without_files(State.load(content).config), trust)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
-    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+    except (LookupError, AttributeError, TypeError, RuntimeError, ArithmeticError) as error:
         raise _misfit(path, error) from error
     if not module.anomaly.standardised:
         raise ValueError(

@@ -21,14 +21,14 @@ from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.contract import ImageSynthesis
-from squad_lit.system.option import Count, checked
+from squad_lit.system.option import Count, Side, checked
 from squad_lit.training.calibration import Calibration, Calibrator, Measure
 from squad_lit.training.checkpoint import State
 from squad_lit.training.chunk import chunks_ahead
 from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
 
 # At a larger share nearly all of the work is done again and again.
-_MOST_OVERLAP = 0.9
+Overlap = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class Detector(L.LightningModule):
@@ -65,8 +65,8 @@ class Detector(L.LightningModule):
         synthesis: ImageSynthesis,
         steps: Count,
         seed: int,
-        tile: Count | None = None,
-        tile_overlap: Annotated[float, Field(ge=0, le=_MOST_OVERLAP)] = 0.0,
+        tile: Side | None = None,
+        tile_overlap: Overlap = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -218,12 +218,22 @@ class Detector(L.LightningModule):
             return
         tensors = {name: value for name, value in self._values.items() if isinstance(value, Tensor)}
         numbers = torch.stack(list(tensors.values())).tolist() if tensors else []  # one wait for the device
-        values = self._values | dict(zip(tensors, numbers, strict=True))
-        self.log_dict(values, logger=False)
-        for logger in self.loggers:
-            logger.log_metrics(values, self.state.step)
-            logger.save()
+        self.log_now(self._values | dict(zip(tensors, numbers, strict=True)))
         self._values = {}
+
+    def log_now(self, values: Mapping[str, Tensor | float], **options: bool) -> None:
+        """Log values under ``state.step``, at once: what is logged is not lost if the process is killed.
+
+        Lightning's own way adds its number of the epoch, which a training that was interrupted counts otherwise.
+
+        Args:
+            values: By name.
+            options: Those of :meth:`lightning.LightningModule.log_dict`.
+        """
+        self.log_dict(values, logger=False, **options)  # type: ignore[arg-type]
+        for logger in self.loggers:
+            logger.log_metrics(values, self.state.step)  # type: ignore[arg-type]
+            logger.save()
 
     # Validation
 
@@ -239,8 +249,8 @@ class Detector(L.LightningModule):
         found = self._calibrator.compute()
         del self._calibrator  # it holds the maps of all images
         self.take(found)
-        single = {f"val/{name}": value for name, value in found.measured.items() if isinstance(value, float)}
-        self.log_dict(single | {"step": float(self.state.step)})
+        if not self.trainer.sanity_checking:
+            self.log_now({f"val/{name}": value for name, value in found.measured.items() if isinstance(value, float)})
 
     def take(self, found: Calibration) -> None:
         """Standardise the maps by a calibration, and keep what it found."""

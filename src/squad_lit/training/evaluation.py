@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from pydantic import Field
 from torch import Tensor
 
 from squad_lit import metric
@@ -17,7 +18,7 @@ from squad_lit.dataset.image import image_size, read_mask, resize
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
 from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
-from squad_lit.system.option import Natural, checked
+from squad_lit.system.option import checked
 from squad_lit.training.detector import Detector
 from squad_lit.training.distributed import gather
 
@@ -50,7 +51,7 @@ class Evaluation(Callback):
         *,
         fpr_limit: float | Sequence[float],
         resolution: Literal["map", "original"] = "map",
-        bootstrap: Natural = 0,
+        bootstrap: Annotated[int, Field(ge=0, le=10**5)] = 0,
         seed: int = 0,
     ) -> None:
         limits = list(check_limits(fpr_limit).values())
@@ -118,8 +119,7 @@ class Evaluation(Callback):
         if self.gather():
             self.figures = self.compute()
         single = {k: v for k, v in (self.figures | pl_module.state.measured).items() if isinstance(v, float)}
-        logged = {f"test/{k}": v for k, v in single.items()} | {"step": float(pl_module.state.step)}
-        pl_module.log_dict(logged, rank_zero_only=True)
+        pl_module.log_now({f"test/{k}": v for k, v in single.items()}, rank_zero_only=True)
 
     def predictions(self) -> Rows:
         """A row for each image, in the order of the data set: path, category, defect, label, score, mask."""

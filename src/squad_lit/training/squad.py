@@ -19,9 +19,9 @@ from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.system.console import uninterrupted
-from squad_lit.system.option import Count, Positive, Share, Weight, checked
+from squad_lit.system.option import Count, Positive, Share, Side, Weight, checked
 from squad_lit.training.calibration import Measure
-from squad_lit.training.detector import Detector
+from squad_lit.training.detector import Detector, Overlap
 from squad_lit.training.forward import ForwardOutput, blend
 from squad_lit.training.graph import Graph
 from squad_lit.training.measure import ReconstructionMeasure
@@ -96,8 +96,8 @@ class Squad(Detector):
         seed: int,
         memory: Callable[..., PatchMemory] | None = None,
         cuda_graph: bool = True,
-        tile: int | None = None,
-        tile_overlap: float = 0.0,
+        tile: Side | None = None,
+        tile_overlap: Overlap = 0.0,
     ) -> None:
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known:
