@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from squad_lit.deploy.int8 import choose_images, quantize
 from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import shrink
 from squad_lit.deploy.predictor import Predictor
-from squad_lit.deploy.runtime import Runtime, open_runtime
+from squad_lit.deploy.runtime import Onnx, Runtime, open_runtime
 from squad_lit.export import main
 from squad_lit.predict import main as predict
 from squad_lit.run import fit
@@ -236,6 +238,29 @@ def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_pa
         runtime.run(images[2][None])[0] for runtime in (opened(exported["hybrid", "onnx"]), open_runtime(path))
     )
     assert 0.9 < np.corrcoef(found.ravel(), truth.ravel())[0, 1] < 0.999999  # near, and not the same
+
+
+@pytest.mark.parametrize(("slowed", "is_warned"), [("int8.onnx", True), ("float32.onnx", False)])
+def test_that_int8_is_no_faster_is_said_when_it_is_written(
+    models, parts, tmp_path, capsys, monkeypatch, slowed, is_warned
+):
+    run = Onnx.run
+
+    def slow(self, image):  # one of the two files, which are told apart by what is written into them
+        name = "int8.onnx" if self.metadata["precision"] == "int8 backbone" else "float32.onnx"
+        time.sleep(0.2 * (name == slowed))
+        return run(self, image)
+
+    monkeypatch.setattr(Onnx, "run", slow)
+    command = ["--checkpoint", str(models["memory"]), "--format", "onnx", "--output", str(tmp_path / "int8.onnx")]
+    assert main([*command, "--int8", str(parts)]) == 0
+    said = capsys.readouterr()
+    found = re.search(r"int8 takes ([\d.]+) ms per image on this machine, and float32 ([\d.]+) ms", said.out)
+    assert found is not None
+    slow_one, fast_one = map(float, found.groups() if is_warned else found.groups()[::-1])
+    assert slow_one > 200 > fast_one
+    assert ("warning: int8 is no faster here" in said.err) == is_warned
+    assert [path.name for path in tmp_path.glob("*.onnx*")] == ["int8.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from squad_lit import calibrate, view
 from squad_lit.deploy.output_folder import Predictions, overlay
 from squad_lit.deploy.predictor import Result
 from squad_lit.deploy.runtime import Checkpoint, Output
-from squad_lit.deploy.threshold import from_normals
+from squad_lit.deploy.threshold import extrapolated, from_normals
 from squad_lit.image.picture import colour_map
 from squad_lit.predict import main
 from squad_lit.system.table import read_rows, write_rows
@@ -151,8 +151,8 @@ def test_what_cannot_be_read_is_skipped_and_said(
     command = ["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts), str(parts / "absent.png")]
     assert main(command) == 2
     errors = capsys.readouterr().err
-    assert f"skipped: {parts / 'b.png'}: cannot read image" in errors
-    assert f"skipped: {parts / 'absent.png'}: cannot read image" in errors
+    assert f"skipped: cannot read image {parts / 'b.png'}: " in errors
+    assert f"skipped: cannot read image {parts / 'absent.png'}: " in errors
     assert len(rows(tmp_path / "out")) == 3
     assert main([*command[:4], str(parts / "b.png")]) == 1  # nothing is left
     (parts / "b.png").unlink()
@@ -443,3 +443,15 @@ def test_an_image_for_which_the_memory_is_too_small_is_skipped(
     assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts)]) == 2
     assert f"skipped: {parts / 'a.png'}: there is not enough memory for it" in capsys.readouterr().err
     assert len(rows(tmp_path / "out")) == 2
+
+
+def test_a_rate_that_the_images_are_too_few_for_can_be_extrapolated(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = squad_lit.load(model).runtime.metadata
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts), "--extrapolate"]
+    with pytest.warns(UserWarning, match="there are 10, and the threshold is extrapolated"):
+        assert main(command) == 0
+    assert "lie above it if their scores are normally distributed" in capsys.readouterr().out
+    limit = extrapolated(about["normal_scores"], 0.01).value
+    assert {row["threshold"] for row in rows(tmp_path / "out")} == {f"{limit:.6g}"}

@@ -26,6 +26,7 @@ from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status, is_out_of_memory
 from squad_lit.system.file import digest
+from squad_lit.system.progress import progress
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -53,15 +54,17 @@ def _run(options: argparse.Namespace) -> int:
         options.checkpoint,
         runtime=options.runtime,
         false_alarm_rate=options.false_alarm_rate,
+        extrapolate=options.extrapolate,
         roi=options.roi,
+        min_area=options.min_area,
         trust=options.trust,
         device=options.device,
     )
     predictions = Predictions(options.output)
     print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
     skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
-    for path, reason in skipped.items():
-        print(f"skipped: {path}: {reason}", file=sys.stderr)
+    for reason in skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)  # it names the file
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
@@ -73,7 +76,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     Returns why a file could not be read, by file.
     """
     folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
-    of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
+    of_model = {"threshold": f"{predictor.threshold.value:.6g}", "min_area": f"{predictor.min_area}"}
+    of_model |= {"roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
     scores: list[float] = []
     started = time.perf_counter()
@@ -167,9 +171,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
     rate = "share of normal images labelled anomalous (default: from known defects, or the rate of training or export)"
     parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
+    more = "for a rate that the normal images are too few for: assume that scores are normally distributed"
+    parser.add_argument("--extrapolate", action="store_true", help=more)
     parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
     roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
+    small = "least area of a region in pixels of the image; one without a larger region is normal (default: 0)"
+    parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help=small)
     listed = "list of images and folders, one per line; - is standard input"
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
@@ -185,10 +193,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _progress(images: Sequence[Path]) -> Iterable[Path]:
     """Show a progress bar if tqdm is installed; an exported model runs without it."""
     try:
-        from tqdm import tqdm
+        shown: Iterable[Path] = progress(images, desc="images", unit="image")
     except ImportError:
         return images
-    return tqdm(images, unit="image")
+    return shown
 
 
 def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:

@@ -1,6 +1,7 @@
 """A predictor whose model's map is the brightness of the image, so that every number is known by hand."""
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,38 @@ def test_a_score_that_is_no_number_is_an_error_and_no_label() -> None:
 def test_kinds_of_arguments_are_named(given: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         squad_lit.load(**given)
+
+
+def test_label_and_regions_agree_and_small_regions_can_be_left_out() -> None:
+    part = np.zeros((20, 20, 3), np.float32)
+    part[3:10, 3:10] = 0.55  # a score above 0.5, and no pixel above 0.7
+    speck = np.zeros((20, 20, 3), np.float32)
+    speck[0, 0] = 1.0  # a pixel above 0.7, and a score of 0.025
+    runtime = Brightness((20, 20))
+    found, passed = Predictor(runtime).predict([part, speck])
+    assert (found.label, found.regions, int(found.mask.sum())) == (1, [(3, 3, 7, 7, 49)], 49)
+    assert (passed.label, passed.regions, passed.mask.any()) == (0, [], False)
+    assert Predictor(runtime, min_area=49).predict(part).label == 1
+    small = Predictor(runtime, min_area=50).predict(part)
+    assert (small.label, small.regions, small.mask.any()) == (0, [], False)
+    assert small.anomaly_score == found.anomaly_score
+    with pytest.raises(ValueError, match=r"^min_area: expected a whole number of pixels, at least 0, got -1"):
+        Predictor(runtime, min_area=-1)
+
+
+def test_a_stream_takes_no_image_before_its_turn() -> None:
+    taken: list[int] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for number in range(20):
+            taken.append(number)
+            yield np.full((8, 8), number, np.uint8)
+
+    runtime = Brightness((8, 8))
+    predictor = Predictor(runtime)
+    assert taken == []
+    results = predictor.stream(images())
+    assert next(results).anomaly_score == 0
+    assert len(taken) <= runtime.batch + 1
+    assert [round(255 * result.anomaly_score) for result in results] == list(range(1, 20))
+    assert runtime.batches == [8, 8, 4]

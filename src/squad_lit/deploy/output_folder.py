@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Result
 
 HEADER = ["image_path", "name", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area"]
-HEADER += ["roi", "model", "file"]
+HEADER += ["min_area", "roi", "model", "file"]
 # The folder of each kind of file, and the ending that is added to the name of the image.
 ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
 # Rows of an overlay that are drawn at a time, and the brightness outside of the region of interest.

@@ -16,9 +16,10 @@ from PIL import Image
 
 from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.deploy.threshold import choose
+from squad_lit.deploy.verdict import decide
 from squad_lit.image.file import finite, read_marked, read_pixels, resize_pixels, resize_plane
 from squad_lit.image.input import to_pixels
-from squad_lit.image.region import Region, connected_regions
+from squad_lit.image.region import Region
 from squad_lit.image.tile import AT_ONCE, Grid
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class Result(NamedTuple):
         anomaly_map: ``(H, W)`` float32 at the resolution of the image, in deviations from normal. Outside of a region
             of interest it is NaN.
         anomaly_score: Mean of the highest pixels of the map at the model's own size, in the same unit.
-        label: 1 is anomalous, because the score exceeds the threshold; 0 is normal.
-        mask: ``(H, W)`` bool, true where the map exceeds the pixel threshold.
+        label: 1 is anomalous, 0 is normal; see :func:`squad_lit.deploy.verdict.decide`.
+        mask: ``(H, W)`` bool, true in the regions.
         regions: ``(row, column, height, width, area)`` in pixels for each connected part of the mask, the largest
-            first.
+            first. An anomalous image has at least one, and a normal image none.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -60,11 +61,15 @@ class Predictor:
         runtime: The model on its runtime.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). With None, known defects
             choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
+        extrapolate: Whether the threshold of a rate that the normal images are too few for is extrapolated, which
+            assumes that scores are normally distributed; see :func:`squad_lit.deploy.threshold.extrapolated`.
         roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero. It
             is scaled to each image by nearest neighbour. The score is the mean of as many pixels as without a region,
             all inside. A region of at least that many pixels (0.1 % of the map by default) therefore never raises a
             score, and the thresholds of whole images let at most the stated share of false alarms through.
             ``squad_lit.calibrate`` finds the thresholds that fit the region.
+        min_area: Least area of a region in pixels of the image. Smaller ones are left out, and an image with no other
+            one is normal.
 
     Attributes:
         runtime: The model; ``runtime.metadata`` describes it.
@@ -74,7 +79,7 @@ class Predictor:
         roi: ``(H, W)`` bool, or None.
 
     Raises:
-        ValueError: The rate is out of range, or the region is empty or has another shape.
+        ValueError: The rate or the area is out of range, or the region is empty or has another shape.
         OSError: The file of the region cannot be read.
     """
 
@@ -83,14 +88,18 @@ class Predictor:
         runtime: Runtime,
         *,
         false_alarm_rate: float | None = None,
+        extrapolate: bool = False,
         roi: NDArray[Any] | str | Path | None = None,
+        min_area: int = 0,
     ) -> None:
-        self.runtime = runtime
+        if min_area != int(min_area) or min_area < 0:
+            raise ValueError(f"min_area: expected a whole number of pixels, at least 0, got {min_area}")
+        self.runtime, self.min_area = runtime, int(min_area)
         self.roi = None if roi is None else _to_region(roi)
         about = runtime.metadata
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
-        self.threshold, self.pixel_threshold = choose(*known, rate)
+        self.threshold, self.pixel_threshold = choose(*known, rate, extrapolate=extrapolate)
         if self.threshold.shortfall:
             warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
         if about["roi"] and about["roi"] != self.roi_digest:
@@ -139,11 +148,24 @@ class Predictor:
         """
         if channels not in ("RGB", "BGR"):
             raise ValueError(f"channels: expected RGB or BGR, got {channels!r}")
+        if _is_several(image):
+            return list(self.stream(image, channels=channels))
+        pixels = to_pixels(image, "image", self.runtime.metadata["intensity_range"], channels)
+        return self._judge(pixels[None])[0]
+
+    def stream(self, images: Iterable[ImageLike], *, channels: str = "RGB") -> Iterator[Result]:
+        """Judge images as they come, a few at a time, as :meth:`predict` does with several.
+
+        Args:
+            images: As of :meth:`predict`; none is taken before its turn.
+            channels: As of :meth:`predict`.
+
+        Returns:
+            The results in the order of the images.
+        """
         given = self.runtime.metadata["intensity_range"]
-        if not _is_several(image):
-            return self._judge(to_pixels(image, "image", given, channels)[None])[0]
-        pixels = (to_pixels(one, f"images[{number}]", given, channels) for number, one in enumerate(image))
-        return [result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch)]
+        pixels = (to_pixels(one, f"images[{number}]", given, channels) for number, one in enumerate(images))
+        return (result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch))
 
     def _judge(self, pixels: NDArray[Any]) -> list[Result]:
         """Results of images ``(N, H, W, 3)``."""
@@ -159,9 +181,8 @@ class Predictor:
             if self.roi is not None:
                 anomaly_map = np.where(shown, anomaly_map, np.float32(np.nan))
                 score = self._score(model_map, _scaled(self.roi, model_map.shape))
-            mask = anomaly_map > self.pixel_threshold.value
-            label = int(score > self.threshold.value)
-            results.append(Result(anomaly_map, score, label, mask, connected_regions(mask)))
+            limits = self.threshold.value, self.pixel_threshold.value
+            results.append(Result(anomaly_map, score, *decide(anomaly_map, score, *limits, min_area=self.min_area)))
         return results
 
     def _run(self, pixels: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], float, NDArray[np.float32]]]:
@@ -203,7 +224,9 @@ def load(
     *,
     runtime: str | None = None,
     false_alarm_rate: float | None = None,
+    extrapolate: bool = False,
     roi: NDArray[Any] | str | Path | None = None,
+    min_area: int = 0,
     trust: Sequence[str] = (),
     device: str = "auto",
 ) -> Predictor:
@@ -213,7 +236,9 @@ def load(
         path: ``last.ckpt`` of a run, or a file that ``squad_lit.export`` made of it.
         runtime: ``torch``, ``onnx`` or ``openvino``; None chooses by the file's suffix.
         false_alarm_rate: See :class:`Predictor`.
+        extrapolate: See :class:`Predictor`.
         roi: See :class:`Predictor`.
+        min_area: See :class:`Predictor`.
         trust: Packages of your own parts, whose classes a checkpoint may name beside those of squad_lit.
         device: ``auto`` (a CUDA device if the runtime has one, else the CPU), ``cpu``, ``cuda`` or ``cuda:1``; of ONNX
             files also ``tensorrt``, ``directml`` and ``coreml``, of OpenVINO's also ``gpu`` and ``npu``. The
@@ -222,7 +247,7 @@ def load(
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, for another runtime, or exported by another version; the device is not there;
-            or the rate is out of range.
+            or the rate or the area is out of range.
         TypeError: ``path`` is no path, or ``trust`` is one text.
         ImportError: The package that runs the model is not installed; the message says what installs it.
 
@@ -238,9 +263,8 @@ def load(
         raise TypeError(f"path: expected the file of a model, got {type(path).__name__}")
     if isinstance(trust, str):
         raise TypeError(f"trust: expected a list of packages, such as ['my_package'], got {trust!r}")
-    return Predictor(
-        open_runtime(path, runtime, trust=trust, device=device), false_alarm_rate=false_alarm_rate, roi=roi
-    )
+    model = open_runtime(path, runtime, trust=trust, device=device)
+    return Predictor(model, false_alarm_rate=false_alarm_rate, extrapolate=extrapolate, roi=roi, min_area=min_area)
 
 
 def _is_several(image: Any) -> bool:

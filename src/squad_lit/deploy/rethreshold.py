@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
+from squad_lit.system.ahead import ahead
 from squad_lit.system.file import digest
+from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
 
 # Image AUROC of known defects against normal images: below the first, no threshold is written, below the other one
@@ -54,6 +59,7 @@ def rethreshold(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)
+    print(f"device {predictor.runtime.device}")
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
@@ -114,18 +120,40 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
 
 
 def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map."""
-    scores, maxima = [], []
-    for path in tqdm(paths, unit="image", disable=not paths):
+    """Score of each image that can be read, and the highest pixel of its map; threads read the next images."""
+
+    def read(path: Path) -> NDArray[Any] | str:
         try:
-            pixels = predictor.read(path)
+            return predictor.read(path)
         except (OSError, ValueError) as error:
-            skipped.append(str(error))
-            continue
-        try:
-            result = predictor.predict(pixels)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        scores.append(result.anomaly_score)
-        maxima.append(float(np.nanmax(result.anomaly_map)))
+            return str(error)
+
+    def readable(images: Iterable[NDArray[Any] | str]) -> Iterator[NDArray[Any]]:
+        for path, image in zip(paths, images, strict=True):
+            if isinstance(image, str):
+                skipped.append(image)
+            else:
+                taken.append(path)
+                yield image
+
+    scores: list[float] = []
+    maxima: list[float] = []
+    taken: list[Path] = []
+    threads = ThreadPoolExecutor()
+    try:
+        images = ahead(
+            threads, read, progress(paths, desc="images", unit="image", disable=not paths), 2 * (os.cpu_count() or 1)
+        )
+        for result in predictor.stream(readable(images)):
+            scores.append(result.anomaly_score)
+            maxima.append(float(np.nanmax(result.anomaly_map)))
+    except ValueError:
+        for path in taken[len(scores) :]:  # it is of one of these, which were judged together
+            try:
+                predictor.predict(path)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        raise
+    finally:
+        threads.shutdown(cancel_futures=True)
     return scores, maxima

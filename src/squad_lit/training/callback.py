@@ -9,9 +9,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from tqdm import tqdm
 
 from squad_lit.system.option import Positive, checked
+from squad_lit.system.progress import progress
 from squad_lit.training.calibration import calibrate
 from squad_lit.training.detector import Detector
 
@@ -30,8 +30,9 @@ class Progress(ProgressBar):
     def __init__(self, *, refresh_every: Positive) -> None:
         super().__init__()
         self.refresh_every = refresh_every
-        self._bar: tqdm[Any] | None = None
-        self._validation: tqdm[Any] | None = None
+        self._bar: Any = None
+        self._validation: Any = None
+        self._has_started = False
         self._enabled = True
 
     def disable(self) -> None:
@@ -43,6 +44,12 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         self._open("train", pl_module.steps, pl_module.state.step, "step")
+        self._has_started = False
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        if self._bar is not None and not self._has_started:
+            self._bar.unpause()  # what comes before the first step comes once
+            self._has_started = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         assert isinstance(pl_module, Detector)
@@ -65,7 +72,7 @@ class Progress(ProgressBar):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._enabled:
             total = int(sum(trainer.num_val_batches))
-            self._validation = tqdm(total=total, desc="validation", unit="batch", leave=False)
+            self._validation = progress(total=total, desc="validation", unit="batch", leave=False)
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         if self._validation is not None:
@@ -92,7 +99,9 @@ class Progress(ProgressBar):
 
     def _open(self, what: str, total: int, first: int, unit: str) -> None:
         if self._enabled:
-            self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, mininterval=self.refresh_every)
+            # The time left is estimated by the mean time of all steps: a refresh of the pool is as long as many.
+            options: dict[str, Any] = {"unit": unit, "mininterval": self.refresh_every, "smoothing": 0}
+            self._bar = progress(total=total, initial=first, desc=what, **options)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
 from squad_lit.system.option import Count, Processes, checked
+from squad_lit.system.progress import progress
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
 
 # Normal images of its category that a synthetic anomaly may take a part from.
@@ -256,7 +256,7 @@ class FeaturePool:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
         done, total = 0, len(sources)
-        with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
+        with progress(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
             for chunk in images:
                 features = self._backbone(chunk.to(self._device))
                 numbers = torch.tensor(sources[done : done + len(chunk)], device=self._device)
