@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 import squad_lit
+from squad_lit.deploy.arrival import describe as describe_file
 from squad_lit.deploy.device import NAMES
-from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
+from squad_lit.deploy.known_scores import remember
+from squad_lit.deploy.model_file import identify
+from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status
-from squad_lit.system.file import digest
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -56,9 +58,11 @@ def _run(options: argparse.Namespace) -> int:
         trust=options.trust,
         device=options.device,
     )
-    predictions = Predictions(options.output)
+    model = identify(options.checkpoint)
+    predictions = Predictions(options.output, kinds(options))
+    remember(predictions.root, model, predictor.runtime.metadata)
     print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
-    skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
+    skipped = _predict(predictor, images, predictions, model=model)
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
@@ -92,7 +96,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     def save(one: tuple[_Image, str, Result]) -> tuple[Path, dict[str, Any]]:
         image, name, result = one
-        write(result, to_uint8(image.pixels), files(predictions.root, name), predictor.pixel_threshold.value)
+        places = files(predictions.root, name, predictions.kinds)
+        write(result, to_uint8(image.pixels), places, predictor.pixel_threshold.value)
         return image.path, describe(result) | image.known_by | {"name": name}
 
     threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
@@ -141,6 +146,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
     roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
+    add_kinds(parser)
     listed = "list of images and folders, one per line; - is standard input"
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
@@ -176,19 +182,12 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
-def _digest(path: Path) -> str:
-    """Identifies the file of a model, and its weights if they lie beside it, by the content."""
-    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
-    return digest(path, *beside)[:12]
-
-
 def _stamp(path: Path) -> str:
     """Identifies an image file; another one in its place differs."""
     try:
-        about = path.stat()
+        return describe_file(path.stat())
     except OSError as error:
         raise OSError(f"cannot read image {path}: {error.strerror}") from error
-    return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
 
 
 if __name__ == "__main__":

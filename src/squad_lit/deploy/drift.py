@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor
@@ -160,6 +161,60 @@ class DriftMonitor:
         for level in self._levels:
             level.restart()
         return None if was_drifting else report
+
+
+class RowMonitor:
+    """Takes the rows of ``predictions.csv``; a new :class:`DriftMonitor` begins where the model or threshold changes.
+
+    Args:
+        known: What :func:`squad_lit.deploy.known_scores.recall` returns.
+        run_length: See :class:`DriftMonitor`.
+        defect_rate: See :class:`DriftMonitor`.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Any] | None = None,
+        *,
+        run_length: float = RUN_LENGTH,
+        defect_rate: float = 0.0,
+    ) -> None:
+        self.known = known or {}
+        self._new = partial(DriftMonitor, run_length=run_length, defect_rate=defect_rate)
+        self._new([0.0], 0.0)  # refuses numbers that are out of range
+        self._key: tuple[str, ...] = ()
+
+    def feed(self, row: Mapping[str, str]) -> Drift | None:
+        """Take the next row, as :meth:`DriftMonitor.feed` takes a score.
+
+        Raises:
+            ValueError: The row is damaged, or the normal scores of its model are not known.
+        """
+        key = row["model"], row["roi"], row["threshold"]
+        if key != self._key:
+            if row["model"] not in self.known:
+                raise ValueError(
+                    f"there is no calibration.json with the model {row['model']} beside the table: predict into the "
+                    f"folder again, which writes it and leaves the rest as it is"
+                )
+            about = self.known[row["model"]]
+            self._monitor = self._new(
+                about["normal_scores"], _number(row, "threshold"), downward=row["roi"] == about["roi"]
+            )
+            self._key = key
+        return self._monitor.feed(_number(row, "anomaly_score"))
+
+
+def _number(row: Mapping[str, str], column: str) -> float:
+    try:
+        return float(row[column])
+    except (TypeError, ValueError):  # None: the row is too short
+        raise ValueError(
+            f"the table is damaged: {column} of {row['image_path']} is {row[column]!r}, expected a number"
+        ) from None
 
 
 class _Level:
