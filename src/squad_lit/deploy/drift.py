@@ -83,7 +83,7 @@ class DriftMonitor:
         ValueError: There is no normal image, or a number is out of range.
 
     Example:
-        >>> normal = [i / 100 for i in range(100)]
+        >>> normal = [37 * i % 100 / 100 for i in range(100)]
         >>> monitor = DriftMonitor(normal, threshold=0.99)
         >>> any(monitor.feed(score) for score in normal)
         False
@@ -134,6 +134,12 @@ class DriftMonitor:
         )
 
     @property
+    def evidence(self) -> float:
+        """The mean of the statistics, at least 0; a report is due at ``run_length``."""
+        found = [change.evidence for level in self._levels for change in level.changes]
+        return sum(found) / len(found)
+
+    @property
     def drifting(self) -> bool:
         """Whether there was reason for a report within the last 1,000 images."""
         return self._since < _QUIET
@@ -150,9 +156,9 @@ class DriftMonitor:
         self._since += 1
         for level in self._levels:
             level.observe(score > level.value)
-        changes = [(level, change) for level in self._levels for change in level.changes]
-        if sum(change.evidence for _, change in changes) < self.run_length * len(changes):
+        if self.evidence < self.run_length:
             return None
+        changes = [(level, change) for level in self._levels for change in level.changes]
         level, change = max(changes, key=lambda one: one[1].evidence)
         last = list(self._recent)[-change.images :]
         report = Drift(level.kind, change.images, change.above, level.value, change.expected, statistics.median(last))
