@@ -183,13 +183,14 @@ class Watch:
             **columns(result),
             **self._of_model,
         }
-        return arrival, {column: _typed(column, row[column]) for column in HEADER} | {"time": _now()}
+        return arrival, {column: _typed(column, row[column]) for column in HEADER}
 
     def _failure(self, arrival: Arrival, error: Exception) -> _Judged:
         """The line of an image that cannot be judged."""
-        self._say(f"skipped: {arrival.path}: {error}", again=True)
+        named = str(error) if str(arrival.path) in str(error) else f"{arrival.path}: {error}"
+        self._say(f"skipped: {named}", again=True)
         line = {"image_path": str(arrival.path), "name": self._name(arrival), "file": arrival.stamp}
-        return arrival, line | {"error": str(error), "time": _now()}
+        return arrival, line | {"error": str(error)}
 
     def _name(self, arrival: Arrival) -> str:
         return arrival.path.relative_to(self._folder).as_posix()
@@ -197,6 +198,7 @@ class Watch:
     def _enter(self, judged: Sequence[_Judged]) -> None:
         """Enter images into the journal, and write their rows and lines."""
         for _, line in judged:
+            line["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
             if "error" not in line and (report := self._monitor.feed(_row(line))):
                 line["drift"] = str(report)
                 self._say(f"drift: {report}", again=True)
@@ -212,8 +214,7 @@ class Watch:
         contents = [json.loads(line.text) for line in lines]
         self._table.append([_row(content) for content in contents if "error" not in content], place)
         for line in lines:
-            print(line.text)
-        sys.stdout.flush()
+            print(line.text, flush=True)  # each by one write, which a kill does not divide
         self._journal.wrote()
         if self._poster:
             self._poster.wake()
@@ -259,7 +260,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
