@@ -51,7 +51,7 @@ from squad_lit.deploy.arrival import Arrival
 from squad_lit.deploy.journal import Journal
 
 def many():
-    for i in range(100_000):  # more than the data base holds in memory
+    for i in range(20_000):  # more than the data base holds in memory
         yield Arrival(Path(f"/in/{{i}}"), "1"), {{"text": 100 * "x"}}
     os._exit(7)
 
