@@ -1,8 +1,8 @@
 """Does ``squad-lit watch`` lose or repeat images over kills, and does its memory grow?
 
-    python -m experiments.watch.run MODEL IMAGES FOLDER [--count 10000] [--kills 20]
+    python -m experiments.watch.run MODEL FOLDER [--count 10000] [--kills 20]
 
-MODEL is an exported file, IMAGES a folder whose images are copied over and over into FOLDER/in under new names, by a
+MODEL is an exported file. Textures of 128 x 128 pixels are put into FOLDER/in over and over, under new names, by a
 rename. A server takes the lines. The process is killed (SIGKILL) at random moments and started again by the same
 command. At the end each image must have one row, at least one line and at least one post.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import random
 import subprocess
@@ -22,7 +23,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-from squad_lit.image.file import find_images
+import numpy as np
+from PIL import Image
 
 # Images that wait at most, so that they arrive about as fast as they are judged.
 _WAITING = 200
@@ -47,7 +49,6 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
-    parser.add_argument("images", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
@@ -66,7 +67,7 @@ def main() -> None:
 
     chance = random.Random(0)
     kills = sorted(chance.sample(range(options.count), options.kills))
-    pool = [path.read_bytes() for path in find_images([options.images])]
+    pool = [texture(seed) for seed in range(50)]
     process, started, memory = start(), time.monotonic(), dict[int, float]()
     for number in range(options.count):
         part = inbox / f"{number:06}.part"
@@ -100,6 +101,14 @@ def main() -> None:
     posted = Receiver.posted
     print(f"posts: {len(names - posted.keys())} lost, {sum(posted.values()) - len(posted)} repeated")
     print("memory: " + ", ".join(f"{mb:.0f} MB after {count:,}" for count, mb in memory.items()))
+
+
+def texture(seed: int) -> bytes:
+    """The content of a file with an image."""
+    noise = np.random.default_rng(seed).integers(0, 256, (16, 16), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).resize((128, 128), Image.Resampling.BICUBIC).convert("RGB").save(content, "PNG")
+    return content.getvalue()
 
 
 def resident(pid: int) -> float:
