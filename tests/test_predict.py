@@ -189,7 +189,8 @@ def test_a_table_alone_can_be_asked_for(model: Path, parts: Path, tmp_path: Path
     assert len(before) == 3
     assert {path.name for path in output.iterdir()} == {"predictions.csv", "calibration.json", ".lock"}
     (known,) = json.loads((output / "calibration.json").read_text()).values()
-    assert known["normal_scores"] == squad_lit.load(model).runtime.metadata["normal_scores"]
+    assert known["normal_scores"] == pytest.approx(squad_lit.load(model).runtime.metadata["normal_scores"], rel=1e-5)
+    assert float(before[0]["threshold"]) == max(known["normal_scores"])
     assert main([*command, "--no-overlay"]) == 0  # what is missing is made
     assert {path.name for path in output.iterdir() if path.is_dir()} == {"map", "mask"}
     assert rows(output) == before

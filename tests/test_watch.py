@@ -248,6 +248,38 @@ def test_a_drift_is_told_across_a_restart(line: Line) -> None:
     assert "the median score of the last" in told["drift"]
 
 
+def test_a_file_is_judged_when_it_is_whole(line: Line) -> None:
+    line.put("source.png", 40, side=64)
+    content = (line.folder / "source.png").read_bytes()
+    (line.folder / "slow.png").write_bytes(content[: len(content) // 2])
+    line.start()
+    line.wait_for(lambda: (line.root / "lines").exists() and len(line.lines()) == 1)
+    time.sleep(0.3)  # some looks
+    with (line.folder / "slow.png").open("ab") as file:
+        file.write(content[len(content) // 2 :])
+    line.wait_for(lambda: len(line.lines()) == 2)
+    assert line.stop() == 0
+    assert [(one["name"], one["anomaly_score"]) for one in line.lines()] == [("source.png", 40), ("slow.png", 40)]
+
+
+def test_an_image_without_a_score_is_told_and_the_others_are_judged(line: Line) -> None:
+    for i, brightness in enumerate([10, 255, 20]):
+        line.put(f"{i}.png", brightness)
+    line.start()
+    line.wait_for(lambda: (line.root / "lines").exists() and len(line.lines()) == 3)
+    line.stop()
+    line.start()
+    line.put("3.png", 30)
+    line.wait_for(lambda: len(line.lines()) == 4)
+    line.stop()
+    assert [(one["name"], one.get("anomaly_score")) for one in line.lines()] == [
+        *(("0.png", 10), ("1.png", None), ("2.png", 20), ("3.png", 30))
+    ]
+    assert "the score of an image is nan" in line.lines()[1]["error"]
+    assert f"skipped: {line.folder / '1.png'}: the score" in line.said()
+    assert [row["name"] for row in line.rows()] == ["0.png", "2.png", "3.png"]
+
+
 def test_an_output_folder_is_of_one_process(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
     line.start()
     line.wait_for(lambda: "watching" in line.said())

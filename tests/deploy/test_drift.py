@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squad_lit.deploy.drift import Drift, DriftMonitor
+from squad_lit.deploy.drift import Drift, DriftMonitor, RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.drift import main
@@ -145,6 +145,17 @@ def test_each_model_is_compared_with_its_own_normal_scores(tmp_path: Path) -> No
     low = rng.normal(3, 1, size=300)  # as a region of interest makes it
     assert main([str(write_table(tmp_path, low, "other", threshold="9"))]) == 2
     assert main([str(write_table(tmp_path, low, "other", threshold="9", roi="123"))]) == 0
+
+
+def test_a_threshold_of_few_digits_is_still_the_score_that_it_comes_from(tmp_path: Path) -> None:
+    highest = max(NORMAL)
+    assert float(f"{highest:.6g}") < highest
+    remember(tmp_path, "abc", {"normal_scores": NORMAL, "roi": ""})
+    table = write_table(tmp_path, np.full(50, 9.0), threshold=f"{highest:.6g}")
+    monitor = RowMonitor(recall(tmp_path))
+    rows = list(csv.DictReader(table.open(newline="")))
+    found = next(filter(None, map(monitor.feed, rows)))
+    assert found.expected == pytest.approx(1 / 501)
 
 
 def test_a_table_that_is_none_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ ABOUT: dict[str, Any] = {
 
 
 class Bright:
-    """Maps of the brightness, 0 to 255, times what the file of the model says."""
+    """Maps of the brightness, 0 to 254, times what the file of the model says; 255 has no score."""
 
     device, batch = "the CPU", 4
 
@@ -38,6 +38,7 @@ class Bright:
     def run(self, image: NDArray[Any]) -> Output:
         time.sleep(self._pause)
         maps = self._factor * image.mean(axis=3, dtype=np.float32)
+        maps[maps == 255] = np.nan
         return Output(maps, maps.mean(axis=(1, 2)), maps)
 
 

@@ -21,7 +21,9 @@ def remember(root: Path, model: str, metadata: Mapping[str, Any]) -> None:
         metadata: Its description, as of a :class:`squad_lit.deploy.runtime.Runtime`.
     """
     known = recall(root)
-    found = {"normal_scores": metadata["normal_scores"], "roi": metadata["roi"]}
+    # As many digits as the threshold has in the table, which is one of these scores and must not lie below itself.
+    scores = [float(f"{score:.6g}") for score in metadata["normal_scores"]]
+    found = {"normal_scores": scores, "roi": metadata["roi"]}
     if known.get(model) != found:
         known.pop(model, None)
         write_json(root / "calibration.json", dict([*known.items(), (model, found)][-_MODELS:]), indent=None)
