@@ -12,6 +12,7 @@ from squad_lit.deploy.drift import Drift, DriftMonitor, RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.drift import main
+from squad_lit.system.file import read_rows
 
 NORMAL = np.random.default_rng(1).normal(size=500).tolist()
 THRESHOLD = from_normals(NORMAL, 0.01).value
@@ -153,8 +154,7 @@ def test_a_threshold_of_few_digits_is_still_the_score_that_it_comes_from(tmp_pat
     remember(tmp_path, "abc", {"normal_scores": NORMAL, "roi": ""})
     table = write_table(tmp_path, np.full(50, 9.0), threshold=f"{highest:.6g}")
     monitor = RowMonitor(recall(tmp_path))
-    rows = list(csv.DictReader(table.open(newline="")))
-    found = next(filter(None, map(monitor.feed, rows)))
+    found = next(filter(None, map(monitor.feed, read_rows(table))))
     assert found.expected == pytest.approx(1 / 501)
 
 

@@ -38,7 +38,7 @@ class Arrivals:
     name, or one with another ending, and then renames it is always safe. A file that is changed or replaced later is a
     new image. Hidden files and folders are left out, and links to folders are not followed.
 
-    Memory grows with the number of files in the folder, by some 100 bytes each, and not with time.
+    Memory grows with the number of files in the folder, by some 300 bytes each, and not with time.
 
     Args:
         folder: The folder; it may vanish for a while, as a network share does.
