@@ -200,12 +200,12 @@ def test_the_rate_of_the_export_is_the_default(exported):
 # A command where there is nothing but NumPy, Pillow and a runtime.
 LEAN = """
 import runpy, sys
+package, module, *sys.argv[1:] = sys.argv[1:]
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {"numpy", "PIL", "squad_lit", sys.argv[1], *sys.stdlib_module_names}:
+        if name.partition(".")[0] not in {"numpy", "PIL", "squad_lit", package, *sys.stdlib_module_names}:
             raise ModuleNotFoundError(f"no module named {name!r}", name=name)
 sys.meta_path.insert(0, Nothing())
-package, module, *sys.argv[1:] = sys.argv[1:]
 try:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 finally:
