@@ -200,26 +200,41 @@ def test_the_rate_of_the_export_is_the_default(exported):
     assert squad_lit.load(path, false_alarm_rate=0.5).threshold.false_alarm_rate == pytest.approx(4 / 9)
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_predict_runs_where_there_is_no_torch(exported, parts, tmp_path, form):
-    package = {"onnx": "onnxruntime", "openvino": "openvino"}[form]
-    code = f"""
-import sys
+# A command where there is nothing but NumPy, Pillow and a runtime.
+LEAN = """
+import runpy, sys
+package, module, *sys.argv[1:] = sys.argv[1:]
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {{"numpy", "PIL", "squad_lit", "{package}", *sys.stdlib_module_names}}:
-            raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
+        if name.partition(".")[0] not in {"numpy", "PIL", "squad_lit", package, *sys.stdlib_module_names}:
+            raise ModuleNotFoundError(f"no module named {name!r}", name=name)
 sys.meta_path.insert(0, Nothing())
-from squad_lit.predict import main
-status = main(sys.argv[1:])
-print(sorted({{"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"}} & set(sys.modules)))
-sys.exit(status)
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+finally:
+    found = {"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"} & set(sys.modules)
+    print(sorted(found), file=sys.stderr)
 """
-    command = ["--checkpoint", str(exported["hybrid", form]), "--output", str(tmp_path / "out"), str(parts)]
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_predict_and_watch_run_where_there_is_no_torch(exported, parts, tmp_path, form):
+    package, checkpoint = {"onnx": "onnxruntime", "openvino": "openvino"}[form], str(exported["hybrid", form])
+    lean = [sys.executable, "-c", LEAN, package]
+    command = ["squad_lit.predict", "--checkpoint", checkpoint, "--output", str(tmp_path / "out"), str(parts)]
+    done = subprocess.run([*lean, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert len(rows(tmp_path / "out")) == 4
+    assert done.stderr.splitlines()[-1] == "[]"
+    expected = {row["image_path"]: float(row["anomaly_score"]) for row in rows(tmp_path / "out")}
+    assert len(expected) == 4
+    command = ["squad_lit.watch", "--checkpoint", checkpoint, "--output", str(tmp_path / "watched"), str(parts)]
+    with subprocess.Popen([*lean, *command], stdout=-1, stderr=-1, text=True) as process:
+        lines = [json.loads(process.stdout.readline()) for _ in range(4)]
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stderr.read().splitlines()[-1] == "[]"
+    # Alone or in a batch, a score is equal up to rounding, and a code may be another one.
+    assert {line["image_path"]: line["anomaly_score"] for line in lines} == pytest.approx(expected, rel=1e-3)
 
 
 def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_path):

@@ -32,6 +32,7 @@ COMMANDS = {
     "predict with a checkpoint": ("torch", ["predict", *CHECKPOINT, "--output", "out", "a.png"]),
     "predict with ONNX": ("onnxruntime", ["predict", "--checkpoint", "a.onnx", "--output", "out", "a.png"]),
     "predict with OpenVINO": ("openvino", ["predict", "--checkpoint", "a.xml", "--output", "out", "a.png"]),
+    "watch with ONNX": ("onnxruntime", ["watch", ".", "--checkpoint", "a.onnx", "--output", "out"]),
     "calibrate": ("torch", ["calibrate", *CHECKPOINT, "--output", "new.ckpt", "a.png"]),
     "export without torch": ("torch", ["export", *CHECKPOINT, "--format", "torch", "--output", "a.pt2"]),
     "export without onnx": ("onnx", ["export", *CHECKPOINT, "--format", "onnx", "--output", "b.onnx"]),
@@ -71,7 +72,9 @@ def test_a_missing_package_is_a_sentence(name: str, folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "calibrate", "export", "view", "report", "search", "workspace"])
+@pytest.mark.parametrize(
+    "command", ["predict", "watch", "drift", "calibrate", "export", "view", "report", "search", "workspace"]
+)
 def test_the_help_of_a_command_needs_numpy_and_pillow_alone(command: str, folder: Path) -> None:
     code = BLOCKED.replace("in blocked", "not in {'numpy', 'PIL', 'squad_lit', 'runpy', *sys.stdlib_module_names}")
     call = [sys.executable, "-c", code, "", f"squad_lit.{command}", "--help"]

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import io
+import json
 import os
 import shutil
 import sys
@@ -183,6 +184,24 @@ def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: P
     assert kept.stat().st_mtime_ns > stamp
     assert len(rows(output)) == 3
     assert {row["threshold"] for row in rows(output)} != {row["threshold"] for row in before}
+
+
+def test_a_table_alone_can_be_asked_for(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main([*command, "--no-map", "--no-overlay"]) == 0
+    before = rows(output)
+    assert len(before) == 3
+    assert {path.name for path in output.iterdir()} == {"predictions.csv", "calibration.json", ".lock"}
+    (known,) = json.loads((output / "calibration.json").read_text()).values()
+    assert known["normal_scores"] == pytest.approx(squad_lit.load(model).runtime.metadata["normal_scores"], rel=1e-5)
+    assert float(before[0]["threshold"]) == max(known["normal_scores"])
+    assert main([*command, "--no-overlay"]) == 0  # what is missing is made
+    assert {path.name for path in output.iterdir() if path.is_dir()} == {"map", "mask"}
+    assert rows(output) == before
+    stamp = (output / "map" / "a.jpg.tiff").stat().st_mtime_ns
+    main([*command, "--no-overlay"])
+    assert (output / "map" / "a.jpg.tiff").stat().st_mtime_ns == stamp
 
 
 def test_another_image_or_model_is_looked_at_anew(model: Path, parts: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train and test a model, or a sweep of models",
     "check": "read a data set and say what is wrong; rank training images by suspicion",
     "predict": "maps, scores and labels of new images",
+    "watch": "judge new images of a folder as they arrive, for months",
+    "drift": "say whether scores have left what the calibration saw",
     "calibrate": "choose new thresholds from good parts and known defects",
     "export": "write a model as ONNX, OpenVINO or torch.export file",
     "view": "a page to look through the images of a test or a prediction",

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 import squad_lit
+from squad_lit.deploy.arrival import describe as describe_file
 from squad_lit.deploy.device import NAMES
-from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
+from squad_lit.deploy.known_scores import remember
+from squad_lit.deploy.model_file import identify
+from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
 from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status, is_out_of_memory
-from squad_lit.system.file import digest
 from squad_lit.system.progress import progress
 
 if TYPE_CHECKING:
@@ -60,9 +62,11 @@ def _run(options: argparse.Namespace) -> int:
         trust=options.trust,
         device=options.device,
     )
-    predictions = Predictions(options.output)
+    model = identify(options.checkpoint)
+    predictions = Predictions(options.output, kinds(options))
+    remember(predictions.root, model, predictor.runtime.metadata)
     print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
-    skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
+    skipped = _predict(predictor, images, predictions, model=model)
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)  # it names the file
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
@@ -97,7 +101,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     def save(one: tuple[_Image, str, Result]) -> tuple[Path, dict[str, Any]]:
         image, name, result = one
-        write(result, to_uint8(image.pixels), files(predictions.root, name), predictor.pixel_threshold.value)
+        places = files(predictions.root, name, predictions.kinds)
+        write(result, to_uint8(image.pixels), places, predictor.pixel_threshold.value)
         return image.path, describe(result) | image.known_by | {"name": name}
 
     threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
@@ -178,6 +183,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     small = "least area of a region in pixels of the image; one without a larger region is normal (default: 0)"
     parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help=small)
+    add_kinds(parser)
     listed = "list of images and folders, one per line; - is standard input"
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
@@ -213,19 +219,12 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
-def _digest(path: Path) -> str:
-    """Identifies the file of a model, and its weights if they lie beside it, by the content."""
-    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
-    return digest(path, *beside)[:12]
-
-
 def _stamp(path: Path) -> str:
     """Identifies an image file; another one in its place differs."""
     try:
-        about = path.stat()
+        return describe_file(path.stat())
     except OSError as error:
         raise OSError(f"cannot read image {path}: {error.strerror}") from error
-    return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
 
 
 if __name__ == "__main__":

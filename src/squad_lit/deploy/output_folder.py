@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,15 @@ class Predictions:
 
     Args:
         root: The folder; created if it is missing.
+        kinds: Which of map, mask and overlay an image gets.
 
     Raises:
         ValueError: It has a ``predictions.csv`` of another kind, is in use by another process, or cannot be created.
         OSError: It cannot be written to.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kinds: Collection[str] = tuple(ENDINGS)) -> None:
+        self.kinds = kinds
         make_folder(root)
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(hold(root))
@@ -72,7 +75,8 @@ class Predictions:
         row = self._rows.get(os.path.abspath(path))
         if row is None or not row.items() >= known_by.items():
             return False
-        return all(file.is_file() and file.stat().st_size > 0 for file in files(self.root, row["name"]).values())
+        places = files(self.root, row["name"], self.kinds)
+        return all(file.is_file() and file.stat().st_size > 0 for file in places.values())
 
     def add(self, path: Path, row: Mapping[str, Any]) -> None:
         """Append the row of an image to the table at once, so that an interruption loses nothing."""
@@ -87,14 +91,25 @@ class Predictions:
             write_rows(self.table, list(self._rows.values()), HEADER)
 
 
-def files(root: Path, name: str) -> dict[str, Path]:
+def add_kinds(parser: ArgumentParser) -> None:
+    """Add the options that :func:`kinds` reads."""
+    parser.add_argument("--no-map", action="store_true", help="write no map and no mask")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay")
+
+
+def kinds(options: Namespace) -> list[str]:
+    """Which of map, mask and overlay an image gets."""
+    return [kind for kind in ENDINGS if not (options.no_overlay if kind == "overlay" else options.no_map)]
+
+
+def files(root: Path, name: str, kinds: Collection[str] = tuple(ENDINGS)) -> dict[str, Path]:
     """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist.
 
     Raises:
         ValueError: The name, as another's ``predictions.csv`` may have it, leads out of the folder.
     """
     inside(root, name)
-    return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items()}
+    return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items() if kind in kinds}
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -110,12 +125,15 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], pixel_threshold: float) -> None:
-    """Write the map, mask and overlay of an image to the paths of :func:`files`."""
+    """Write those files of an image, of map, mask and overlay, that ``places`` has."""
     for file in places.values():
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_tiff(places["map"], result.anomaly_map)
-    write_picture(places["mask"], result.mask.astype("uint8") * 255)
-    write_picture(places["overlay"], overlay(image, result, pixel_threshold))
+    if "map" in places:
+        write_tiff(places["map"], result.anomaly_map)
+    if "mask" in places:
+        write_picture(places["mask"], result.mask.astype("uint8") * 255)
+    if "overlay" in places:
+        write_picture(places["overlay"], overlay(image, result, pixel_threshold))
 
 
 def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:

@@ -276,6 +276,8 @@ def _of_predictions(
 def _stored(folder: Path, row: Row) -> dict[str, str]:
     """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
     file = files(folder, row.name)["overlay"]
+    if not (folder / "overlay").is_dir():  # predict --no-overlay
+        return {"image": _embed(to_uint8(read_pixels(row.path)))}
     if not file.is_file():
         raise FileNotFoundError(f"{row.path}: no {file}")
     pictures = {}

@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[s
         OSError: It cannot be written; names the file.
     """
     names = header or (list(rows[0]) if rows else [])
-    lines = [_line(names), *(_line([row.get(name) for name in names]) for row in rows)]
+    lines = [line(names), *(line([row.get(name) for name in names]) for row in rows)]
     with whole(path) as part:
         part.write_bytes(b"".join(lines))
 
@@ -42,10 +42,10 @@ def append_row(path: Path, row: Sequence[Any]) -> None:
     """
     with naming(path), path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
-        line = _line(row)
+        left = line(row)
         try:
-            while line:  # a disk that is nearly full takes a part of it
-                line = line[file.write(line) :]
+            while left:  # a disk that is nearly full takes a part of it
+                left = left[file.write(left) :]
         except OSError:
             with contextlib.suppress(OSError):
                 file.truncate(size)
@@ -53,7 +53,12 @@ def append_row(path: Path, row: Sequence[Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of :func:`write_rows`.
+    """All of :func:`iterate_rows`."""
+    return list(iterate_rows(path))
+
+
+def iterate_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file of :func:`write_rows`, one after the other.
 
     A row that is too short has None for what it lacks, and one that is too long has the rest under the key None.
 
@@ -63,18 +68,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     with regular(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
-            return [{key: _plain(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            for row in csv.DictReader(file):
+                yield {key: _plain(value) for key, value in row.items()}
         except csv.Error as error:
             raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def _line(values: Sequence[Any]) -> bytes:
-    """A row of a file, with the end of a line."""
+def line(values: Sequence[Any]) -> bytes:
+    """A row as it stands in a file of :func:`write_rows`, with the end of the line."""
     texts = [_safe(value) if isinstance(value, str) else value for value in values]
     quoted = any(isinstance(text, str) and _SEPARATOR.search(text) for text in texts)
-    line = io.StringIO()
-    csv.writer(line, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL, lineterminator="\n").writerow(texts)
-    return line.getvalue().encode("utf-8", "surrogateescape")
+    written = io.StringIO()
+    csv.writer(written, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL, lineterminator="\n").writerow(texts)
+    return written.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _safe(text: str) -> str:
