@@ -12,6 +12,7 @@ COMMANDS = {
     "check": "read a data set and say what is wrong; rank training images by suspicion",
     "predict": "maps, scores and labels of new images",
     "calibrate": "choose new thresholds from good parts and known defects",
+    "validate": "compare two models, or two files of one, on images",
     "export": "write a model as ONNX, OpenVINO or torch.export file",
     "view": "a page to look through the images of a test or a prediction",
     "report": "tables and a page from any number of runs",

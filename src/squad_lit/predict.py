@@ -22,9 +22,10 @@ import squad_lit
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
 from squad_lit.deploy.threshold import strange
+from squad_lit.deploy.timing import measure, table
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.ahead import ahead
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, progress
 from squad_lit.system.file import digest
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def _run(options: argparse.Namespace) -> int:
     skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
+    readable = [path for path in images if path not in skipped]
+    if options.timing and readable:
+        print(table({options.checkpoint.name: measure(predictor, readable)}))
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
@@ -97,7 +101,7 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
     try:
-        for path, row in ahead(threads, save, judged(ahead(threads, read, _progress(images), count)), count):
+        for path, row in ahead(threads, save, judged(ahead(threads, read, progress(images, "image"), count)), count):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
     finally:
@@ -145,21 +149,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
+    timing = "afterwards, measure the stages of a prediction one by one, on up to eight of the images"
+    parser.add_argument("--timing", action="store_true", help=timing)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
     return options
-
-
-def _progress(images: Sequence[Path]) -> Iterable[Path]:
-    """Show a progress bar if tqdm is installed; an exported model runs without it."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return images
-    return tqdm(images, unit="image")
 
 
 def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:

@@ -9,10 +9,12 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from squad_lit.system.package import explain
+
+_Item = TypeVar("_Item")
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 """Errors that a user can cause and mend."""
@@ -87,6 +89,15 @@ def format_warning(
 
 
 _FORMAT_WARNING = warnings.formatwarning
+
+
+def progress(items: Sequence[_Item], unit: str) -> Iterable[_Item]:
+    """The items, with a progress bar if tqdm is installed; an exported model runs without it."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    return tqdm(items, unit=unit)
 
 
 @contextlib.contextmanager
