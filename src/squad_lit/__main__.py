@@ -14,6 +14,7 @@ COMMANDS = {
     "calibrate": "choose new thresholds from good parts and known defects",
     "validate": "compare two models, or two files of one, on images",
     "export": "write a model as ONNX, OpenVINO or torch.export file",
+    "serve": "a small HTTP service of trained models",
     "view": "a page to look through the images of a test or a prediction",
     "report": "tables and a page from any number of runs",
     "search": "search for options with Optuna",

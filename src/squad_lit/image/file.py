@@ -1,16 +1,19 @@
 """Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
+import io
 import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# Pillow's names of these formats; MPO is what many phones write into a .jpg.
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP")
 
 # Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
 _LIMIT = threading.Lock()
@@ -46,8 +49,8 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
-def open_header(path: Path | str) -> ImageFile.ImageFile:
-    """``PIL.Image.open`` for a file of any size; close it, best by ``with``.
+def open_header(source: Path | str | IO[bytes], formats: Sequence[str] | None = None) -> ImageFile.ImageFile:
+    """``PIL.Image.open`` for a file of any size, in all or some formats; close it, best by ``with``.
 
     Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
     limit that the whole process shares. Here the files are the user's own: the limit is off while the header is read,
@@ -56,7 +59,7 @@ def open_header(path: Path | str) -> ImageFile.ImageFile:
     with _LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -69,14 +72,18 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with open_header(path) as image:
-            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {pages} pages; save the one that is the image")
-            image.load()
-            # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
-            return ImageOps.exif_transpose(image)
+            return _load(image)
     # Pillow reports a broken file by a dozen types, depending on the format and on where it breaks.
     except Exception as error:
         raise OSError(f"cannot read image {path}: {error}") from error
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it has {pages} pages; save the one that is the image")
+    image.load()
+    # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
+    return ImageOps.exif_transpose(image)
 
 
 def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
@@ -102,6 +109,36 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
     if intensity_range is not None and is_deep_colour(path):
         raise deep_colour_error(f"image {path}")
     return decode(open_image(Path(path)), f"image {path}", intensity_range)
+
+
+def read_sent(
+    content: bytes, name: str, intensity_range: Sequence[float] | None = None, *, most_pixels: int
+) -> NDArray[Any]:
+    """As :func:`read_pixels`, for a file that someone has sent, who may be unkind.
+
+    Args:
+        content: The bytes of the file, in one of the formats of ``IMAGE_EXTENSIONS``. Pillow would start another
+            program for some formats.
+        name: What errors call it.
+        intensity_range: See :func:`read_pixels`.
+        most_pixels: A larger image is refused before it takes memory.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large, or has pixels that :func:`read_pixels` refuses.
+    """
+    try:
+        with open_header(io.BytesIO(content), _FORMATS) as header:
+            size = header.size
+            image = _load(header) if size[0] * size[1] <= most_pixels else None
+    except Exception as error:
+        reason = "it is none, or damaged" if isinstance(error, UnidentifiedImageError) else error  # names an object
+        raise OSError(f"cannot read image {name}: {reason}") from error
+    if image is None:
+        raise ValueError(f"image {name} has {size[0]} x {size[1]} pixels, and at most {most_pixels:,} are taken")
+    if intensity_range is not None and is_deep_colour(io.BytesIO(content)):
+        raise deep_colour_error(f"image {name}")
+    return decode(image, f"image {name}", intensity_range)
 
 
 def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
@@ -186,10 +223,10 @@ def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def is_deep_colour(path: Path | str) -> bool:
+def is_deep_colour(source: Path | str | IO[bytes]) -> bool:
     """Whether a file has 16 bits per colour channel, of which Pillow keeps the upper 8; only the header is read."""
     try:
-        with open_header(path) as image:
+        with open_header(source) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
     except Exception:  # reading it will tell
         return False

@@ -181,15 +181,27 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
     with whole(path) as part:
-        Image.fromarray(picture).save(part, format="PNG")
+        part.write_bytes(to_png(picture))
 
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
+    with whole(path) as part:
+        part.write_bytes(to_tiff(values))
+
+
+def to_png(picture: NDArray[np.uint8]) -> bytes:
+    """The content of the file of :func:`write_picture`."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="PNG")
+    return content.getvalue()
+
+
+def to_tiff(values: NDArray[np.float32]) -> bytes:
+    """The content of the file of :func:`write_tiff`."""
     content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
     Image.fromarray(values).save(content, format="TIFF", compression="tiff_adobe_deflate")
-    with whole(path) as part:
-        part.write_bytes(content.getvalue())
+    return content.getvalue()
 
 
 def _plain(value: Any) -> Any:
