@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Files of an earlier run that would contradict the configuration of the next one.
 _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
+_EXPORTED = ("model.onnx", "model.xml", "model.bin", "model.pt2")
 # These refer to the folder of the run, which is that of whoever reads config.yaml.
 _UNRESOLVED = ("callback", "logger")
 
@@ -141,6 +142,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
+    if config.export:
+        _check_export(config)
     data = make(config, "dataset")
     _check_data(config, data)
     module = make_module(config)
@@ -150,7 +153,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     module.check_data(data.categories, data.image_size)
     plain = _write_config(folder, config, module)
     left = [*(folder / "panels").glob("*.png"), *folder.glob("last.ckpt.*.part")]  # of a process that was killed
-    for old in [*(folder / name for name in _RESULTS), *left]:
+    stale = [*_RESULTS, *(_EXPORTED if config.fit else ())]
+    for old in [*(folder / name for name in stale), *left]:
         old.unlink(missing_ok=True)
     data.prepare_data()
     data.setup()
@@ -179,7 +183,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
             write_rows(folder / "predictions.csv", evaluation.predictions())
-    return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
+    trust = tuple(config.trust) + _packages(module.state.config)
+    if config.export and trainer.is_global_zero:
+        _export(config, folder, trust)
+    return Run(folder, figures, trust)
 
 
 def make_module(config: DictConfig) -> Detector:
@@ -244,6 +251,26 @@ def _check_data(config: DictConfig, data: Any) -> None:
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
             "images the maps cannot be standardised"
         )
+
+
+def _check_export(config: DictConfig) -> None:
+    """Say what an export would lack now, and not after the training."""
+    from squad_lit.deploy.export import check_packages
+
+    check_packages(config.export)
+    if config.fit and not config.callback.get("checkpoint"):
+        raise ValueError(f"export={config.export} exports last.ckpt, which callback.checkpoint=null does not write")
+
+
+def _export(config: DictConfig, folder: Path, trust: Sequence[str]) -> None:
+    """Write the model for another runtime into the folder of the run."""
+    from squad_lit.deploy.export import SUFFIXES, export
+
+    checkpoint = Path(os.path.abspath(config.checkpoint)) if config.checkpoint else folder / "last.ckpt"
+    output = folder / f"model{SUFFIXES[config.export]}"
+    rate = None if config.checkpoint else config.threshold.false_alarm_rate
+    _, difference = export(checkpoint, output, config.export, false_alarm_rate=rate, trust=trust)
+    log.info("%s: its scores differ from those of the checkpoint by at most %.1g of their size", output, difference)
 
 
 def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:

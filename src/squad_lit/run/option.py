@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
@@ -30,6 +30,7 @@ def _settings(
     checkpoint: str | None,
     resume: str | None,
     objective: str,
+    export: Literal["onnx", "openvino", "torch"] | None,
     trust: Sequence[str],
     threshold: Mapping[str, Annotated[float, Field(gt=0, lt=1)]],
 ) -> None:
