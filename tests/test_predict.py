@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -358,3 +359,28 @@ def test_another_product_is_told_and_a_folder_in_use_is_refused(
     assert main([*command, str(parts)]) == 0
     assert "far above" not in capsys.readouterr().err
     assert len(rows(output)) == 8
+
+
+def test_regions_and_times_on_request(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main(command) == 0
+    assert not (output / "regions.json").exists()
+    capsys.readouterr()
+    assert main([*command, "--coco", "--timing"]) == 0  # also of images that were done before
+    head, line = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split() == ["ms", "per", "image", "decoding", "resizing", "model", "regions", "writing"]
+    assert line.startswith("last.ckpt ")
+    assert float(line.split()[3]) > 0
+    found = json.loads((output / "regions.json").read_text())
+    table = {row["name"]: row for row in rows(output)}
+    assert {image["file_name"] for image in found["images"]} == set(table)
+    for image in found["images"]:
+        boxes = [a["bbox"] for a in found["annotations"] if a["image_id"] == image["id"]]
+        row = table[image["file_name"]]
+        assert len(boxes) == int(row["regions"])
+        if boxes:
+            x, y, width, height = boxes[0]
+            assert f"{y} {x} {height} {width}" == row["largest_box"]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 import squad_lit
+from squad_lit.deploy.coco import document
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
 from squad_lit.deploy.threshold import strange
@@ -26,7 +27,7 @@ from squad_lit.deploy.timing import measure, table
 from squad_lit.image.file import find_images, to_uint8
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status, progress
-from squad_lit.system.file import digest
+from squad_lit.system.file import digest, write_json
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -62,6 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
     for path, reason in skipped.items():
         print(f"skipped: {path}: {reason}", file=sys.stderr)
+    if options.coco:
+        write_json(predictions.root / "regions.json", document(predictions.root, predictions.rows), indent=None)
     readable = [path for path in images if path not in skipped]
     if options.timing and readable:
         print(table({options.checkpoint.name: measure(predictor, readable)}))
@@ -149,6 +152,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
+    coco = "write the regions of all images of the output folder into regions.json there, in COCO's form"
+    parser.add_argument("--coco", action="store_true", help=coco)
     timing = "afterwards, measure the stages of a prediction one by one, on up to eight of the images"
     parser.add_argument("--timing", action="store_true", help=timing)
     trust = "package whose classes the checkpoint may name; may be repeated"

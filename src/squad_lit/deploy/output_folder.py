@@ -54,6 +54,11 @@ class Predictions:
         self._owner = {row["name"]: path for path, row in self._rows.items()}
         write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
 
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the table, one per image."""
+        return list(self._rows.values())
+
     def name(self, path: Path, folder: Path) -> str:
         """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.
 
