@@ -8,7 +8,7 @@ import contextlib
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ _PAGE = Path(__file__).with_name("service.html")
 # The page may load nothing but itself: it also runs where there is no internet.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 _SECONDS_TO_RETRY = "1"
+# Of the largest body: what is read of a larger one before the connection is closed.
+_DRAINED = 4
 
 
 class Limits(NamedTuple):
@@ -74,10 +76,10 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
         """Judge an image of noise with each model, so that the first request is as fast as the others, and start."""
-        self._tasks = [asyncio.create_task(batcher.run()) for batcher in self.batchers.values()]
         for batcher in self.batchers.values():
             size = batcher.predictor.runtime.metadata["image_size"]
-            await batcher.judge(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+            batcher.predictor.predict(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        self._tasks = [asyncio.create_task(batcher.run()) for batcher in self.batchers.values()]
         yield
         for task in self._tasks:
             task.cancel()
@@ -111,13 +113,13 @@ class Service:
         return str(model)
 
     @contextlib.contextmanager
-    def _admitted(self, images: int) -> Any:
+    def _admitted(self, images: int) -> Iterator[None]:
         """Refuse images that would wait too long, instead of piling them up."""
         most = self._limits.images
         if images > most:
             raise HTTPException(413, f"expected at most {most} images per request, got {images}")
         if self._waiting + images > most:
-            raise HTTPException(503, f"{self._waiting} images are waiting: try again", _retry())
+            raise HTTPException(503, f"too many images are waiting ({self._waiting}): try again", _retry())
         self._waiting += images
         self.figures.waiting.set(self._waiting)
         try:
@@ -130,7 +132,7 @@ class Service:
     async def _files(self, request: Request) -> AsyncIterator[list[tuple[str, bytes | UploadFile]]]:
         """Name and content of each file: those of a form, or the body as a whole."""
         limited = Request(request.scope, _limited(request, round(1e6 * self._limits.megabytes)))
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             content = await limited.body()
             if not content:
                 raise HTTPException(422, "expected an image as the body, or images in a form (multipart/form-data)")
@@ -239,10 +241,6 @@ _BODY = {
 
 def _limited(request: Request, most: int) -> Any:
     """The messages of a request's body, up to a number of bytes."""
-    stated = request.headers.get("content-length", "")
-    error = HTTPException(413, f"expected a body of at most {most / 1e6:g} MB", {"Connection": "close"})
-    if stated.isdecimal() and int(stated) > most:
-        raise error
     left = most
 
     async def receive() -> Message:
@@ -250,7 +248,10 @@ def _limited(request: Request, most: int) -> Any:
         message = await request.receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise error
+            while message.get("more_body") and left > -_DRAINED * most:  # who still sends does not read an answer
+                message = await request.receive()
+                left -= len(message.get("body", b""))
+            raise HTTPException(413, f"expected a body of at most {most / 1e6:g} MB", {"Connection": "close"})
         return message
 
     return receive

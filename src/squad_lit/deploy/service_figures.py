@@ -26,7 +26,6 @@ class Figures:
     def __init__(self, models: Mapping[str, Predictor]) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        named = {"labelnames": ["model"], "registry": registry}
         self.requests = Counter(
             "squad_lit_requests", "Requests for predictions, by HTTP status.", ["status"], registry=registry
         )
@@ -35,13 +34,26 @@ class Figures:
         )
         self.waiting = Gauge("squad_lit_waiting_images", "Images that were sent and have no answer.", registry=registry)
         self._images = Counter("squad_lit_images", "Judged images, by label.", ["model", "label"], registry=registry)
-        self._unreadable = Counter("squad_lit_unreadable_images", "Files that could not be judged.", **named)
-        self._batches = Histogram("squad_lit_batch_images", "Images judged together.", buckets=_BATCHES, **named)
-        self._scores = Histogram(
-            "squad_lit_score_ratio", "Anomaly scores, divided by the threshold.", buckets=_SCORES, **named
+        self._unreadable = Counter(
+            "squad_lit_unreadable_images", "Files that could not be judged.", ["model"], registry=registry
         )
-        threshold = Gauge("squad_lit_threshold", "Threshold of the anomaly score.", **named)
-        rate = Gauge("squad_lit_false_alarm_rate", "Expected share of normal images above the threshold.", **named)
+        self._batches = Histogram(
+            "squad_lit_batch_images", "Images judged together.", ["model"], buckets=_BATCHES, registry=registry
+        )
+        self._scores = Histogram(
+            "squad_lit_score_ratio",
+            "Anomaly scores, divided by the threshold.",
+            ["model"],
+            buckets=_SCORES,
+            registry=registry,
+        )
+        threshold = Gauge("squad_lit_threshold", "Threshold of the anomaly score.", ["model"], registry=registry)
+        rate = Gauge(
+            "squad_lit_false_alarm_rate",
+            "Expected share of normal images above the threshold.",
+            ["model"],
+            registry=registry,
+        )
         self._scale = {name: predictor.threshold.value for name, predictor in models.items()}
         for name, predictor in models.items():
             threshold.labels(name).set(predictor.threshold.value)

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+# They register formats that Pillow does not know at once.
+from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
+
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# Pillow's names of these formats; MPO is what many phones write into a .jpg.
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP")
+# Pillow's names of these formats, for files of strangers.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 
 # Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
 _LIMIT = threading.Lock()
@@ -49,7 +52,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
-def open_header(source: Path | str | IO[bytes], formats: Sequence[str] | None = None) -> ImageFile.ImageFile:
+def open_header(source: Path | str | IO[bytes], formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
     """``PIL.Image.open`` for a file of any size, in all or some formats; close it, best by ``with``.
 
     Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
