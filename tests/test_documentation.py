@@ -142,7 +142,21 @@ def test_a_quoted_command_is_understood(
 
 def test_there_are_commands() -> None:
     assert {parameters.id.split()[0] for parameters in commands()} == {
-        *("train", "check", "predict", "watch", "drift", "calibrate", "export", "search", "report", "view", "workspace")
+        *(
+            "train",
+            "check",
+            "predict",
+            "watch",
+            "drift",
+            "calibrate",
+            "validate",
+            "serve",
+            "export",
+            "search",
+            "report",
+            "view",
+            "workspace",
+        ),
     }
 
 

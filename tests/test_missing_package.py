@@ -37,6 +37,9 @@ COMMANDS = {
     "export without torch": ("torch", ["export", *CHECKPOINT, "--format", "torch", "--output", "a.pt2"]),
     "export without onnx": ("onnx", ["export", *CHECKPOINT, "--format", "onnx", "--output", "b.onnx"]),
     "export int8": ("onnxruntime", ["export", *CHECKPOINT, "--format", "onnx", "--output", "b.onnx", "--int8", "."]),
+    "validate": ("onnxruntime", ["validate", "a.onnx", "a.onnx", "--images", "a.png"]),
+    "serve": ("uvicorn", ["serve", "--checkpoint", "a.onnx"]),
+    "serve without forms": ("python_multipart", ["serve", "--checkpoint", "a.onnx"]),
     "view without tqdm": ("tqdm", ["view", "."]),
     "view without jinja2": ("jinja2", ["view", "."]),
     "report": ("jinja2", ["report", "."]),
@@ -66,14 +69,15 @@ def test_a_missing_package_is_a_sentence(name: str, folder: Path) -> None:
     call = [sys.executable, "-c", BLOCKED, package, f"squad_lit.{command}", *arguments]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    shown = {"hydra": "hydra-core"}.get(package, package)
+    shown = {"hydra": "hydra-core", "python_multipart": "python-multipart"}.get(package, package)
     assert f"this needs the package {shown}: pip install " in done.stderr
     assert "\nerror: " in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    "command", ["predict", "watch", "drift", "calibrate", "export", "view", "report", "search", "workspace"]
+    "command",
+    ["predict", "watch", "drift", "calibrate", "validate", "serve", "export", "search", "report", "view", "workspace"],
 )
 def test_the_help_of_a_command_needs_numpy_and_pillow_alone(command: str, folder: Path) -> None:
     code = BLOCKED.replace("in blocked", "not in {'numpy', 'PIL', 'squad_lit', 'runpy', *sys.stdlib_module_names}")

@@ -474,3 +474,28 @@ def test_a_rate_that_the_images_are_too_few_for_can_be_extrapolated(
     assert "lie above it if their scores are normally distributed" in capsys.readouterr().out
     limit = extrapolated(about["normal_scores"], 0.01).value
     assert {row["threshold"] for row in rows(tmp_path / "out")} == {f"{limit:.6g}"}
+
+
+def test_regions_and_times_on_request(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main(command) == 0
+    assert not (output / "regions.json").exists()
+    capsys.readouterr()
+    assert main([*command, "--coco", "--timing"]) == 0  # also of images that were done before
+    head, line = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split() == ["ms", "per", "image", "decoding", "resizing", "model", "regions", "writing"]
+    assert line.startswith("last.ckpt ")
+    assert float(line.split()[3]) > 0
+    found = json.loads((output / "regions.json").read_text())
+    table = {row["name"]: row for row in rows(output)}
+    assert {image["file_name"] for image in found["images"]} == set(table)
+    for image in found["images"]:
+        boxes = [a["bbox"] for a in found["annotations"] if a["image_id"] == image["id"]]
+        row = table[image["file_name"]]
+        assert len(boxes) == int(row["regions"])
+        if boxes:
+            x, y, width, height = boxes[0]
+            assert f"{y} {x} {height} {width}" == row["largest_box"]

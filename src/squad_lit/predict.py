@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 
 import squad_lit
 from squad_lit.deploy.arrival import describe as describe_file
+from squad_lit.deploy.coco import document
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.known_scores import remember
 from squad_lit.deploy.model_file import identify
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
+from squad_lit.deploy.timing import measure, table
 from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status, is_out_of_memory
-from squad_lit.system.progress import progress
+from squad_lit.system.file import write_json
+from squad_lit.system.progress import bar_of
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -69,6 +72,11 @@ def _run(options: argparse.Namespace) -> int:
     skipped = _predict(predictor, images, predictions, model=model)
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)  # it names the file
+    if options.coco:
+        write_json(predictions.root / "regions.json", document(predictions.root, predictions.rows), indent=None)
+    readable = [path for path in images if path not in skipped]
+    if options.timing and readable:
+        print(table({options.checkpoint.name: measure(predictor, readable)}))
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
@@ -107,7 +115,7 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
     try:
-        pixels = ahead(threads, read, _progress(images), count, _weight)
+        pixels = ahead(threads, read, bar_of(images, desc="images", unit="image"), count, _weight)
         for path, row in ahead(threads, save, judged(pixels), count, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
@@ -188,21 +196,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
+    coco = "write the regions of all images of the output folder into regions.json there, in COCO's form"
+    parser.add_argument("--coco", action="store_true", help=coco)
+    timing = "afterwards, measure the stages of a prediction one by one, on up to eight of the images"
+    parser.add_argument("--timing", action="store_true", help=timing)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
     return options
-
-
-def _progress(images: Sequence[Path]) -> Iterable[Path]:
-    """Show a progress bar if tqdm is installed; an exported model runs without it."""
-    try:
-        shown: Iterable[Path] = progress(images, desc="images", unit="image")
-    except ImportError:
-        return images
-    return shown
 
 
 def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:

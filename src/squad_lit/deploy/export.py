@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squad_lit.deploy.half import halve
 from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import Inference, describe
 from squad_lit.deploy.runtime import open_runtime
@@ -56,6 +57,8 @@ def export(
     form: str,
     *,
     false_alarm_rate: float | None = None,
+    static: Sequence[int] | None = None,
+    fp16: bool = False,
     int8: Path | None = None,
     trust: Sequence[str] = (),
 ) -> Exported:
@@ -66,34 +69,44 @@ def export(
         output: The file to write.
         form: ``onnx``, ``openvino`` or ``torch``.
         false_alarm_rate: See :func:`squad_lit.deploy.pixel_model.thresholds`.
+        static: Number, height and width of the images that the file takes, for compilers that know no other sizes; None
+            takes any.
+        fp16: Whether the networks compute in 16-bit floats (``onnx``), or the weights are kept in them (``openvino``).
         int8: Folder of normal training images. The backbone of an ONNX file is then quantised to 8 bits, with the
             ranges of values that it has on them.
         trust: Packages whose classes the checkpoint may name.
 
     Raises:
         OSError: There is no such checkpoint, or the place cannot be written to.
-        ValueError: The file is no checkpoint, the suffix is wrong, or the rate is out of range.
+        ValueError: The file is no checkpoint, the suffix is wrong, the rate is out of range, or the size is not that of
+            the tiles of a model with tiles.
         ImportError: A package that the format needs is missing.
     """
     if output.suffix != SUFFIXES[form]:
         raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
-    for package in _PACKAGES[form]:
-        require(package)  # now, and not after minutes
+    check_packages(form)  # now, and not after minutes
     if int8 is not None:
         from squad_lit.deploy.int8 import choose_images, inputs, quantize
 
         images = choose_images(int8)
     detector = checkpoint.load(path, trust=trust)
-    about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
-    module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
+    precision = "float32" if not fp16 else "float16" if form == "onnx" else "float16 weights"
+    about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": precision}
+    if static is not None:
+        _fix(about, static)
+    own_size = static is not None and list(static[1:]) == detector.tile_size
+    module = Inference(detector, about["threshold"], own_size=own_size).eval().requires_grad_(False)
     make_place(output)
     with whole_beside(output) as place, quiet():
         made = place / output.name
-        {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](module, made, about)
+        computed = halve(module) if about["precision"] == "float16" else module
+        {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](computed, made, about)
         if int8 is not None:
             shutil.copyfile(made, float32 := made.with_name(f"float32_{made.name}"))
             quantize(made, images, about)
-        noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # another size than that of the example
+        noise = _example(about).numpy()
+        if static is None:
+            noise = noise.repeat(2, 1)[:, :, :200]  # another size than that of the example
         compared = inputs(images[:COMPARED], about) if int8 is not None else iter(noise)
         difference, times = _difference(module, made, compared), None
         if int8 is not None:
@@ -102,10 +115,21 @@ def export(
     return Exported(about["threshold"], difference, times)
 
 
+def check_packages(form: str) -> None:
+    """Import what a format needs beside torch.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    for package in _PACKAGES[form]:
+        require(package)
+
+
 def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write a ``torch.export`` program, ``.pt2``."""
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
-    program = torch.export.export(module, (_example(about),), dynamic_shapes=(sides,))
+    shapes = None if _is_fixed(about) else (sides,)
+    program = torch.export.export(module, (_example(about),), dynamic_shapes=shapes)
     content = io.BytesIO()  # given a path, torch ends the process on a full disk
     torch.export.save(program, content, extra_files={KEY: json.dumps(about)})
     path.write_bytes(content.getbuffer())
@@ -118,7 +142,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     program = torch.onnx.export(
         module,
         (_example(about),),
-        dynamic_shapes=({0: "N", 1: "H", 2: "W"},),
+        dynamic_shapes=None if _is_fixed(about) else ({0: "N", 1: "H", 2: "W"},),
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
@@ -134,7 +158,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
 
 
 def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Write OpenVINO's IR in float32.
+    """Write OpenVINO's IR, which computes in float32 and may keep its weights in float16.
 
     It is converted from the module, because OpenVINO's reader of ONNX ignores that a Resize is antialiased.
     """
@@ -143,16 +167,40 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None
     image = _example(about)
     # Traced as a function: Lightning's modules have properties that do not survive being traced.
     traced = torch.jit.trace(lambda image: module(image), image, check_trace=False)
-    model = openvino.convert_model(traced, example_input=image, input=[openvino.PartialShape([-1, -1, -1, 3])])
+    shape = openvino.PartialShape(about["input"]["shape"] if _is_fixed(about) else [-1, -1, -1, 3])
+    model = openvino.convert_model(traced, example_input=image, input=[shape])
+    first, *_, last = model.get_results()
+    if first.input_value(0) == last.input_value(0):  # nothing is resized; a file keeps one name per tensor
+        apart = openvino.opset13.reshape(last.input_value(0), [0, 0, 0], special_zero=True)
+        last.input(0).replace_source_output(apart.output(0))
     for port, name in zip([*model.inputs, *model.outputs], ["image", *about["outputs"]], strict=True):
         port.get_tensor().set_names({name})
     model.set_rt_info(json.dumps(about), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    openvino.save_model(model, path, compress_to_fp16=about["precision"] != "float32")
+
+
+def _fix(about: dict[str, Any], static: Sequence[int]) -> None:
+    """Write the number and the size of the images into the description.
+
+    Raises:
+        ValueError: The size is not that of the tiles.
+    """
+    count, height, width = static
+    if about["tile"] is not None and {height, width} != {about["tile"]["side"]}:
+        side = about["tile"]["side"]
+        raise ValueError(f"--static {count},{height},{width}: the model looks at tiles, so it takes N,{side},{side}")
+    for port in (about["input"], *about["outputs"].values()):
+        port["shape"] = [{"N": count, "H": height, "W": width}.get(side, side) for side in port["shape"]]
+
+
+def _is_fixed(about: dict[str, Any]) -> bool:
+    return "N" not in about["input"]["shape"]
 
 
 def _example(about: dict[str, Any]) -> Tensor:
     """Two images whose sides differ from each other and from the model's, so that no size becomes a constant."""
-    noise = torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shape = about["input"]["shape"] if _is_fixed(about) else (2, 300, 280, 3)
+    noise = torch.randint(0, 256, tuple(shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise if about["input"]["type"] == "uint8" else noise / 255
 
 

@@ -55,6 +55,11 @@ class Predictions:
             raise
         self._owner = {row["name"]: path for path, row in self._rows.items()}
 
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the table, one per image."""
+        return list(self._rows.values())
+
     def name(self, path: Path, folder: Path) -> str:
         """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.deploy.device import CPU, onnx_providers, openvino_device, torch_device
+from squad_lit.deploy.fixed_size import FixedSize
 from squad_lit.deploy.metadata import KEY, read_metadata
 from squad_lit.image.file import to_float32, to_uint8
 from squad_lit.image.tile import AT_ONCE
@@ -96,7 +97,10 @@ def open_runtime(
         )
     if path.suffix.lower() in _KINDS and not path.is_file():
         raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
-    return make(path, device, trust) if make is Checkpoint else make(path, device)
+    if make is Checkpoint:
+        return make(path, device, trust)
+    runtime = make(path, device)
+    return runtime if "N" in runtime.metadata["input"]["shape"] else FixedSize(runtime)
 
 
 class Torch:

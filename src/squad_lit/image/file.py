@@ -1,11 +1,13 @@
 """Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
+import contextlib
+import io
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,7 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
 
 
 # What opens each format, by the first bytes of a file.
-_FORMATS: dict[bytes, Callable[[str], ImageFile.ImageFile]] = {
+_FORMATS: dict[bytes, Callable[[Any], ImageFile.ImageFile]] = {
     rb"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     rb"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     rb"BM": BmpImagePlugin.BmpImageFile,
@@ -76,12 +78,16 @@ _FORMATS: dict[bytes, Callable[[str], ImageFile.ImageFile]] = {
 }
 
 
-def open_header(path: Path | str) -> ImageFile.ImageFile:
+def open_header(source: Path | str | IO[bytes], name: str = "") -> ImageFile.ImageFile:
     """A PNG, JPEG, BMP, TIFF or WebP file, as its content says, whose pixels are not decoded yet.
 
     ``PIL.Image.open`` would take other formats, too, one of which starts another program. It also takes an image of 180
     megapixels, as a line-scan camera makes it, for an attack, by a limit that belongs to the whole process. That limit
     is left alone here. What counts is the memory that there is.
+
+    Args:
+        source: The file, or its content.
+        name: What errors call it; empty: by its path.
 
     Returns:
         The image; close it, best by ``with``.
@@ -90,22 +96,26 @@ def open_header(path: Path | str) -> ImageFile.ImageFile:
         OSError: The file is no image of these formats, or too large for the free memory; the message names it.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a named pipe would never end
+        if isinstance(source, Path | str) and not stat.S_ISREG(os.stat(source).st_mode):  # a named pipe would never end
             raise ValueError("it is no regular file")
-        with open(path, "rb") as file:
+        with open(source, "rb") if isinstance(source, Path | str) else contextlib.nullcontext(source) as file:
             start = file.read(16)
         make = next((make for form, make in _FORMATS.items() if re.match(form, start, re.DOTALL)), None)
         if make is None:
             what = "its content is not that of a PNG, JPEG, BMP, TIFF or WebP file"
             raise ValueError(what if start else "it is empty")
-        image = make(os.fspath(path))
+        if isinstance(source, Path | str):
+            image = make(os.fspath(source))
+        else:
+            source.seek(0)
+            image = make(source)
     except Exception as error:  # Pillow reports a broken file by a dozen types
-        raise _unreadable(path, error) from error
+        raise _unreadable(name or source, error) from error
     try:
         _check_memory(*image.size)
     except ValueError as error:
         image.close()
-        raise _unreadable(path, error) from error
+        raise _unreadable(name or source, error) from error
     return image
 
 
@@ -123,11 +133,11 @@ def _check_memory(width: int, height: int) -> None:
         )
 
 
-def _unreadable(path: Path | str, error: Exception) -> OSError:
+def _unreadable(name: object, error: Exception) -> OSError:
     reason = "there is not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror  # without the path, which is named already
-    return OSError(f"cannot read image {path}: {reason}")
+    return OSError(f"cannot read image {name}: {reason}")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -138,13 +148,17 @@ def open_image(path: Path) -> Image.Image:
     """
     with open_header(path) as image:
         try:
-            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {pages} pages; save the one that is the image")
-            image.load()
-            # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
-            return ImageOps.exif_transpose(image)
+            return _load(image)
         except Exception as error:
             raise _unreadable(path, error) from error
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it has {pages} pages; save the one that is the image")
+    image.load()
+    # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
+    return ImageOps.exif_transpose(image)
 
 
 def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
@@ -170,6 +184,35 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
     if intensity_range is not None and is_deep_colour(path):
         raise deep_colour_error(f"image {path}")
     return decode(open_image(Path(path)), f"image {path}", intensity_range)
+
+
+def read_sent(
+    content: bytes, name: str, intensity_range: Sequence[float] | None = None, *, most_pixels: int
+) -> NDArray[Any]:
+    """As :func:`read_pixels`, for a file that someone has sent, who may be unkind.
+
+    Args:
+        content: The bytes of the file, in one of the formats of ``IMAGE_EXTENSIONS``. Pillow would start another
+            program for some formats.
+        name: What errors call it.
+        intensity_range: See :func:`read_pixels`.
+        most_pixels: A larger image is refused before it takes memory.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large, or has pixels that :func:`read_pixels` refuses.
+    """
+    with open_header(io.BytesIO(content), name) as header:
+        width, height = header.size
+        if width * height > most_pixels:
+            raise ValueError(f"image {name} has {width} x {height} pixels, and at most {most_pixels:,} are taken")
+        try:
+            image = _load(header)
+        except Exception as error:
+            raise _unreadable(name, error) from error
+    if intensity_range is not None and is_deep_colour(io.BytesIO(content)):
+        raise deep_colour_error(f"image {name}")
+    return decode(image, f"image {name}", intensity_range)
 
 
 def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
@@ -267,10 +310,10 @@ def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def is_deep_colour(path: Path | str) -> bool:
+def is_deep_colour(source: Path | str | IO[bytes]) -> bool:
     """Whether a file has 16 bits per colour channel, of which Pillow keeps the upper 8; only the header is read."""
     try:
-        with open_header(path) as image:
+        with open_header(source) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
     except Exception:  # reading it will tell
         return False

@@ -146,6 +146,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
     distributed.watch()
+    if config.export:
+        _check_export(config)
     data = make(config, "dataset")
     _check_data(config, data)
     module = make_module(config)
@@ -206,7 +208,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
             write_rows(folder / "predictions.csv", evaluation.predictions())
-    return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
+    trust = tuple(config.trust) + _packages(module.state.config)
+    if config.export and trainer.is_global_zero:
+        _export(config, folder, trust)
+    return Run(folder, figures, trust)
 
 
 def make_module(config: DictConfig) -> Detector:
@@ -299,6 +304,27 @@ def _limits(config: DictConfig) -> str:
     """The options of the trainer that end a training, or a pass over images, before its end."""
     values = {name: config.trainer.get(name) for name in _LIMITS}
     return " ".join(f"trainer.{name}={value}" for name, value in values.items() if value not in (None, -1))
+
+
+def _check_export(config: DictConfig) -> None:
+    """Say what an export would lack now, and not after the training."""
+    from squad_lit.deploy.export import check_packages
+
+    check_packages(config.export)
+    if config.fit and not config.callback.get("checkpoint"):
+        raise ValueError(f"export={config.export} exports last.ckpt, which callback.checkpoint=null does not write")
+
+
+def _export(config: DictConfig, folder: Path, trust: Sequence[str]) -> None:
+    """Write the model for another runtime into the folder of the run."""
+    from squad_lit.deploy.export import SUFFIXES, export
+
+    checkpoint = Path(os.path.abspath(config.checkpoint)) if config.checkpoint else folder / "last.ckpt"
+    output = folder / f"model{SUFFIXES[config.export]}"
+    rate = None if config.checkpoint else config.threshold.false_alarm_rate
+    made = export(checkpoint, output, config.export, false_alarm_rate=rate, trust=trust)
+    text = "%s: its scores differ from those of the checkpoint by at most %.1g of their size"
+    log.info(text, output, made.difference)
 
 
 def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:

@@ -19,6 +19,7 @@ PREVIOUS = "previous.ckpt"
 """The model of an earlier run in the folder, until this one has its own."""
 # Files of an earlier run that would contradict the configuration of the next one.
 _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
+_EXPORTED = ("model.onnx", "model.xml", "model.bin", "model.pt2")
 # These refer to the folder of the run, which is that of whoever reads config.yaml.
 _UNRESOLVED = ("callback", "logger")
 
@@ -42,6 +43,7 @@ def write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str
 def clear(folder: Path, config: DictConfig) -> None:
     """Remove the results of an earlier run in the folder, and keep its model apart as ``previous.ckpt``."""
     old = [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]
+    old += [folder / name for name in _EXPORTED] if config.fit else []
     old += folder.glob("last.ckpt.*.part")  # of a process that was killed
     last, source = folder / "last.ckpt", config.resume or config.checkpoint
     if is_first_process() and not (source and last.exists() and last.samefile(source)):

@@ -25,7 +25,7 @@ from squad_lit.system.file import check_archive, read_figures, write_text
 from squad_lit.system.lock import hold
 
 # Options that change no figure: where files lie, how they are read, what is shown.
-_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust"]
+_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "export", "trust"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 

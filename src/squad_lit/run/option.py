@@ -35,6 +35,7 @@ def _settings(
     checkpoint: str | None,
     resume: str | None,
     objective: str,
+    export: Literal["onnx", "openvino", "torch"] | None,
     trust: Sequence[str],
     threshold: Mapping[str, Annotated[float, Field(gt=0, lt=1)]],
 ) -> None:

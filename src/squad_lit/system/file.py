@@ -195,19 +195,30 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
-    _write_image(path, picture, format="PNG")
+    with whole(path) as part:
+        part.write_bytes(to_png(picture))
 
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
-    _write_image(path, values, format="TIFF", compression="tiff_adobe_deflate")
+    with whole(path) as part:
+        part.write_bytes(to_tiff(values))
 
 
-def _write_image(path: Path, pixels: NDArray[Any], **options: Any) -> None:
+def to_png(picture: NDArray[np.uint8]) -> bytes:
+    """The content of the file of :func:`write_picture`."""
+    return _content(picture, format="PNG")
+
+
+def to_tiff(values: NDArray[np.float32]) -> bytes:
+    """The content of the file of :func:`write_tiff`."""
+    return _content(values, format="TIFF", compression="tiff_adobe_deflate")
+
+
+def _content(pixels: NDArray[Any], **options: Any) -> bytes:
     content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
     Image.fromarray(pixels).save(content, **options)
-    with whole(path) as part:
-        part.write_bytes(content.getbuffer())
+    return content.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,9 @@ from typing import Any
 _NAMES = {
     "PIL": "pillow",
     "hydra": "hydra-core",
+    "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
+    "python_multipart": "python-multipart",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Seconds before the first line in a file, and between two.
@@ -34,6 +34,15 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
         # In the first row: tqdm moves the cursor to the others.
         options |= {"file": _Lines(), "position": 0, "bar_format": form, **rare}
     return tqdm(iterable, **options)
+
+
+def bar_of(items: Sequence[Any], **options: Any) -> Iterable[Any]:
+    """The items, with a bar if ``tqdm`` is installed; an exported model runs without it."""
+    try:
+        shown: Iterable[Any] = progress(items, **options)
+    except ImportError:
+        return items
+    return shown
 
 
 class _Lines(io.TextIOBase):
