@@ -203,6 +203,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
+    if options.coco and options.no_map:
+        parser.error("--coco reads the masks, which --no-map does not write")
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
     return options

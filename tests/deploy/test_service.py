@@ -24,6 +24,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 import squad_lit.deploy.service
+from squad_lit.deploy.drift import DriftMonitor
 from squad_lit.deploy.output_folder import overlay
 from squad_lit.deploy.predictor import Predictor
 from squad_lit.deploy.runtime import Output
@@ -264,6 +265,22 @@ def test_prometheus_sees_what_was_judged() -> None:
     assert found["squad_lit_threshold", "part"] == 0.5
     assert found["squad_lit_score_ratio_sum", "part"] == pytest.approx((1 + 2 * 10 / 255) / 0.5)
     assert found["process_resident_memory_bytes", ""] > 2**20
+
+
+def test_a_drift_is_told_to_prometheus_and_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    model = Model()
+    model.metadata["normal_scores"] = [0.4 + i / 1000 for i in range(100)]
+    bright = io.BytesIO()
+    Image.new("L", (8, 8), 255).save(bright, format="PNG")
+    monitor = DriftMonitor(model.metadata["normal_scores"], Predictor(model).threshold.value)
+    needed = next(count for count in range(1, 100) if monitor.feed(1.0))
+    with serving(part=model) as address:
+        for count in range(1, needed + 3):
+            assert ask(f"{address}/predict", bright.getvalue())[0] == 200
+            assert figures(address)["squad_lit_drift", "part"] == (count >= needed)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("drift of part: ")]
+    assert len(told) == 1
+    assert f"{needed} of the last {needed} images score above the threshold" in told[0]
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:

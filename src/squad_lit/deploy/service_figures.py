@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from squad_lit.deploy.drift import DriftMonitor
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -47,6 +50,13 @@ class Figures:
             buckets=_SCORES,
             registry=registry,
         )
+        self._drift = Gauge(
+            "squad_lit_drift",
+            "1 while the scores have left what the calibration explains.",
+            ["model"],
+            registry=registry,
+        )
+        self._monitors = {name: DriftMonitor.of(predictor) for name, predictor in models.items()}
         threshold = Gauge("squad_lit_threshold", "Threshold of the anomaly score.", ["model"], registry=registry)
         rate = Gauge(
             "squad_lit_false_alarm_rate",
@@ -61,11 +71,15 @@ class Figures:
             for label in "01":  # a counter that is absent until its first image hides a rise from 0
                 self._images.labels(name, label)
             self._unreadable.labels(name)
+            self._drift.labels(name)
 
     def judged(self, model: str, result: Result) -> None:
-        """Count an image."""
+        """Count an image, and say so in the log where its score makes a drift."""
         self._images.labels(model, str(result.label)).inc()
         self._scores.labels(model).observe(result.anomaly_score / (self._scale[model] or 1.0))
+        if report := self._monitors[model].feed(result.anomaly_score):
+            print(f"drift of {model}: {report}", file=sys.stderr, flush=True)
+        self._drift.labels(model).set(self._monitors[model].drifting)
 
     def unreadable(self, model: str) -> None:
         """Count a file that could not be judged."""
