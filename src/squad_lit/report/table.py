@@ -35,12 +35,21 @@ class Column(NamedTuple):
 
 
 METRICS = [Column(key, title) for title, key in COLUMNS.items()]
-# Further figures: more metrics, the use of the codes, and the costs. A key that ends in "/" or "_" is a prefix.
+# Further figures: more metrics, the decisions at the deployed threshold, the use of the codes, and the costs. A key
+# that ends in "/" or "_" is a prefix.
 MORE = [
     Column("image_ap", "image AP"),
-    Column("image_f1_max", "image F1"),
-    Column("pixel_f1_max", "pixel F1"),
+    Column("image_f1_max", "best image F1"),
+    Column("pixel_f1_max", "best pixel F1"),
     Column("pixel_aupro_", "AUPRO"),
+    Column("pixel_aupimo", "AUPIMO"),
+    Column("image_f1", "image F1 at the threshold"),
+    Column("image_precision", "image precision"),
+    Column("image_recall", "image recall"),
+    Column("image_false_alarm_rate", "false alarms", has_best=False),
+    Column("pixel_f1", "pixel F1 at the threshold"),
+    Column("pixel_precision", "pixel precision"),
+    Column("pixel_recall", "pixel recall"),
     Column("synthetic_ap", "synthetic AP"),
     Column("copy_ratio/", "copy ratio", has_best=False),
     Column("codebook_usage/", "codebook usage", has_best=False),
@@ -63,7 +72,9 @@ class Cell:
         undefined: Number of undefined values, which were left out.
         categories: Categories in the mean.
         delta: Difference from the baseline, over the same categories.
-        best: Whether no other arm has a higher mean, rounded as shown.
+        best: Whether it is in bold: no other arm has a higher mean, rounded as shown.
+        interval: 95 % bootstrap interval of a single value, if the run has one (``metric.bootstrap``).
+        text: What is shown in the place of the figures, unless it is empty.
     """
 
     mean: float = math.nan
@@ -73,6 +84,8 @@ class Cell:
     categories: tuple[str, ...] = ()
     delta: float | None = None
     best: bool = False
+    interval: tuple[float, float] | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +181,7 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     """The mean of the categories' means over seeds, and its deviation over the seeds that have all categories."""
     by_category: dict[str, dict[int, float]] = {}
     undefined = 0
+    results = list(results)
     for r in results:
         value = r.value(column.key)
         if math.isnan(value):
@@ -181,7 +195,9 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     whole = [seed for seed in seeds if all(seed in own for own in by_category.values())]
     means = [statistics.fmean(own[seed] for own in by_category.values()) for seed in whole]
     deviation = statistics.stdev(means) if len(means) > 1 else None
-    return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)))
+    ends = results[0].figures.get("interval", {}).get(column.key) if len(results) == 1 else None
+    interval = (column.scale * ends[0], column.scale * ends[1]) if ends and None not in ends else None
+    return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)), interval=interval)
 
 
 def _by_arm(

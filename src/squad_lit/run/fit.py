@@ -129,6 +129,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
 
+    from squad_lit.deploy.pixel_model import thresholds
+
     started = time.perf_counter()
     config = config.copy()
     OmegaConf.update(config, "output", str(folder), force_add=True)
@@ -163,6 +165,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
             resume = os.path.abspath(config.resume) if config.resume else None
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if len(data.test_set):
+            limits = thresholds(module, config.threshold.false_alarm_rate)
+            evaluation.thresholds = limits[0].value, limits[1].value
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
