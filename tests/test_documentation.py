@@ -142,7 +142,7 @@ def test_a_quoted_command_is_understood(
 
 def test_there_are_commands() -> None:
     assert {parameters.id.split()[0] for parameters in commands()} == {
-        *("train", "check", "predict", "calibrate", "export", "search", "report", "view", "workspace")
+        *("train", "check", "predict", "calibrate", "export", "search", "report", "view", "workspace", "submission")
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from squad_lit.dataset.core import AnomalyDataModule
-from squad_lit.dataset.image import image_size, read_image, read_mask
+from squad_lit.dataset.image import image_size, mask_files, read_image, read_mask
 from squad_lit.dataset.sample import NORMAL, Sample
 from squad_lit.image.file import IMAGE_EXTENSIONS, is_deep_colour, open_header
 from squad_lit.system.file import digest
@@ -106,8 +106,9 @@ class _Facts:
         except (OSError, ValueError) as error:
             facts.problems.append(Problem(sample.image_path, str(error)))
         if sample.mask_path is not None:
-            facts.has_mask = sample.mask_path.is_file()
-            facts.problems += _mask_problems(sample, sample.mask_path, facts.size)
+            files = mask_files(sample.mask_path) or [sample.mask_path]  # an empty folder is no mask
+            facts.has_mask = all(file.is_file() for file in files)
+            facts.problems += [problem for file in files for problem in _mask_problems(sample, file, facts.size)]
         elif sample.label:
             facts.problems.append(Problem(sample.image_path, "no mask: pixel metrics are undefined", is_error=False))
         return facts
@@ -171,7 +172,8 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 def _strays(data: AnomalyDataModule, category: str, samples: Sequence[Sample]) -> Iterable[Problem]:
     """Files that do not belong to any sample."""
-    known = {sample.image_path for sample in samples} | {s.mask_path for s in samples if s.mask_path is not None}
+    known = {sample.image_path for sample in samples}
+    known |= {file for s in samples if s.mask_path is not None for file in mask_files(s.mask_path)}
     beside = {path.parent for path in known}
     masks = data.mask_folders(category)
     for place in data.places(category):

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from squad_lit.dataset.cache import Cache
-from squad_lit.dataset.image import image_size, read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.corruption import Corruption
+from squad_lit.dataset.image import image_size, mask_files, read_image, read_mask, resize, resize_mask
 
 NORMAL = "good"
 """The ``defect`` of a normal sample in every data set. BTAD's "ok" and VisA's "normal" are renamed to it."""
@@ -27,7 +28,8 @@ class Sample:
         category: The data set's word for the object or texture, such as ``bottle``.
         defect: The data set's word for the kind of defect; ``good`` for a normal image.
         label: 0 is normal, 1 is anomalous.
-        mask_path: Where the ground-truth mask is expected; ``None`` for a normal image, or if there is no mask.
+        mask_path: Where the ground-truth mask is expected, a file, or a folder of masks that are united; ``None`` for a
+            normal image, or if there is no mask.
     """
 
     image_path: Path
@@ -49,6 +51,9 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         image_size: ``(height, width)`` of the items in pixels.
         cache: Keeps decoded, resized images after the first read; ``None`` reads the files each time.
         intensity_range: See :func:`read_image`.
+
+    Attributes:
+        corruption: Changes each image and its mask after they are read; None changes nothing.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self.image_size = image_size
         self.cache = cache
         self.intensity_range = intensity_range
+        self.corruption: Corruption | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -71,6 +77,8 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         sample = self.samples[index]
         index = index % len(self.samples)  # dataset[-1] and dataset[len - 1] are one item
         image, mask = self._read(sample)
+        if self.corruption is not None:
+            image, mask = self.corruption(image, mask, index)
         return {
             "image": image,
             "mask": mask,
@@ -83,7 +91,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         }
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        paths = [path for path in (sample.image_path, sample.mask_path) if path is not None]
+        paths = [sample.image_path, *(mask_files(sample.mask_path) if sample.mask_path is not None else [])]
         options = f"{self.image_size} {self.intensity_range}"
         found = None if self.cache is None else self.cache.get(paths, options)
         if found is None:
@@ -131,9 +139,11 @@ def check_headers(samples: Sequence[Sample]) -> None:
         size = image_size(sample.image_path)
         if sample.mask_path is None:
             continue
-        if not sample.mask_path.is_file():
+        files = mask_files(sample.mask_path)
+        if not files or not files[0].is_file():
             raise FileNotFoundError(f"no mask for image {sample.image_path}: expected {sample.mask_path}")
-        _check_sizes(sample, size, image_size(sample.mask_path))
+        for file in files:
+            _check_sizes(sample, size, image_size(file))
 
 
 def _check_sizes(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Imported late, so that a mistake in the options shows at once.
-    from squad_lit.report import comparison, gather, page, table, text
+    from squad_lit.report import comparison, gather, page, sweep_plot, table, text
     from squad_lit.system.file import make_folder, write_rows, write_text
 
     runs = gather.find(options.runs)
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
     tables = table.make(results, options.baseline, published)
     by_dataset = [[r for r in results if r.dataset == name] for name in dict.fromkeys(r.dataset for r in results)]
     compared = [c for own in by_dataset for c in comparison.compare(own, options.baseline)]
-    tables += comparison.tables(compared)
+    tables += [made for own in by_dataset for made in sweep_plot.image_tables(own)] + comparison.tables(compared)
     make_folder(folder)
     html = page.report(
         results, tables, unfinished, repeated, folder=folder.resolve(), panels=options.panels, link=options.link

@@ -158,8 +158,9 @@ def make(
                 rows = _by_category(own, partial(_cells, arms=here, column=c, baseline=baseline))
                 tables.append(Table(f"{dataset}: {c.title}", "category", here, rows))
         elif several:
-            rows = _by_category(own, lambda results: [cell(results, c) for c in METRICS])
-            tables.append(Table(f"{dataset}: {here[0]}", "category", [c.title for c in METRICS], rows))
+            tables += of_arms(own)
+        for arm in here if several else []:
+            tables += _by_kind([r for r in own if r.arm == arm])
         for category in categories if several else []:
             if category in theirs:
                 rows, sources = _published_rows(theirs[category])
@@ -170,6 +171,17 @@ def make(
             rows = _by_arm(own, here, more, baseline)
             tables.append(Table(f"{dataset}: further figures", "arm", [c.title for c in more], rows))
     return tables
+
+
+def of_arms(results: Sequence[Result]) -> list[Table]:
+    """The table of a paper for each data set and arm: categories in rows, their means below, metrics in columns."""
+    own: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        own.setdefault((r.dataset, r.arm), []).append(r)
+    return [
+        Table(f"{dataset}: {arm}", "category", [c.title for c in METRICS], _by_category(of_arm, _metrics))
+        for (dataset, arm), of_arm in own.items()
+    ]
 
 
 def read_published() -> list[dict[str, str]]:
@@ -206,6 +218,23 @@ def _by_arm(
     by_column = [_cells(results, arms, column, baseline) for column in columns]
     total = len({r.category for r in results})
     return [Row(arm, [cells[i] for cells in by_column], categories=total) for i, arm in enumerate(arms)]
+
+
+def _metrics(results: Sequence[Result]) -> list[Cell]:
+    return [cell(results, column) for column in METRICS]
+
+
+def _by_kind(results: Sequence[Result]) -> list[Table]:
+    """The means of each kind of defect of an arm, if all categories have the same kinds, as those of MVTec LOCO AD."""
+    kinds = [set(r.figures.get("per_defect") or {}) for r in results]
+    if len({r.category for r in results}) < 2 or len(kinds[0]) < 2 or any(own != kinds[0] for own in kinds):
+        return []
+    rows = []
+    for kind in sorted(kinds[0]):
+        of_kind = [dataclasses.replace(r, figures=r.figures["per_defect"][kind]) for r in results]
+        rows.append(Row(kind, _metrics(of_kind), categories=len({r.category for r in results})))
+    title = f"{results[0].dataset}: {results[0].arm} by kind of defect"
+    return [Table(title, "kind", [c.title for c in METRICS], rows)]
 
 
 def _by_category(results: Sequence[Result], make_cells: Callable[[Sequence[Result]], Sequence[Cell]]) -> list[Row]:

@@ -241,6 +241,11 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
 
 
 def _check_data(config: DictConfig, data: Any) -> None:
+    if data.corruption and "shift" in data.corruption.strengths and config.metric.resolution == "original":
+        raise ValueError(
+            "dataset.corruption: a shift moves the resized masks, and metric.resolution=original reads those of the "
+            "files: use metric.resolution=map"
+        )
     if not config.fit:
         return
     if data.validation_fraction == 0:
