@@ -105,6 +105,14 @@ def test_a_baseline_limits_the_tests_and_their_correction() -> None:
     assert rows[0].keys() >= {"dataset", "metric", "arm", "against", "pairs", "p", "p_holm", "high"}
 
 
+def test_many_arms_are_compared_with_a_baseline_alone() -> None:
+    results = [result(f"a{i}", "x", seed, i / 10 + seed / 100) for i in range(7) for seed in range(3)]
+    assert comparison.compare(results) == []
+    assert next((c.arm, c.against) for c in comparison.compare(results, "a3")) == ("a0", "a3")
+    assert len(comparison.compare(results, "a3")) == 6
+    assert len(comparison.compare(results[:18])) == 15
+
+
 def test_ranks_and_critical_difference_of_demsar() -> None:
     """q(0.05) of 4 algorithms is 2.569, so 14 data sets have 1.25 (his section 3.2.2)."""
     rng = np.random.default_rng(0)

@@ -67,6 +67,8 @@ def _run(options: argparse.Namespace) -> int:
         ours = [row for row in made.rows if row.kind != "published"]
         print(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
     print("\n".join(named), end="")
+    if not compared and any(len({r.arm for r in own}) > comparison.MOST_ARMS for own in by_dataset):
+        print("So many arms are not compared each with each: --baseline ARM compares them with one.")
     size = len(html.encode()) / 2**20
     print(f"{len(runs)} runs: {folder / 'report.html'} ({size:.1f} MB), with .md, .tex and .csv beside it")
     return 0

@@ -15,6 +15,8 @@ from squad_lit.report.table import METRICS, Cell, Column, Row, Table
 
 LEVEL = 0.05
 """Significance level of the tests; the intervals cover 1 - LEVEL."""
+MOST_ARMS = 6
+"""With more arms, the correction for all pairs leaves no difference significant, and the table is too long to read."""
 
 _NOTES = [
     "a pair is a category and seed that both arms have; p is that of Wilcoxon's signed-rank test, two-sided, corrected "
@@ -65,12 +67,15 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> list[Comp
 
     Args:
         results: Results of one data set.
-        baseline: The arm that the others are compared with; None: each with each.
+        baseline: The arm that the others are compared with; None: each with each, if there are at most ``MOST_ARMS``.
     """
     arms = list(dict.fromkeys(r.arm for r in results))
-    both = [(b, a) for a, b in itertools.combinations(arms, 2)]
     if baseline in arms:
         both = [(arm, str(baseline)) for arm in arms if arm != baseline]
+    elif len(arms) <= MOST_ARMS:
+        both = [(b, a) for a, b in itertools.combinations(arms, 2)]
+    else:
+        return []
     found = []
     for metric in METRICS:
         values: dict[str, dict[tuple[str, int], float]] = {arm: {} for arm in arms}

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# More names have no room in a plot, and as many training lengths or numbers of images are no methods to rank.
+_MOST_ARMS = 12
+
+
 class Ranks(NamedTuple):
     """How arms rank over several categories or seeds.
 
@@ -41,7 +45,7 @@ def ranks(results: Sequence[Result], column: Column) -> Ranks | None:
     Seeds of a category are averaged, because they are no independent samples. With one category, each seed counts.
 
     Returns:
-        None unless there are three arms and two blocks.
+        None unless there are 3 to 12 arms and two blocks.
 
     Reference:
         Demšar: "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006, section 3.2.
@@ -55,7 +59,7 @@ def ranks(results: Sequence[Result], column: Column) -> Ranks | None:
             values[r.arm].setdefault(r.category if several else r.seed, []).append(value)
     blocks = sorted({block for own in values.values() for block in own}, key=str)
     arms = [arm for arm, own in values.items() if len(own) == len(blocks)]
-    if len(arms) < 3 or len(blocks) < 2:
+    if not 3 <= len(arms) <= _MOST_ARMS or len(blocks) < 2:
         return None
     # Values that are equal in exact arithmetic share a rank.
     means = np.array([[statistics.fmean(values[arm][block]) for arm in arms] for block in blocks]).round(9)
@@ -85,7 +89,7 @@ def cliques(average: Sequence[float], difference: float) -> list[tuple[int, int]
 
 
 def plot(results: Sequence[Result], colours: Mapping[str, str]) -> Figure | None:
-    """One critical-difference plot per metric; None unless there are three arms and two categories or seeds."""
+    """One critical-difference plot per metric; None unless there are 3 to 12 arms and two categories or seeds."""
     from matplotlib.figure import Figure
 
     drawn = {column.title: found for column in METRICS if (found := ranks(results, column))}
