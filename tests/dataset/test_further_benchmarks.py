@@ -35,9 +35,7 @@ SETTINGS: dict[str, Any] = {
 def picture(path: Path, number: int) -> None:
     """An image that no other number has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((6, 4, 3), 10, np.uint8)
-    pixels[0, 0] = number
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(np.full((6, 4, 3), 20 * number, np.uint8)).save(path)
 
 
 def mask(path: Path, *rows: int, value: int = 255) -> None:
@@ -239,10 +237,6 @@ def test_counts_add_up_to_those_of_the_authors(
 
 
 def test_an_unknown_category_names_the_data_set_for_folders(depth: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"unknown 'tire' for mvtec\. .* dataset=folder dataset\.root=.*/tire, also in"
-    ):
+    message = r"unknown 'tire' for mvtec; .* in the same layout: dataset=folder dataset\.root=.*/tire"
+    with pytest.raises(ValueError, match=message):
         make(MVTec, depth, "tire")
-    with pytest.raises(ValueError, match=r"did you mean 'bottle'\?") as told:
-        make(MVTec, depth, "bottel")
-    assert "dataset=folder" not in str(told.value)

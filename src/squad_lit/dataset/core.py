@@ -317,11 +317,9 @@ class AnomalyDataModule(L.LightningDataModule):
             if name not in self.CATEGORIES:
                 close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else "."
-                own = self.root / name
-                if own.is_dir() or not close:
-                    hint += f" Images of your own are read by dataset=folder dataset.root={own}, also in the layout of "
-                    hint += "MVTec AD."
-                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}")
+                own = f"; images of your own, also in the same layout: dataset=folder dataset.root={self.root / name}"
+                own = "" if self.name == "folder" else own
+                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}{own}")
             if name in names:
                 raise ValueError(f"category: '{name}' is named twice in {given}")
             names.append(name)

@@ -109,7 +109,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         if sample.mask_path is None:
             return resized
         mask = read_mask(sample.mask_path)
-        _check_sizes(sample, image.shape[1:], mask.shape)
+        _check_sizes(sample, image.shape[1:], sample.mask_path, mask.shape)
         return torch.cat([resized, resize_mask(mask, self.image_size)[None].float()])
 
 
@@ -143,12 +143,12 @@ def check_headers(samples: Sequence[Sample]) -> None:
         if not files or not files[0].is_file():
             raise FileNotFoundError(f"no mask for image {sample.image_path}: expected {sample.mask_path}")
         for file in files:
-            _check_sizes(sample, size, image_size(file))
+            _check_sizes(sample, size, file, image_size(file))
 
 
-def _check_sizes(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> None:
+def _check_sizes(sample: Sample, image: Sequence[int], path: Path, mask: Sequence[int]) -> None:
     if tuple(image) != tuple(mask):
         raise ValueError(
-            f"mask {sample.mask_path} is {mask[0]}x{mask[1]} pixels (height x width), its image {sample.image_path} is "
+            f"mask {path} is {mask[0]}x{mask[1]} pixels (height x width), its image {sample.image_path} is "
             f"{image[0]}x{image[1]}; they must be equal"
         )
