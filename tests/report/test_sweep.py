@@ -1,15 +1,18 @@
 """What a sweep ends in: a paper's table, curves of few images, and curves of changed test images."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from squad_lit.report import gather, sweep_plot, table
 from squad_lit.report.sweep_table import SweepTable, write_tables
 from squad_lit.report.text import cell_text
+from squad_lit.run.config import compose, quote
 from test_report import make, same
 
 
@@ -28,14 +31,27 @@ def few(root: Path, number: Any, value: float, category: str = "bottle", *overri
     change(folder, f"dataset.limit_train={number}", limit_train=number)
 
 
+@pytest.fixture
+def end_sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Ends a sweep in a folder, as Hydra does."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # the callback sets it; afterwards it is as before
+
+    def end(folder: Path) -> None:
+        SweepTable().on_multirun_end(compose([f"hydra.sweep.dir={quote(folder)}"], with_hydra=True))
+
+    return end
+
+
 def results(root: Path) -> list[gather.Result]:
     return gather.results(gather.find([root]))[0]
 
 
-def test_a_sweep_over_categories_ends_in_a_papers_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_over_categories_ends_in_a_papers_table(
+    tmp_path: Path, end_sweep: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path / "0", "bottle", 0, same(0.9, image_auroc=1.0))
     make(tmp_path / "1", "screw", 0, same(0.5))
-    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    end_sweep(tmp_path)
     expected = [
         "| category | image AUROC | pixel AUROC | Pixel AP | AUPRO |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -71,10 +87,12 @@ def test_a_sweep_without_figures_has_no_table(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "table.md").exists()
 
 
-def test_a_table_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, end_sweep: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path / "0", "bottle", 0, same(0.9))
     (tmp_path / "table.md").mkdir()
-    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    end_sweep(tmp_path)
     assert "warning: the table of the sweep was not written" in capsys.readouterr().err
 
 

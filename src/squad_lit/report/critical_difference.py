@@ -112,9 +112,9 @@ def _draw(axes: Axes, title: str, found: Ranks, colours: Mapping[str, str]) -> N
         y = top + 0.45 * (i if left else number - 1 - i)
         end = 0.9 if left else number + 0.1
         axes.plot([rank, rank, end], [0, y, y], color=colours[name], linewidth=1)
-        side = {"ha": "right"} if left else {"ha": "left"}
         text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
-        axes.annotate(text, (end, y), xytext=(-3 if left else 3, 0), textcoords="offset points", va="center", **side)
+        side = "right" if left else "left"
+        axes.annotate(text, (end, y), xytext=(-3 if left else 3, 0), textcoords="offset points", va="center", ha=side)
     for level, (first, last) in enumerate(groups, 1):
         axes.plot([average[first] - 0.03, average[last] + 0.03], [0.2 * level] * 2, color="0.5", linewidth=4)
     axes.errorbar(1 + found.difference / 2, -0.5, xerr=found.difference / 2, color="0.5", capsize=3)
