@@ -77,7 +77,7 @@ def cliques(average: Sequence[float], difference: float) -> list[tuple[int, int]
     """The longest runs of arms, as first and last position, whose ascending average ranks differ by less.
 
     Example:
-        >>> cliques([1.0, 1.5, 3.0, 3.2], 1.6)
+        >>> cliques([1.0, 1.5, 3.0, 3.2], 1.8)
         [(0, 1), (1, 3)]
     """
     found: list[tuple[int, int]] = []
