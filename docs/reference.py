@@ -29,7 +29,7 @@ _HEAD = """# Options
 Every option of `squad-lit train`, as it is typed, with its default. `squad-lit check` and `squad-lit search` take the
 same ones. This page is made from the files in `conf/`: `conf/GROUP/NAME.yaml` is what `GROUP=NAME` chooses, and
 `${...}` stands for the value of another option. Commands with options of their own (`predict`, `watch`, `drift`,
-`calibrate`, `export`, `view`, `report`, `search`) list them with `--help`.
+`calibrate`, `validate`, `serve`, `export`, `view`, `report`, `search`, `submission`) list them with `--help`.
 """
 
 

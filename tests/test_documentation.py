@@ -155,6 +155,7 @@ def test_there_are_commands() -> None:
             "search",
             "report",
             "view",
+            "submission",
             "workspace",
         ),
     }

@@ -16,6 +16,10 @@ from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.ksdd2 import KSDD2
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
+from squad_lit.dataset.mvtec_3d import MVTec3D
+from squad_lit.dataset.mvtec_ad2 import MVTecAD2
+from squad_lit.dataset.mvtec_loco import MVTecLOCO
+from squad_lit.dataset.real_iad import RealIAD
 from squad_lit.dataset.visa import VisA
 from squad_lit.run.config import CONF, arrange, compose
 from squad_lit.run.fit import make_module
@@ -23,7 +27,9 @@ from squad_lit.run.job import config_hash
 from squad_lit.run.option import check
 
 
-@pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])
+@pytest.mark.parametrize(
+    "benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA, MVTec3D, MVTecAD2, MVTecLOCO, RealIAD], ids=lambda b: b.name
+)
 def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[AnomalyDataModule]) -> None:
     config = compose([f"experiment={benchmark.name}"], with_hydra=True)
     swept = config.hydra.sweeper.params["dataset.category"].split(",")

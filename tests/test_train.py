@@ -192,7 +192,7 @@ def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path, t
         (["threads=-1"], r"threads: expected at least 1 or null"),
         (["threads=0"], r"threads: expected at least 1 or null"),
         (["dataset.batch_size=1", "model.synthetic_fraction=0.4"], "is no image; raise it or dataset.batch_size"),
-        (["dataset.limit_train=0"], r"dataset.limit_train: expected at least 1 or null"),
+        (["dataset.limit_train=0"], r"dataset.limit_train: expected at least 1 or all or null"),
         (["metric.resolution=full"], r"metric.resolution: expected map or original"),
         (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit: expected values in"),
         (["synthesis.kinds.patch=-1"], "synthesis.kinds"),

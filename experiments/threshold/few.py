@@ -31,7 +31,7 @@ from squad_lit.deploy.threshold import from_normals
 from squad_lit.network.anomaly import enlarge, top_mean
 from squad_lit.run.config import compose
 from squad_lit.run.option import make
-from squad_lit.system.file import read_rows, write_rows
+from squad_lit.system.table import read_rows, write_rows
 
 CATEGORIES = DATASETS | {"capsules": "visa"}
 COUNTS, RATES, DRAWS = (10, 20, 40, 100), (0.01, 0.05, 0.1), 60

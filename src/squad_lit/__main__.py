@@ -20,6 +20,7 @@ COMMANDS = {
     "view": "a page to look through the images of a test or a prediction",
     "report": "tables and a page from any number of runs",
     "search": "search for options with Optuna",
+    "submission": "files for the evaluation server of MVTec AD 2",
     "workspace": "save a W&B workspace for the project's runs",
 }
 

@@ -178,6 +178,24 @@ def test_validation_keeps_at_least_one_and_never_all(root, fraction, count):
     assert len(module.val_dataloader()) == -(-3 * count // 2)
 
 
+def test_a_single_image_is_trained_on_and_held_out_with_a_warning(root, caplog):
+    module = toy(root, limit_train=1)
+    module.setup()
+    assert [s.image_path for s in module.train_set.samples] == [s.image_path for s in module.val_set.samples]
+    assert len(module.train_set) == len(module.categories)
+    assert "limit_train=1 trains on the image that brings the maps to one scale" in caplog.text
+    module = toy(root, limit_train=1, validation_fraction=0.0)
+    module.setup()
+    assert len(module.val_set) == 0
+
+
+def test_all_images_are_as_without_a_limit(root):
+    every, limited = toy(root), toy(root, limit_train="all")
+    every.setup()
+    limited.setup()
+    assert limited.train_set.samples == every.train_set.samples
+
+
 def test_limit_train_is_drawn_before_the_split_and_nested(root):
     drawn = []
     for limit in (2, 5, 10, 99):
@@ -246,9 +264,10 @@ def test_memory_is_said_before_it_is_filled(root, caplog):
         ({"validation_fraction": -0.1}, "^validation_fraction: expected at least 0"),
         ({"validation_fraction": "0.1"}, "^validation_fraction: expected a number"),
         ({"validation_fraction": float("nan")}, "^validation_fraction: expected a finite number"),
-        ({"limit_train": 0}, "^limit_train: expected at least 1 or null, got 0"),
-        ({"limit_train": 0, "validation_fraction": 0.0}, "^limit_train: expected at least 1 or null, got 0"),
-        ({"limit_train": 1}, "^limit_train: expected at least 2, .* got 1"),
+        ({"limit_train": 0}, "^limit_train: expected at least 1 or all or null, got 0"),
+        ({"limit_train": 0, "validation_fraction": 0.0}, "^limit_train: expected at least 1 or all or null, got 0"),
+        ({"corruption": {"fog": 1}}, "^corruption: unknown fog; known: light, blur, noise, shift"),
+        ({"corruption": {"blur": -1}}, r"^corruption\.blur: expected at least 0, got -1"),
         ({"intensity_range": [5, 5]}, r"intensity_range must be \[LOW,HIGH\]"),
         ({"intensity_range": [0]}, r"^intensity_range: expected at least 2 values or null, got \[0\]"),
         ({"intensity_range": 4095}, "^intensity_range: expected a list or null, got 4095"),

@@ -12,7 +12,7 @@ from squad_lit.deploy.drift import Drift, DriftMonitor, RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.drift import main
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 NORMAL = np.random.default_rng(1).normal(size=500).tolist()
 THRESHOLD = from_normals(NORMAL, 0.01).value

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.duplicates import duplicates, thumbnail
-from squad_lit.dataset.image import image_size, read_mask
+from squad_lit.dataset.image import image_size, mask_files, read_mask
 from squad_lit.dataset.mixture import Properties, mixtures
 from squad_lit.dataset.problem import Problem, together
 from squad_lit.dataset.sample import NORMAL, Sample
@@ -94,8 +94,9 @@ class _Facts:
         except (OSError, ValueError) as error:
             facts.problems.append(Problem.of_error(path, error))
         if sample.mask_path is not None:
-            facts.has_mask = sample.mask_path.is_file()
-            facts.problems += _mask_problems(sample, sample.mask_path, size)
+            files = mask_files(sample.mask_path) or [sample.mask_path]  # an empty folder is no mask
+            facts.has_mask = all(file.is_file() for file in files)
+            facts.problems += [problem for file in files for problem in _mask_problems(sample, file, size)]
         elif sample.label:
             facts.problems.append(Problem(path, "no mask: pixel metrics are undefined", is_error=False))
         return facts
@@ -138,7 +139,8 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 def _strays(data: AnomalyDataModule, category: str, samples: Sequence[Sample]) -> Iterable[Problem]:
     """Files that do not belong to any sample."""
-    known = {sample.image_path for sample in samples} | {s.mask_path for s in samples if s.mask_path is not None}
+    known = {sample.image_path for sample in samples}
+    known |= {file for s in samples if s.mask_path is not None for file in mask_files(s.mask_path)}
     beside = {path.parent for path in known}
     masks = data.mask_folders(category)
     for place in data.places(category):

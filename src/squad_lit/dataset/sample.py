@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from squad_lit.dataset.cache import Cache
-from squad_lit.dataset.image import image_size, read_image, read_mask, resize, resize_mask
+from squad_lit.dataset.corruption import Corruption
+from squad_lit.dataset.image import image_size, mask_files, read_image, read_mask, resize, resize_mask
 from squad_lit.image.intact import check_image
 
 NORMAL = "good"
@@ -32,7 +33,8 @@ class Sample:
         category: The data set's word for the object or texture, such as ``bottle``.
         defect: The data set's word for the kind of defect; ``good`` for a normal image.
         label: 0 is normal, 1 is anomalous.
-        mask_path: Where the ground-truth mask is expected; ``None`` for a normal image, or if there is no mask.
+        mask_path: Where the ground-truth mask is expected, a file, or a folder of masks that are united; ``None`` for a
+            normal image, or if there is no mask.
     """
 
     image_path: Path
@@ -54,6 +56,9 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         image_size: ``(height, width)`` of the items in pixels.
         cache: Keeps decoded, resized images after the first read; ``None`` reads the files each time.
         intensity_range: See :func:`read_image`.
+
+    Attributes:
+        corruption: Changes each image and its mask after they are read; None changes nothing.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self.image_size = image_size
         self.cache = cache
         self.intensity_range = intensity_range
+        self.corruption: Corruption | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -76,6 +82,8 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         sample = self.samples[index]
         index = index % len(self.samples)  # dataset[-1] and dataset[len - 1] are one item
         image, mask = self._read(sample)
+        if self.corruption is not None:
+            image, mask = self.corruption(image, mask, index)
         return {
             "image": image,
             "mask": mask,
@@ -88,7 +96,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         }
 
     def _read(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        paths = [path for path in (sample.image_path, sample.mask_path) if path is not None]
+        paths = [sample.image_path, *(mask_files(sample.mask_path) if sample.mask_path is not None else [])]
         options = f"{self.image_size} {self.intensity_range}"
         found = None if self.cache is None else self.cache.get(paths, options)
         if found is None:
@@ -107,9 +115,9 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         except OSError as error:  # damaged in the middle, which only decoding finds
             raise OSError(f"{error}; {_HINT}") from error
         resized = resize(image, self.image_size)
-        if mask is None:
+        if mask is None or sample.mask_path is None:
             return resized
-        _check_sizes(sample, image.shape[1:], mask.shape)
+        _check_sizes(sample, image.shape[1:], sample.mask_path, mask.shape)
         return torch.cat([resized, resize_mask(mask, self.image_size)[None].float()])
 
 
@@ -166,8 +174,9 @@ def _unreadable(sample: Sample, intensity_range: Sequence[float] | None, *, deco
     """Why the image or the mask of a sample cannot be read."""
     try:
         check_image(sample.image_path, intensity_range, decode=decode)
-        if sample.mask_path is not None and sample.mask_path.is_file():
-            check_image(sample.mask_path, is_mask=True, decode=decode)
+        for file in () if sample.mask_path is None else mask_files(sample.mask_path):
+            if file.is_file():
+                check_image(file, is_mask=True, decode=decode)
     except (OSError, ValueError) as error:
         return error
     return None
@@ -177,19 +186,21 @@ def _mismatch(sample: Sample) -> Exception | None:
     """Why an image and its mask do not go together."""
     if sample.mask_path is None:
         return None
-    if not sample.mask_path.is_file():
+    files = mask_files(sample.mask_path)
+    if not files or not files[0].is_file():
         text = "no mask for image {}: expected {}; dataset=folder also takes defective images without a mask"
         return FileNotFoundError(text.format(sample.image_path, sample.mask_path))
     try:
-        _check_sizes(sample, image_size(sample.image_path), image_size(sample.mask_path))
+        for file in files:
+            _check_sizes(sample, image_size(sample.image_path), file, image_size(file))
     except ValueError as error:
         return error
     return None
 
 
-def _check_sizes(sample: Sample, image: Sequence[int], mask: Sequence[int]) -> None:
+def _check_sizes(sample: Sample, image: Sequence[int], path: Path, mask: Sequence[int]) -> None:
     if tuple(image) != tuple(mask):
         raise ValueError(
-            f"mask {sample.mask_path} is {mask[0]}x{mask[1]} pixels (height x width), its image {sample.image_path} is "
+            f"mask {path} is {mask[0]}x{mask[1]} pixels (height x width), its image {sample.image_path} is "
             f"{image[0]}x{image[1]}; they must be equal"
         )

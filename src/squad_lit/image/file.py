@@ -263,15 +263,20 @@ def read_marked(path: Path | str) -> NDArray[np.bool_]:
     The indices of a palette image count, and any channel of a colour image. Alpha is ignored.
 
     Args:
-        path: The file.
+        path: The file, or a folder of masks of one size, which are united.
 
     Returns:
         ``(H, W)``.
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: Pixels that are NaN or infinite.
+        ValueError: The masks in a folder differ in size, or pixels are NaN or infinite.
     """
+    if Path(path).is_dir():
+        parts = [read_marked(file) for file in sorted(Path(path).iterdir()) if is_image(file)]
+        if len({part.shape for part in parts}) != 1:
+            raise ValueError(f"{path}: expected masks of one size, got {len(parts)} of several sizes")
+        return np.logical_or.reduce(parts)
     image = open_image(Path(path))
     if image.mode in ("LA", "La", "PA"):
         image = image.getchannel(0)

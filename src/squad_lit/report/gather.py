@@ -166,20 +166,25 @@ def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
     return ordered, [run for run in done if run.folder not in used]
 
 
-def name_arms(runs: Sequence[Run]) -> list[str]:
+def name_arms(runs: Sequence[Run], without: str = "") -> list[str]:
     """Name each run by what distinguishes its configuration, as one would type it; ``default`` if nothing does.
 
     The typed options name the arms if they distinguish them. Otherwise the fewest and shortest keys in which the
     configurations differ do. The value that most arms share is left out. An option of the data set counts only if it
     varies within a data set.
+
+    Args:
+        runs: The runs.
+        without: An option that names no arm, because its values are the points of a curve.
     """
-    varied = [key for key in dict.fromkeys(key for run in runs for key in run.leaves) if _varies(runs, key)]
+    every = dict.fromkeys(key for run in runs for key in run.leaves if not _is_below(key, without))
+    varied = [key for key in every if _varies(runs, key)]
     arms = _parts(runs, varied)
     by_arm: dict[Any, list[Run]] = {}
     for run, arm in zip(runs, arms, strict=True):
         by_arm.setdefault(arm, []).append(run)
     # A test of a checkpoint has the options of its training, which were typed elsewhere.
-    trained = [[_typed(run) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
+    trained = [[_typed(run, without) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
     names = _names([min(own, key=len) for own in trained]) if all(trained) else []
     if len(set(names)) < len(by_arm):
         kept: list[str] = []
@@ -290,10 +295,15 @@ def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
     return [" ".join(f"{k}={v}" for k, v in own.items()) or "default" for own in options]
 
 
-def _typed(run: Run) -> dict[str, str]:
+def _is_below(key: str, option: str) -> bool:
+    return bool(option) and f"{key}.".startswith(f"{option}.")
+
+
+def _typed(run: Run, without: str) -> dict[str, str]:
     """The typed options that make a method."""
     pairs = [override.lstrip("+~").partition("=") for override in run.overrides]
-    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | run.joint
+    own = [(key, value) for key, _, value in pairs if not _is_ignored(key.split("@")[0])]
+    return {key: value for key, value in own if not _is_below(key, without)} | run.joint
 
 
 def _word(key: str) -> str:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from squad_lit.image.file import read_pixels, to_uint8
-from squad_lit.report import plot
+from squad_lit.report import critical_difference, plot, sweep_plot
 from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, readable
 from squad_lit.report.panel import FALSE_ALARM, FIRST, MISS
@@ -139,6 +139,9 @@ def _plots(results: Sequence[Result]) -> list[tuple[str, Markup, bool]]:
     for dataset in dict.fromkeys(r.dataset for r in results):
         own = [r for r in results if r.dataset == dataset]
         add(f"{dataset}: metrics against the number of codes", plot.metrics_by_codebook, own, colours)
+        add(f"{dataset}: critical differences", critical_difference.plot, own, colours)
+        add(f"{dataset}: number of training images", sweep_plot.image_curves, own)
+        add(f"{dataset}: changed test images", sweep_plot.corruption_curves, own)
         add(f"{dataset}: training", plot.training_curves, own, colours)
         add(f"{dataset}: use of the codebook", plot.codebook_use, own, colours)
         for arm, run in {r.arm: r.run for r in reversed(own)}.items():

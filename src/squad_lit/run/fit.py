@@ -131,6 +131,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
 
+    from squad_lit.deploy.pixel_model import thresholds
     from squad_lit.training import distributed
 
     started = time.perf_counter()
@@ -183,6 +184,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
                 )
             (folder / PREVIOUS).unlink(missing_ok=True)
         if len(data.test_set):
+            limits = thresholds(module, config.threshold.false_alarm_rate)
+            evaluation.thresholds = limits[0].value, limits[1].value
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
@@ -291,6 +294,11 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
 
 
 def _check_data(config: DictConfig, data: Any) -> None:
+    if data.corruption and "shift" in data.corruption.strengths and config.metric.resolution == "original":
+        raise ValueError(
+            "dataset.corruption: a shift moves the resized masks, and metric.resolution=original reads those of the "
+            "files: use metric.resolution=map"
+        )
     if not config.fit:
         return
     if data.validation_fraction == 0:

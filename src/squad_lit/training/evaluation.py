@@ -32,6 +32,9 @@ class Evaluation(Callback):
     metrics in the first process and is empty in the others. Maps stay float32 and masks bool, on the CPU, once. An
     image that a distributed sampler repeats counts once (by index).
 
+    With ``thresholds``, those of the score and of the pixels that the deployed model has, the figures include F1,
+    precision, recall and false-alarm rate of its decisions.
+
     Args:
         fpr_limit: Right ends of the per-region-overlap curve, in (0, 1], besides 0.3, which is that of
             ``pixel_aupro``; another one has a key of its own, such as ``pixel_aupro_0.05``.
@@ -58,6 +61,7 @@ class Evaluation(Callback):
         # One key never means two things: pixel_aupro is at 0.3, as in the benchmark, whatever else is measured.
         fpr_limit = [0.3, *(limit for limit in limits if limit != 0.3)]
         self.fpr_limit, self.resolution, self.resamples, self.seed = fpr_limit, resolution, bootstrap, seed
+        self.thresholds: tuple[float, float] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -134,9 +138,10 @@ class Evaluation(Callback):
 
         Returns:
             ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max``,
-            ``pixel_aupro`` (and one for each further limit), and the extras. For each category also ``per_defect``
-            (each kind of defect against all normal images) and ``per_region_size`` (see
-            :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
+            ``pixel_aupro`` (and one for each further limit), ``pixel_aupimo``, with thresholds those of
+            :func:`squad_lit.metric.image_decisions` and :func:`squad_lit.metric.pixel_decisions`, and the extras. For
+            each category also ``per_defect`` (each kind of defect against all normal images) and ``per_region_size``
+            (see :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
         """
         rows = [row for _, row in sorted(self._rows.items())]
         names = list(dict.fromkeys(row["category"] for row in rows))
@@ -197,11 +202,22 @@ class Evaluation(Callback):
     def _metrics(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, float]:
         score, label = _scores(rows)
         figures = metric.image_metrics(score, label)
+        if self.thresholds:
+            figures |= metric.image_decisions(score, label, self.thresholds[0])
         if count := _without_mask(rows):
             warnings.warn(f"{count} anomalous images have no mask", stacklevel=2)
-            keys = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *check_limits(self.fpr_limit))
+            keys = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *check_limits(self.fpr_limit), "pixel_aupimo")
             return _plain(figures) | dict.fromkeys(keys, math.nan)
-        return _plain(figures | metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit))
+        figures |= metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit)
+        # A defect that was lost when its mask was resized does not make a normal image.
+        kept = [i for i, row in enumerate(rows) if row["label"] == 0 or masks[i].any()]
+        if len(kept) < len(rows):
+            figures["pixel_aupimo"] = metric.aupimo([maps[i] for i in kept], [masks[i] for i in kept])
+        else:
+            figures["pixel_aupimo"] = metric.aupimo(maps, masks)
+        if self.thresholds:
+            figures |= metric.pixel_decisions(maps, masks, self.thresholds[1])
+        return _plain(figures)
 
     def _per_defect(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
         """The metrics of each kind of defect, its images and all the normal ones taken as a test set of their own."""
