@@ -79,6 +79,16 @@ def test_several_arms_are_compared_and_each_has_its_table(tmp_path: Path, capsys
     ]
 
 
+def test_numbers_in_the_names_of_arms_are_sorted_as_numbers(tmp_path: Path) -> None:
+    for number in (16, 4, 1, "all"):
+        few(tmp_path, number, 0.5)
+    write_tables(tmp_path)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    arms = [line.split("|")[1].strip() for line in lines if "limit" in line]
+    assert arms == [f"dataset.limit\\_train={number}" for number in (1, 4, 16, "all")]
+    assert not [line for line in lines if "| mean |" in line]  # of one category, the table of arms says all
+
+
 def test_a_sweep_without_figures_has_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tables(tmp_path)
     make(tmp_path / "0", "bottle", 0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -162,8 +163,15 @@ def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
             found = Result(run.dataset, category, arm, run.seed, figures, run)
             newest[found.dataset, category, arm, run.seed] = found
     used = {result.run.folder for result in newest.values()}
-    ordered = sorted(newest.values(), key=lambda r: (r.dataset, r.arm != "default", r.arm, r.category, r.seed))
+    ordered = sorted(
+        newest.values(), key=lambda r: (r.dataset, r.arm != "default", *_natural(r.arm), r.category, r.seed)
+    )
     return ordered, [run for run in done if run.folder not in used]
+
+
+def _natural(arm: str) -> tuple[list[tuple[str, float]], str]:
+    """A key that sorts 4 before 16; names that differ in the spelling of a number alone are in alphabetical order."""
+    return [(text, float(number or 0)) for text, number in re.findall(r"(\D*)(\d+(?:\.\d+)?)?", arm)], arm
 
 
 def name_arms(runs: Sequence[Run], without: str = "") -> list[str]:

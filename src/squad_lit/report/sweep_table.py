@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 class SweepTable(Callback):
     """Writes ``table.md`` and ``table.tex`` into the folder of a sweep of trainings, and prints the first.
 
-    Each arm has a table of its own; several arms are compared in one before. A sweep that trained nothing has none.
+    Each arm has a table of its own; several arms are compared in one before, which stands alone if there is
+    one category. A sweep that trained nothing has none.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -44,6 +45,8 @@ def write_tables(folder: Path) -> None:
         return
     arms = table.of_arms(results)
     means = table.make(results)[:1] if len(arms) > 1 else []
+    if means and len({r.category for r in results}) == 1:  # the tables of the arms would have one row each, as above
+        arms = []
     write_text(folder / "table.md", text.markdown([*means, *arms]))
     write_text(folder / "table.tex", text.latex([*means, *arms]))
     print(text.markdown(means or arms))
