@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 import squad_lit
-from squad_lit.deploy.arrival import describe as describe_file
 from squad_lit.deploy.coco import document
 from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.known_scores import remember
@@ -27,6 +26,7 @@ from squad_lit.deploy.model_file import identify
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
 from squad_lit.deploy.timing import measure, table
+from squad_lit.deploy.watch.arrival import describe as describe_file
 from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
 from squad_lit.system.console import exit_status, is_out_of_memory

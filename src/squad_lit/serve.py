@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         require(package)
     import uvicorn
 
-    from squad_lit.deploy.service import Limits, make_app
+    from squad_lit.deploy.serve.service import Limits, make_app
 
     files = _named(options.checkpoint)
     token = _read_token(options.token_file)

@@ -20,7 +20,7 @@ from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.drift import RUN_LENGTH, RowMonitor
 from squad_lit.deploy.model_file import ModelFile
 from squad_lit.deploy.output_folder import add_kinds, kinds
-from squad_lit.deploy.watch import Watch
+from squad_lit.deploy.watch.watch import Watch
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_folder
 from squad_lit.system.lock import hold

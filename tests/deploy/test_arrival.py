@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from squad_lit.deploy.arrival import Arrival, Arrivals
+from squad_lit.deploy.watch.arrival import Arrival, Arrivals
 
 
 class Clock:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from squad_lit.deploy.arrival import Arrival
-from squad_lit.deploy.journal import Journal
+from squad_lit.deploy.watch.arrival import Arrival
+from squad_lit.deploy.watch.journal import Journal
 
 
 def arrival(name: str, stamp: str = "1") -> Arrival:
@@ -47,8 +47,8 @@ def test_an_entry_that_was_cut_off_is_none(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from squad_lit.deploy.arrival import Arrival
-from squad_lit.deploy.journal import Journal
+from squad_lit.deploy.watch.arrival import Arrival
+from squad_lit.deploy.watch.journal import Journal
 
 def many():
     for i in range(20_000):  # more than the data base holds in memory

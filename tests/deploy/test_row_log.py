@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from squad_lit.deploy.output_folder import HEADER, files
-from squad_lit.deploy.row_log import RowLog
+from squad_lit.deploy.watch.row_log import RowLog
 
 
 def row(name: str, stamp: str = "1") -> dict[str, str]:

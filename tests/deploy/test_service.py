@@ -23,12 +23,12 @@ pytest.importorskip("fastapi", reason="the extra serve")
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-import squad_lit.deploy.service
+import squad_lit.deploy.serve.service
 from squad_lit.deploy.drift import DriftMonitor
 from squad_lit.deploy.output_folder import overlay
 from squad_lit.deploy.predictor import Predictor
 from squad_lit.deploy.runtime import Output
-from squad_lit.deploy.service import Limits, make_app
+from squad_lit.deploy.serve.service import Limits, make_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # two normal images support no rate
 SIZE = (20, 30)

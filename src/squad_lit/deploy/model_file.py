@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.deploy.arrival import describe
+from squad_lit.deploy.watch.arrival import describe
 from squad_lit.system.console import USER_ERRORS, sentence
 from squad_lit.system.file import digest
 

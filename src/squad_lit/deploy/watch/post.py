@@ -11,7 +11,7 @@ import urllib.request
 from http.client import HTTPException
 from typing import Any
 
-from squad_lit.deploy.journal import Journal, Line
+from squad_lit.deploy.watch.journal import Journal, Line
 
 # Seconds: until an answer, between two tries (doubled up to the second), and after a stop.
 _TIMEOUT, _PAUSES, _LAST = 10.0, (0.5, 60.0), 5.0

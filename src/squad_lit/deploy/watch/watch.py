@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from squad_lit.deploy.arrival import Arrival, Arrivals, describe
 from squad_lit.deploy.drift import RowMonitor
-from squad_lit.deploy.journal import Journal
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.output_folder import ENDINGS, HEADER, files, write
 from squad_lit.deploy.output_folder import describe as columns
-from squad_lit.deploy.post import Poster
-from squad_lit.deploy.row_log import RowLog
+from squad_lit.deploy.watch.arrival import Arrival, Arrivals, describe
+from squad_lit.deploy.watch.journal import Journal
+from squad_lit.deploy.watch.post import Poster
+from squad_lit.deploy.watch.row_log import RowLog
 from squad_lit.image.file import to_uint8
 from squad_lit.system.ahead import ahead
 

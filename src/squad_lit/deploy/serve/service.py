@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
-from squad_lit.deploy.batcher import Batcher
 from squad_lit.deploy.output_folder import overlay
-from squad_lit.deploy.service_figures import Figures
+from squad_lit.deploy.serve.batcher import Batcher
+from squad_lit.deploy.serve.figures import Figures
 from squad_lit.image.file import read_sent, to_uint8
 from squad_lit.system.file import to_png, to_tiff
 from squad_lit.system.package import version

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from squad_lit.deploy.arrival import Arrival
+from squad_lit.deploy.watch.arrival import Arrival
 
 _VERSION = 1
 # So many judged images are remembered in any case, and others as long as they lie in the folder.
