@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("squad_lit.deploy.arrival.time", clock)
+    monkeypatch.setattr("squad_lit.deploy.watch.arrival.time", clock)
     return clock
 
 

@@ -289,4 +289,4 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
         assert ask(f"{address}/openapi.json")[1]["paths"]["/predict"]["post"]["requestBody"]["required"]
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert not re.findall(r"(?:src|href)=|https?://|@import", page)
-    assert Path(squad_lit.deploy.service.__file__).with_name("service.html").read_text(encoding="utf-8") == page
+    assert Path(squad_lit.deploy.serve.service.__file__).with_name("service.html").read_text(encoding="utf-8") == page
