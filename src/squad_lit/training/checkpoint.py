@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 7
+VERSION = 8
 # What Lightning keeps, by its kind.
 _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 # Arguments that name what only a training reads.
