@@ -131,6 +131,10 @@ def groups() -> list[str]:
 @pytest.mark.parametrize("choice", groups())
 def test_every_yaml_composes_and_its_model_builds(tmp_path: Path, choice: str) -> None:
     config = compose([choice, "backbone.weights=null"], output=tmp_path)
+    if choice == "experiment=robustness":
+        with pytest.raises(ValueError, match="fit=false needs checkpoint=PATH"):
+            check(config)
+        config.checkpoint = "last.ckpt"
     if choice != "dataset=default":
         check(config)
     assert make(config, "model").steps >= 1

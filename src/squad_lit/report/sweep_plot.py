@@ -25,8 +25,8 @@ _STRENGTH = {
 # What a user of a deployed model sees, beside the rank metrics.
 _ROBUSTNESS = [
     *(column for column in METRICS if column.key in ("image_auroc", "pixel_ap")),
-    Column("image_recall", "recall at the threshold"),
-    Column("image_false_alarm_rate", "false alarms at the threshold"),
+    Column("image_recall", "recall\nat the threshold"),
+    Column("image_false_alarm_rate", "false alarms\nat the threshold"),
 ]
 
 ByValue = dict[str, dict[Any, list[Result]]]
