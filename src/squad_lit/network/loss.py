@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 # Share of their gradient that cells keep which are rebuilt well.
 _EASY = 0.1
 
