@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
-import squad_lit
+from squad_lit.deploy import model_option
 from squad_lit.deploy.coco import document
-from squad_lit.deploy.device import NAMES
 from squad_lit.deploy.known_scores import remember
 from squad_lit.deploy.model_file import identify
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
@@ -54,17 +53,7 @@ def _run(options: argparse.Namespace) -> int:
     images = [path for path in images if not any(path.absolute().is_relative_to(folder) for folder in made)]
     if not images:
         raise ValueError("there is no image to predict: the list is empty, or has only files that predict wrote")
-    # After the checks of the paths: this may import torch.
-    predictor = squad_lit.load(
-        options.checkpoint,
-        runtime=options.runtime,
-        false_alarm_rate=options.false_alarm_rate,
-        extrapolate=options.extrapolate,
-        roi=options.roi,
-        min_area=options.min_area,
-        trust=options.trust,
-        device=options.device,
-    )
+    predictor = model_option.load(options.checkpoint, options)
     model = identify(options.checkpoint)
     predictions = Predictions(options.output, kinds(options))
     remember(predictions.root, model, predictor.runtime.metadata)
@@ -181,16 +170,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="squad-lit predict", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or an exported file")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = "share of normal images labelled anomalous (default: from known defects, or the rate of training or export)"
-    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
-    more = "for a rate that the normal images are too few for: assume that scores are normally distributed"
-    parser.add_argument("--extrapolate", action="store_true", help=more)
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
-    roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
-    parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
-    small = "least area of a region in pixels of the image; one without a larger region is normal (default: 0)"
-    parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help=small)
+    model_option.add(parser)
     add_kinds(parser)
     listed = "list of images and folders, one per line; - is standard input"
     parser.add_argument("--from-file", metavar="FILE", help=listed)
@@ -200,8 +180,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--coco", action="store_true", help=coco)
     timing = "afterwards, measure the stages of a prediction one by one, on up to eight of the images"
     parser.add_argument("--timing", action="store_true", help=timing)
-    trust = "package whose classes the checkpoint may name; may be repeated"
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.coco and options.no_map:
         parser.error("--coco reads the masks, which --no-map does not write")

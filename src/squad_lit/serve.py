@@ -15,15 +15,10 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import squad_lit
-from squad_lit.deploy.device import NAMES
+from squad_lit.deploy import model_option
 from squad_lit.system.console import exit_status
 from squad_lit.system.package import require
-
-if TYPE_CHECKING:
-    from squad_lit.deploy.predictor import Predictor
 
 # Packages of the extra serve, none of which an exported file needs.
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -44,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
 
     files = _named(options.checkpoint)
     token = _read_token(options.token_file)
-    models = {name: _load(path, options) for name, path in files.items()}
+    models = {name: model_option.load(path, options) for name, path in files.items()}
     limits = Limits(options.max_megabytes, options.max_megapixels, options.timeout, options.max_images)
     app = make_app(models, limits, token)
     listening = _listen(options.host, options.port)
@@ -82,17 +77,6 @@ def _named(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _load(path: Path, options: argparse.Namespace) -> Predictor:
-    return squad_lit.load(
-        path,
-        runtime=None,
-        false_alarm_rate=options.false_alarm_rate,
-        roi=options.roi,
-        trust=options.trust,
-        device=options.device,
-    )
-
-
 def _read_token(path: Path | None) -> str | None:
     if path is None:
         return None
@@ -124,10 +108,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 is any that is free")
     token = "file with a token, which clients have to send as Authorization: Bearer TOKEN"
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=token)
-    rate = "share of normal images labelled anomalous (default: as predict)"
-    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
-    parser.add_argument("--roi", type=Path, metavar="FILE", help="picture of the region of interest, as for predict")
+    model_option.add(parser)
     for name, value, text in (
         ("max-megabytes", 64.0, "largest body of a request"),
         ("max-megapixels", 64.0, "largest image"),
@@ -137,8 +118,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}", type=type(value), default=value, metavar="N", help=f"{text} (default: {value:g})"
         )
-    trust = "package whose classes the checkpoint may name; may be repeated"
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     for name in ("max_megabytes", "max_megapixels", "timeout", "max_images"):
         if not getattr(options, name) > 0:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import squad_lit
-from squad_lit.deploy.device import NAMES
+from squad_lit.deploy import model_option
 from squad_lit.image.file import find_images
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_place
@@ -44,9 +43,7 @@ def _run(options: argparse.Namespace) -> int:
         make_place(options.output)
     models = {}
     for name, path in (("A", options.a), ("B", options.b)):
-        models[name] = model = squad_lit.load(
-            path, false_alarm_rate=options.false_alarm_rate, trust=options.trust, device=options.device
-        )
+        models[name] = model = model_option.load(path, options)
         print(f"{name}: {path}, device {model.runtime.device}\n   threshold {model.threshold}")
     found, skipped = [], []
     for path in bar_of(images, desc="images", unit="image"):
@@ -109,11 +106,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     tolerance = f"largest difference of scores and maps, as a share of the threshold (default: {TOLERANCE})"
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="SHARE", help=tolerance)
     parser.add_argument("--output", type=Path, metavar="FILE", help="table of all images, CSV")
-    rate = "share of normal images labelled anomalous (default: as predict)"
-    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
-    trust = "package whose classes a checkpoint may name; may be repeated"
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
+    model_option.add(parser)
     options = parser.parse_args(arguments)
     if not options.tolerance >= 0:
         parser.error(f"--tolerance: expected a share of at least 0, got {options.tolerance}")

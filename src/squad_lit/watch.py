@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import squad_lit
-from squad_lit.deploy.device import NAMES
+from squad_lit.deploy import model_option
 from squad_lit.deploy.drift import RUN_LENGTH, RowMonitor
 from squad_lit.deploy.model_file import ModelFile
 from squad_lit.deploy.output_folder import add_kinds, kinds
@@ -38,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     monitor = RowMonitor(run_length=options.run_length, defect_rate=options.defect_rate)
     make_folder(options.output)
     with hold(options.output):
-        model = ModelFile(options.checkpoint, lambda: _load(options))
+        model = ModelFile(options.checkpoint, lambda: model_option.load(options.checkpoint, options))
         print(f"device {model.predictor.runtime.device}\nthreshold {model.predictor.threshold}", file=sys.stderr)
         watch = Watch(
             options.folder,
@@ -60,19 +59,6 @@ def _run(options: argparse.Namespace) -> int:
             watch.close()
     print(f"stopped after {total:,} images; the same command continues", file=sys.stderr)
     return 0
-
-
-def _load(options: argparse.Namespace) -> squad_lit.Predictor:
-    return squad_lit.load(
-        options.checkpoint,
-        runtime=options.runtime,
-        false_alarm_rate=options.false_alarm_rate,
-        extrapolate=options.extrapolate,
-        roi=options.roi,
-        min_area=options.min_area,
-        trust=options.trust,
-        device=options.device,
-    )
 
 
 def _stop(stopping: threading.Event, number: int) -> None:
@@ -99,17 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--defect-rate", type=float, default=0.0, metavar="SHARE", help=defects)
     length = f"least mean number of normal images before a false report of a drift (default: {RUN_LENGTH:,})"
     parser.add_argument("--run-length", type=float, default=RUN_LENGTH, metavar="N", help=length)
-    parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = "share of normal images labelled anomalous (default: as predict)"
-    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
-    more = "extrapolate the threshold of a rate that the normal images are too few for, as predict does"
-    parser.add_argument("--extrapolate", action="store_true", help=more)
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
-    parser.add_argument("--roi", type=Path, metavar="FILE", help="picture of the region of interest, as for predict")
-    small = "least area of a region in pixels of the image, as for predict (default: 0)"
-    parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help=small)
-    trust = "package whose classes the checkpoint may name; may be repeated"
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
+    model_option.add(parser)
     options = parser.parse_args(arguments)
     if options.keep is not None and options.keep < 1:
         parser.error(f"--keep: expected a whole number of at least 1, got {options.keep}")
