@@ -13,7 +13,6 @@ from itertools import count, islice
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
+from squad_lit.system.memory import free_memory
 from squad_lit.system.option import Count, Processes, checked
 from squad_lit.system.progress import progress
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
@@ -278,7 +278,7 @@ class FeaturePool:
         return (len(self._slots) + self._drawn) * (features + 4 * pixels)
 
     def _check_memory(self) -> None:
-        needed, free = self._size(), psutil.virtual_memory().available
+        needed, free = self._size(), free_memory()
         if needed > free:
             raise ValueError(
                 f"model.pool: {len(self._slots)} clean views and {self._drawn} synthetic anomalies of "
