@@ -87,12 +87,17 @@ def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
     assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]
 
 
-def test_an_unknown_experiment_is_told_with_those_in_folders_and_a_sweep_may_be_typed_anywhere() -> None:
+def test_an_unknown_experiment_is_told_with_those_in_folders_and_a_sweep_may_be_typed_anywhere(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ValueError, match=r"no experiment ablation/level; there are: ablation/backbone, .*, visa"):
         arrange(["experiment=ablation/level"])
     given = ["seed=1,2", "experiment=[mvtec,ablation/levels]", "-m", "model.steps=3"]
     assert arrange(given) == ["-m", "seed=1,2", "experiment=[mvtec,ablation/levels]", "model.steps=3"]
-    assert arrange(["experiment=mine", "--config-dir", "x"]) == ["experiment=mine", "--config-dir", "x"]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").touch()
+    own = ["--config-dir", str(tmp_path)]
+    assert arrange(["experiment=mine", *own]) == [*own, "experiment=mine"]
 
 
 SCRIPTS = sorted((CONF.parent / "experiments").glob("*/*.py"))

@@ -351,7 +351,7 @@ def test_a_folder_has_the_files_of_one_run_and_an_older_model_is_kept_apart(
     ("lost", "message"),
     [
         ("optimizer_states", "does not continue a training: it is damaged"),
-        ("loops", "does not continue a training: it is damaged"),
+        ("loops", "does not fit this squad_lit: it is damaged"),
         ("lr_schedulers", "does not continue a training: it is damaged"),
     ],
 )

@@ -285,7 +285,7 @@ def test_an_output_folder_is_of_one_process(line: Line, capsys: pytest.CaptureFi
     line.wait_for(lambda: "watching" in line.said())
     command = [str(line.folder), "--checkpoint", str(line.model), "--output", str(line.output)]
     assert main(command) == 1
-    assert "is in use by another process" in capsys.readouterr().err
+    assert "is in use by process" in capsys.readouterr().err
     assert main([str(line.root / "absent"), *command[1:]]) == 1
     assert "no folder" in capsys.readouterr().err
     assert main([*command, "--run-length", "0"]) == 1

@@ -88,7 +88,7 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
             known_by = of_model | {"file": _stamp(path)}
             return None if predictions.is_done(path, known_by) else _Image(path, known_by, predictor.read(path))
         except (OSError, ValueError, MemoryError) as error:
-            skipped[path] = str(error) or _NO_MEMORY
+            skipped[path] = str(error) or f"{path}: {_NO_MEMORY}"
             return None
 
     def judged(found: Iterable[_Image | None]) -> Iterator[tuple[_Image, str, Result]]:
@@ -136,7 +136,7 @@ def _judge(predictor: Predictor, batch: Sequence[_Image], skipped: dict[Path, st
             for image in batch:
                 yield from _judge(predictor, [image], skipped)
         elif is_out_of_memory(error):
-            skipped[batch[0].path] = _NO_MEMORY
+            skipped[batch[0].path] = f"{batch[0].path}: {_NO_MEMORY}"
         elif isinstance(error, ValueError):
             raise ValueError(f"{batch[0].path}: {error}") from error
         else:

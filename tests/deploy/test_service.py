@@ -132,7 +132,8 @@ def test_a_broken_file_does_not_take_the_others_along() -> None:
             f"cannot read image {name}.png" for name in "bc"
         ]
         status, found, _ = ask(f"{address}/predict", b"nothing")
-        assert (status, found["detail"]) == (422, "cannot read image image: it is none, or damaged")
+        words = "cannot read image image: its content is not that of a PNG, JPEG, BMP, TIFF or WebP file"
+        assert (status, found["detail"]) == (422, words)
         for kind in ("WEBP", "TIFF", "BMP", "JPEG", "MPO"):
             content = io.BytesIO()
             Image.new("RGB", (8, 8)).save(content, format=kind)

@@ -41,7 +41,14 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
     options += ["quantizer=vq", "model.vq.codebook_size=8"]
     done = train(*options, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "0",
+        "1",
+        "multirun.yaml",
+        "table.md",
+        "table.tex",
+    ]
     for job in ("0", "1"):
         assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
         assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None

@@ -272,8 +272,8 @@ def read_marked(path: Path | str) -> NDArray[np.bool_]:
         OSError: The file cannot be read; the message names it.
         ValueError: The masks in a folder differ in size, or pixels are NaN or infinite.
     """
-    if Path(path).is_dir():
-        parts = [read_marked(file) for file in sorted(Path(path).iterdir()) if is_image(file)]
+    if Path(path).is_dir() and (files := [file for file in sorted(Path(path).iterdir()) if is_image(file)]):
+        parts = [read_marked(file) for file in files]
         if len({part.shape for part in parts}) != 1:
             raise ValueError(f"{path}: expected masks of one size, got {len(parts)} of several sizes")
         return np.logical_or.reduce(parts)

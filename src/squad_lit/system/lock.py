@@ -52,7 +52,7 @@ def hold(path: Path) -> Iterator[None]:
         taken.close()
 
 
-def take(file: Path) -> IO[str] | None:
+def take(file: Path) -> IO[bytes] | None:
     """Take the lock of a file, which is made if it is missing, and write into it who has it.
 
     A link in its place is not followed: it may be of another user and lead to any file.
@@ -62,7 +62,7 @@ def take(file: Path) -> IO[str] | None:
         the file system has no locks, nothing is locked.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    stream = os.fdopen(os.open(file, flags, 0o666), "r+", encoding="utf-8")
+    stream = os.fdopen(os.open(file, flags, 0o666), "r+b", buffering=0)  # nothing is left to write when it is closed
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -84,6 +84,5 @@ def take(file: Path) -> IO[str] | None:
     stream.truncate()
     program, now = Path(sys.argv[0]).stem or "python", f"{datetime.now():%Y-%m-%d %H:%M:%S}"
     with contextlib.suppress(OSError):  # on a full disk it is not said who has it
-        stream.write(f"process {os.getpid()} ({program}) on {platform.node()} since {now}\n")
-        stream.flush()
+        stream.write(f"process {os.getpid()} ({program}) on {platform.node()} since {now}\n".encode())
     return stream
