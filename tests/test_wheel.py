@@ -89,6 +89,7 @@ def test_a_model_is_trained_exported_and_used_without_torch(installed: Path, mvt
     assert "error: this needs the package torch: pip install 'squad_lit[train]'" in shown
     served = "fastapi,starlette,uvicorn,python_multipart,prometheus_client,pydantic,pydantic_core,annotated_types"
     served += ",annotated_doc,typing_extensions,typing_inspection,anyio,idna,h11,click"
+    served += ",opentelemetry"  # fastapi imports it where it is
     nowhere = ["serve", "--checkpoint", "part.onnx", "--host", "203.0.113.7"]  # for documentation: no computer has it
     shown = run(installed, tmp_path, *nowhere, known=f"{line},{served}", status=1)
     assert "error: --host 203.0.113.7 --port 8000: " in shown  # the model and the service were made before
