@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import squad_lit
 from squad_lit.deploy.device import NAMES
+from squad_lit.deploy.predictor import load as load_model
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor
@@ -31,7 +31,7 @@ def add(parser: ArgumentParser) -> None:
 
 def load(path: Path, options: Namespace) -> Predictor:
     """:func:`squad_lit.load` with these options; it may import torch, so the checks of paths come first."""
-    return squad_lit.load(
+    return load_model(
         path,
         runtime=options.runtime,
         false_alarm_rate=options.false_alarm_rate,
