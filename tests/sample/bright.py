@@ -43,12 +43,13 @@ class Bright:
 
 
 def load(path: Path, **options: Any) -> squad_lit.Predictor:
-    """Stands for ``squad_lit.load``; the file has the factor."""
+    """Stands for what the command loads its model by; the file has the factor."""
     return squad_lit.Predictor(Bright(float(Path(path).read_text()), float(os.environ.get("PAUSE", 0))))
 
 
 if __name__ == "__main__":
-    squad_lit.load = load
+    from squad_lit.deploy import model_option
     from squad_lit.watch import main
 
+    model_option.load_model = load
     sys.exit(main())
