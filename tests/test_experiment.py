@@ -22,8 +22,8 @@ from squad_lit.dataset.mvtec_loco import MVTecLOCO
 from squad_lit.dataset.real_iad import RealIAD
 from squad_lit.dataset.visa import VisA
 from squad_lit.run.config import CONF, arrange, compose
-from squad_lit.run.fit import make_module
 from squad_lit.run.job import config_hash
+from squad_lit.run.model import make_module
 from squad_lit.run.option import check
 
 

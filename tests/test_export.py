@@ -30,8 +30,8 @@ from squad_lit.deploy.runtime import Onnx, Runtime, open_runtime
 from squad_lit.export import main
 from squad_lit.image.file import resize_pixels, to_uint8
 from squad_lit.predict import main as predict
-from squad_lit.run import fit
 from squad_lit.run.config import CONF
+from squad_lit.run.model import make_module
 from squad_lit.training import checkpoint
 
 SIDE = 64
@@ -65,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
         for name, overrides in MODELS.items():
             torch.manual_seed(0)
             small = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
-            module: Any = fit.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
+            module: Any = make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
             state = module.state
             state.categories, state.image_size, state.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)

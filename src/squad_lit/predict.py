@@ -25,6 +25,7 @@ from squad_lit.deploy.model_file import identify
 from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
 from squad_lit.deploy.timing import measure, table
+from squad_lit.deploy.together import AHEAD, batches, judge_each
 from squad_lit.deploy.watch.arrival import describe as describe_file
 from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
@@ -35,8 +36,6 @@ from squad_lit.system.progress import bar_of
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
 
-# Most values of pixels that a batch of images holds in memory.
-_VALUES = 2**25
 _NO_MEMORY = "there is not enough memory for it"
 
 
@@ -92,7 +91,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
             return None
 
     def judged(found: Iterable[_Image | None]) -> Iterator[tuple[_Image, str, Result]]:
-        for batch in _batches((image for image in found if image), predictor.runtime.batch):
+        read_ones = (image for image in found if image)
+        for batch in batches(read_ones, predictor.runtime.batch, lambda image: image.pixels.size):
             for image, result in _judge(predictor, batch, skipped):
                 yield image, predictions.name(image.path, folder), result
 
@@ -102,10 +102,10 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
         write(result, to_uint8(image.pixels), places, predictor.pixel_threshold.value)
         return image.path, describe(result) | image.known_by | {"name": name}
 
-    threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
+    threads = ThreadPoolExecutor()
     try:
-        pixels = ahead(threads, read, bar_of(images, desc="images", unit="image"), count, _weight)
-        for path, row in ahead(threads, save, judged(pixels), count, lambda one: weigh(one[0].pixels.size // 3)):
+        pixels = ahead(threads, read, bar_of(images, desc="images", unit="image"), AHEAD, _weight)
+        for path, row in ahead(threads, save, judged(pixels), AHEAD, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
     finally:
@@ -129,20 +129,15 @@ class _Image(NamedTuple):
 
 def _judge(predictor: Predictor, batch: Sequence[_Image], skipped: dict[Path, str]) -> Iterator[tuple[_Image, Result]]:
     """Images and their results, without those that the memory is too small for; other errors name the image."""
-    try:
-        results = predictor.predict([image.pixels for image in batch])
-    except Exception as error:
-        if len(batch) > 1:  # one by one, to find the image
-            for image in batch:
-                yield from _judge(predictor, [image], skipped)
-        elif is_out_of_memory(error):
-            skipped[batch[0].path] = f"{batch[0].path}: {_NO_MEMORY}"
-        elif isinstance(error, ValueError):
-            raise ValueError(f"{batch[0].path}: {error}") from error
+    for image, found in zip(batch, judge_each(predictor, [image.pixels for image in batch]), strict=True):
+        if not isinstance(found, Exception):
+            yield image, found
+        elif is_out_of_memory(found):
+            skipped[image.path] = f"{image.path}: {_NO_MEMORY}"
+        elif isinstance(found, ValueError):
+            raise ValueError(f"{image.path}: {found}") from found
         else:
-            raise
-    else:
-        yield from zip(batch, results, strict=True)
+            raise found
 
 
 def _weight(path: Path) -> float:
@@ -152,18 +147,6 @@ def _weight(path: Path) -> float:
             return weigh(image.width * image.height)
     except OSError:  # reading it will tell
         return 1
-
-
-def _batches(images: Iterable[_Image], most: int) -> Iterator[list[_Image]]:
-    """Neighbours, as many as a model computes together, and few if they are large."""
-    batch: list[_Image] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == most or sum(one.pixels.size for one in batch) > _VALUES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -34,17 +34,17 @@ def _run(options: argparse.Namespace) -> int:
     from squad_lit.dataset.mvtec_ad2 import MVTecAD2
     from squad_lit.system.file import make_folder
 
-    models: dict[str, Path] = {}
+    models: dict[str, tuple[Path, Predictor]] = {}
     for checkpoint in _checkpoints(options.runs):
-        for category in squad_lit.load(checkpoint, trust=options.trust).runtime.metadata["categories"]:
+        predictor = squad_lit.load(checkpoint, trust=options.trust, device=options.device)
+        for category in predictor.runtime.metadata["categories"]:
             if category not in MVTecAD2.CATEGORIES:
                 raise ValueError(f"{checkpoint} was trained on {category}, which is no category of MVTec AD 2")
             if category in models:
-                raise ValueError(f"two models of {category}: {models[category]} and {checkpoint}; name one of them")
-            models[category] = checkpoint
+                raise ValueError(f"two models of {category}: {models[category][0]} and {checkpoint}; name one of them")
+            models[category] = checkpoint, predictor
     make_folder(options.output)
-    for category, checkpoint in models.items():
-        predictor = squad_lit.load(checkpoint, trust=options.trust, device=options.device)
+    for category, (_, predictor) in models.items():
         made = sum(_write(predictor, *files) for files in _private(options.root, category, options.output))
         print(f"{category}: {made} images", flush=True)
     missing = [category for category in MVTecAD2.CATEGORIES if category not in models]

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run.config import CONF, compose
-from squad_lit.run.fit import make_module
+from squad_lit.run.model import make_module
 from squad_lit.run.option import check, check_effect, model_content
 from squad_lit.training.squad import Squad
 

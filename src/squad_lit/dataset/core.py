@@ -83,6 +83,8 @@ class AnomalyDataModule(L.LightningDataModule):
     """Where to get the data, its licence, and the folder tree that is expected under ``root``."""
     COUNTS: ClassVar[dict[str, tuple[int, int, int]]] = {}
     """Official number of images per category: (train, test normal, test anomalous)."""
+    HELD_OUT: ClassVar[str] = ""
+    """Folder of a category with the authors' validation images; empty: there are none."""
     TEST_OPTIONAL: ClassVar[bool] = False
     """Whether the data set may lack test images."""
 
@@ -144,7 +146,7 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def is_held_out(self, sample: Sample) -> bool:
         """Whether the authors of the data set set this normal training image apart for validation."""
-        return False
+        return bool(self.HELD_OUT) and sample.image_path.is_relative_to(self.folder_of(sample.category) / self.HELD_OUT)
 
     def places(self, category: str) -> list[Path]:
         """Folders in which every file should belong to a sample."""

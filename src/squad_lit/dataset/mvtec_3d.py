@@ -19,6 +19,7 @@ class MVTec3D(AnomalyDataModule):
     """
 
     name = "mvtec_3d"
+    HELD_OUT = "validation"
     COUNTS: ClassVar = {  # the training images include those of validation
         "bagel": (244 + 22, 22, 88),
         "cable_gland": (223 + 23, 21, 87),
@@ -37,10 +38,6 @@ Expected: ROOT/<category>/{train,validation}/good/rgb/*.png
           ROOT/<category>/test/{good,<defect>}/{rgb,gt}/*.png
 Get MVTec 3D-AD from https://www.mvtec.com/company/research/datasets/mvtec-3d-ad and unpack it.
 Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
-
-    def is_held_out(self, sample: Sample) -> bool:
-        """Whether it lies in the folder ``validation``."""
-        return sample.image_path.parts[-4] == "validation"
 
     def places(self, category: str) -> list[Path]:
         """The folders of images and masks, without those of the depth."""

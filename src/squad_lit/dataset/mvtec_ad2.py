@@ -22,6 +22,7 @@ class MVTecAD2(AnomalyDataModule):
     """
 
     name = "mvtec_ad2"
+    HELD_OUT = "validation"
     COUNTS: ClassVar = {  # the training images include those of validation
         "can": (412 + 46, 72, 90),
         "fabric": (387 + 43, 66, 90),
@@ -39,10 +40,6 @@ Expected: ROOT/<category>/{train,validation}/good/*.png
           ROOT/<category>/test_public/ground_truth/bad/<stem>_mask.png
 Get MVTec AD 2 from https://www.mvtec.com/company/research/datasets/mvtec-ad-2 and unpack it.
 Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
-
-    def is_held_out(self, sample: Sample) -> bool:
-        """Whether it lies in the folder ``validation``."""
-        return sample.image_path.parts[-3] == "validation"
 
     def places(self, category: str) -> list[Path]:
         """The folders without those of the private test images."""

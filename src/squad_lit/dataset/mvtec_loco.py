@@ -1,11 +1,10 @@
 """MVTec LOCO AD: logical and structural anomalies, with one mask per part of an anomaly."""
 
-from pathlib import Path
 from typing import ClassVar
 
 from squad_lit.dataset.core import AnomalyDataModule
-from squad_lit.dataset.image import list_folders, list_images
-from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
+from squad_lit.dataset.mvtec import scan_mvtec_layout
+from squad_lit.dataset.sample import Sample
 
 
 class MVTecLOCO(AnomalyDataModule):
@@ -21,6 +20,7 @@ class MVTecLOCO(AnomalyDataModule):
     """
 
     name = "mvtec_loco"
+    HELD_OUT = "validation"
     COUNTS: ClassVar = {  # the training images include those of validation
         "breakfast_box": (351 + 62, 102, 83 + 90),
         "juice_bottle": (335 + 54, 94, 142 + 94),
@@ -36,22 +36,6 @@ Expected: ROOT/<category>/{train,validation}/good/*.png
 Get MVTec LOCO AD from https://www.mvtec.com/company/research/datasets/mvtec-loco and unpack it.
 Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
 
-    def is_held_out(self, sample: Sample) -> bool:
-        """Whether it lies in the folder ``validation``."""
-        return sample.image_path.parts[-3] == "validation"
-
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         """The samples of a category, sorted by kind and file name."""
-        folder = self.root / category
-        normal = [path for split in ("train", "validation") for path in list_images(folder / split / NORMAL)]
-        kinds = list_folders(folder / "test")
-        check_kinds(kind for kind in kinds if kind.name != NORMAL)
-        return [Sample(path, category, NORMAL, 0) for path in normal], [
-            Sample(path, category, kind.name, int(kind.name != NORMAL), self._mask_of(folder, kind.name, path))
-            for kind in kinds
-            for path in list_images(kind)
-        ]
-
-    @staticmethod
-    def _mask_of(folder: Path, kind: str, image: Path) -> Path | None:
-        return None if kind == NORMAL else folder / "ground_truth" / kind / image.stem
+        return scan_mvtec_layout(self.root, category, normal=("train", "validation"), mask="{}")

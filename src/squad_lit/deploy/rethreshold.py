@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
+from squad_lit.deploy.together import AHEAD, batches, judge_each
 from squad_lit.system.ahead import ahead
 from squad_lit.system.file import digest
 from squad_lit.system.progress import progress
@@ -128,32 +128,31 @@ def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> t
         except (OSError, ValueError) as error:
             return str(error)
 
-    def readable(images: Iterable[NDArray[Any] | str]) -> Iterator[NDArray[Any]]:
-        for path, image in zip(paths, images, strict=True):
-            if isinstance(image, str):
-                skipped.append(image)
-            else:
-                taken.append(path)
-                yield image
-
     scores: list[float] = []
     maxima: list[float] = []
-    taken: list[Path] = []
     threads = ThreadPoolExecutor()
     try:
-        images = ahead(
-            threads, read, progress(paths, desc="images", unit="image", disable=not paths), 2 * (os.cpu_count() or 1)
-        )
-        for result in predictor.stream(readable(images)):
-            scores.append(result.anomaly_score)
-            maxima.append(float(np.nanmax(result.anomaly_map)))
-    except ValueError:
-        for path in taken[len(scores) :]:  # it is of one of these, which were judged together
-            try:
-                predictor.predict(path)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-        raise
+        shown = progress(paths, desc="images", unit="image", disable=not paths)
+        images = zip(paths, ahead(threads, read, shown, AHEAD), strict=True)
+        for batch in batches(_readable(images, skipped), predictor.runtime.batch, lambda one: one[1].size):
+            for (path, _), found in zip(batch, judge_each(predictor, [pixels for _, pixels in batch]), strict=True):
+                if isinstance(found, ValueError):
+                    raise ValueError(f"{path}: {found}") from found
+                if isinstance(found, Exception):
+                    raise found
+                scores.append(found.anomaly_score)
+                maxima.append(float(np.nanmax(found.anomaly_map)))
     finally:
         threads.shutdown(cancel_futures=True)
     return scores, maxima
+
+
+def _readable(
+    images: Iterable[tuple[Path, NDArray[Any] | str]], skipped: list[str]
+) -> Iterator[tuple[Path, NDArray[Any]]]:
+    """The images that have pixels and no reason why they could not be read, which is noted."""
+    for path, pixels in images:
+        if isinstance(pixels, str):
+            skipped.append(pixels)
+        else:
+            yield path, pixels

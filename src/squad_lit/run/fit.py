@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
-from squad_lit.run.folder import PREVIOUS, clear, write_config
-from squad_lit.run.job import differences, is_first_process
-from squad_lit.run.option import check, check_effect, make, model_content
+from squad_lit.run.folder import clear, write_config
+from squad_lit.run.job import is_first_process
+from squad_lit.run.model import make_module, packages
+from squad_lit.run.option import check, check_effect, make
 from squad_lit.system.allocator import keep_freed_memory
 from squad_lit.system.console import end, on_sigterm
 from squad_lit.system.file import digest, whole, write_json
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     import lightning as L
 
     from squad_lit.deploy.predictor import Predictor
+    from squad_lit.deploy.threshold import Threshold
     from squad_lit.training.detector import Detector
     from squad_lit.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
-_MOST_RATE = 1000
 _LIMITS = ("max_epochs", "max_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches")
 
 
@@ -133,6 +134,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
 
     from squad_lit.deploy.pixel_model import thresholds
     from squad_lit.training import distributed
+    from squad_lit.training.checkpoint import PREVIOUS
 
     started = time.perf_counter()
     config = config.copy()
@@ -183,8 +185,8 @@ def _run(config: DictConfig, folder: Path) -> Run:
                     f"the maps are standardised by: leave out {_limits(config) or 'what ends it'}"
                 )
             (folder / PREVIOUS).unlink(missing_ok=True)
+        limits = thresholds(module, config.threshold.false_alarm_rate)
         if len(data.test_set):
-            limits = thresholds(module, config.threshold.false_alarm_rate)
             evaluation.thresholds = limits[0].value, limits[1].value
             _test(trainer, module, data, folder)
         else:
@@ -201,7 +203,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
         raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    figures = _figures(config, trainer, evaluation, module, started)
+    figures = _figures(config, trainer, evaluation, module, limits, started)
     if data.unreadable:
         figures["run"]["unreadable"] = len(data.unreadable)
     if trainer.is_global_zero and (tested := len(evaluation.predictions())) < len(data.test_set):
@@ -211,66 +213,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
         write_json(folder / "metrics.json", figures)
         if len(data.test_set):
             write_rows(folder / "predictions.csv", evaluation.predictions())
-    trust = tuple(config.trust) + _packages(module.state.config)
+    trust = tuple(config.trust) + packages(module.state.config)
     if config.export and trainer.is_global_zero:
         _export(config, folder, trust)
     return Run(folder, figures, trust)
-
-
-def make_module(config: DictConfig) -> Detector:
-    """The model of the configuration, or of the checkpoint to test or continue."""
-    from squad_lit.training import checkpoint
-
-    if config.checkpoint:
-        return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
-    options = {"model": model_content(config), "dataset": _data_options(config)}
-    if config.resume:
-        path = os.path.abspath(config.resume)
-        content = checkpoint.read(path)
-        before = checkpoint.State.load(content)
-        if different := sorted(differences({"model": before.config, "dataset": before.data}, options)):
-            raise ValueError(
-                f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
-                f"continue with the configuration in the config.yaml beside it"
-            )
-    module: Detector = make(config, "model")
-    module.state.config, module.state.data = options["model"], options["dataset"]
-    try:  # now, and not when the training starts
-        made = module.configure_optimizers()
-        _check_rates(made)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
-    if config.resume:
-        module.on_load_checkpoint(content)
-        _check_states(module, made, content, config.resume)
-        if module.state.step >= module.steps:
-            log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
-    return module
-
-
-def _check_states(module: Detector, made: Any, content: dict[str, Any], path: str) -> None:
-    """Load the parts of a checkpoint that a training continues from once here, where an error can name the file."""
-    optimizers, schedulers = made if isinstance(made, tuple) else (made, [])
-    try:
-        module.load_state_dict(content["state_dict"])
-        for key, parts in (("optimizer_states", optimizers), ("lr_schedulers", schedulers)):
-            for part, state in zip(parts, content[key], strict=True):
-                part.load_state_dict(state)
-        _ = content["loops"]["fit_loop"]
-    except Exception as error:  # torch raises half a dozen types
-        raise ValueError(
-            f"resume={path}: this checkpoint does not continue a training: it is damaged ({error})"
-        ) from error
-
-
-def _check_rates(made: Any) -> None:
-    """Refuse numbers of the optimisers, and of schedules as far as they are kept there, that nothing learns by."""
-    optimizers = made[0] if isinstance(made, tuple) else made
-    for group in [group for optimizer in optimizers for group in getattr(optimizer, "param_groups", ())]:
-        for name in ("lr", "initial_lr", "max_lr", "min_lr", "weight_decay"):
-            if not 0 <= (value := group.get(name, 0)) <= _MOST_RATE:
-                raise ValueError(f"expected 0 to {_MOST_RATE} for {name}, got {value:g}")
 
 
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
@@ -345,12 +291,15 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 
 
 def _figures(
-    config: DictConfig, trainer: L.Trainer, evaluation: Evaluation, module: Detector, started: float
+    config: DictConfig,
+    trainer: L.Trainer,
+    evaluation: Evaluation,
+    module: Detector,
+    limits: tuple[Threshold, Threshold],
+    started: float,
 ) -> dict[str, Any]:
     """The content of ``metrics.json``: metrics, label-free measures, times, memory, thresholds and provenance."""
-    from squad_lit.deploy.pixel_model import thresholds
-
-    score, pixel = thresholds(module, config.threshold.false_alarm_rate)
+    score, pixel = limits
     if score.shortfall and trainer.is_global_zero:
         warnings.warn(score.shortfall, stacklevel=2)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
@@ -359,28 +308,11 @@ def _figures(
     timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
     run = provenance.about(config, started, trainer.strategy.root_device)
     if module.state.step < module.steps:
-        reason = f", because of {limits}" if config.fit and (limits := _limits(config)) else ""
+        reason = f", because of {options}" if config.fit and (options := _limits(config)) else ""
         run["ended_early"] = f"after {module.state.step} of {module.steps} steps{reason}"
         log.warning("the training ended %s", run["ended_early"])
     about = {"threshold": threshold, "run": run}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
-
-
-def _packages(content: Any) -> tuple[str, ...]:
-    """The packages whose classes a plain configuration names."""
-    if isinstance(content, list):
-        return tuple(name for value in content for name in _packages(value))
-    if not isinstance(content, dict):
-        return ()
-    own = (content["_target_"].partition(".")[0],) if "_target_" in content else ()
-    return tuple(dict.fromkeys((*own, *_packages(list(content.values())))))
-
-
-def _data_options(config: DictConfig) -> dict[str, Any]:
-    """The options of the data set that determine the images of a training and their batches."""
-    plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
-    machine = ("root", "num_workers", "cache", "cache_folder", "skip_unreadable")  # what is decided is in the digests
-    return {key: value for key, value in plain.items() if key not in machine}
 
 
 def _silence() -> None:

@@ -15,8 +15,6 @@ from squad_lit.system.file import write_text
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
-PREVIOUS = "previous.ckpt"
-"""The model of an earlier run in the folder, until this one has its own."""
 # Files of an earlier run that would contradict the configuration of the next one.
 _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
 _EXPORTED = ("model.onnx", "model.xml", "model.bin", "model.pt2")
@@ -42,6 +40,8 @@ def write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str
 
 def clear(folder: Path, config: DictConfig) -> None:
     """Remove the results of an earlier run in the folder, and keep its model apart as ``previous.ckpt``."""
+    from squad_lit.training.checkpoint import PREVIOUS  # here, because it imports torch
+
     old = [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]
     old += [folder / name for name in _EXPORTED] if config.fit else []
     old += folder.glob("last.ckpt.*.part")  # of a process that was killed

@@ -56,7 +56,9 @@ def _trainer(
     """Narrower ranges of options of the trainer, whose other values leave no model, or one that is not calibrated."""
 
 
-_Rate = Annotated[float, Field(ge=0, le=1000)]
+MOST_RATE = 1000
+"""Above it no learning rate and no weight decay has a use."""
+_Rate = Annotated[float, Field(ge=0, le=MOST_RATE)]
 
 
 def _optimizer(*, lr: _Rate, weight_decay: _Rate) -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from squad_lit.system.option import Positive, checked
 from squad_lit.system.progress import progress
 from squad_lit.training.calibration import calibrate
+from squad_lit.training.checkpoint import PREVIOUS
 from squad_lit.training.detector import Detector
 
 
@@ -131,7 +132,7 @@ class LastCheckpoint(Callback):
             return
         if trainer.state.fn != "fit" or pl_module.state.step == 0:
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
-            if (previous := self.path.with_name("previous.ckpt")).exists():
+            if (previous := self.path.with_name(PREVIOUS)).exists():
                 where += f", and {previous} has that of the run before"
             print(f"stopped outside of the training; {where}")
             return

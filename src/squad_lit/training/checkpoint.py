@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEY = "squad_lit"
 VERSION = 8
+PREVIOUS = "previous.ckpt"
+"""The model of an earlier run in the folder, until this one has its own."""
 # What Lightning keeps, by its kind.
 _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 # Arguments that name what only a training reads.

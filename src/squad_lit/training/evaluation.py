@@ -211,10 +211,7 @@ class Evaluation(Callback):
         figures |= metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit)
         # A defect that was lost when its mask was resized does not make a normal image.
         kept = [i for i, row in enumerate(rows) if row["label"] == 0 or masks[i].any()]
-        if len(kept) < len(rows):
-            figures["pixel_aupimo"] = metric.aupimo([maps[i] for i in kept], [masks[i] for i in kept])
-        else:
-            figures["pixel_aupimo"] = metric.aupimo(maps, masks)
+        figures["pixel_aupimo"] = metric.aupimo([maps[i] for i in kept], [masks[i] for i in kept])
         if self.thresholds:
             figures |= metric.pixel_decisions(maps, masks, self.thresholds[1])
         return _plain(figures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from squad_lit.deploy.drift import RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.output_folder import ENDINGS, HEADER, files, write
 from squad_lit.deploy.output_folder import describe as columns
+from squad_lit.deploy.together import AHEAD, batches
 from squad_lit.deploy.watch.arrival import Arrival, Arrivals, describe
 from squad_lit.deploy.watch.journal import Journal
 from squad_lit.deploy.watch.post import Poster
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from squad_lit.deploy.model_file import ModelFile
     from squad_lit.deploy.predictor import Result
 
-# Images that are entered into the journal together, and most values of pixels that are judged together.
-_CHUNK, _VALUES = 32, 2**25
+# Images that are entered into the journal together.
+_CHUNK = 32
 # Images after which the journal forgets those that are gone.
 _FORGET = 10_000
 _TEXTS = ("image_path", "name", "roi", "model", "file")
@@ -76,7 +76,7 @@ class Watch:
         self._journal = Journal(root / "watch.db")
         self._arrivals = Arrivals(folder, [root / kind for kind in ENDINGS], self._journal.is_judged, interval)
         self._poster = Poster(post, self._journal) if post else None
-        self._threads, self._ahead = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor()
         self._said: set[str] = set()
         self._use()
         for row in self._table.rows():
@@ -129,11 +129,9 @@ class Watch:
         """Judge images, and write their files; returns what is to be said of those that are done with."""
         failed: list[_Judged] = []
         wanted = takewhile(lambda arrival: not stopping.is_set(), arrived)
-        found = (
-            image for image in ahead(self._threads, self._read, wanted, self._ahead) if self._is_read(image, failed)
-        )
+        found = (image for image in ahead(self._threads, self._read, wanted, AHEAD) if self._is_read(image, failed))
         try:
-            return [*ahead(self._threads, self._save, self._results(found), self._ahead), *failed]
+            return [*ahead(self._threads, self._save, self._results(found), AHEAD), *failed]
         except ValueError as error:  # such as of a pixel that is not finite
             if len(arrived) > 1:
                 return [judged for arrival in arrived for judged in self._judge([arrival], stopping)]
@@ -158,17 +156,10 @@ class Watch:
         return False
 
     def _results(self, images: Iterator[_Image]) -> Iterator[tuple[_Image, Result]]:
-        batch: list[_Image] = []
-        for image in images:
-            batch.append(image)
-            if len(batch) == self._model.predictor.runtime.batch or sum(one.size for one in batch) > _VALUES:
-                yield from zip(batch, self._predict(batch), strict=True)
-                batch = []
-        if batch:
-            yield from zip(batch, self._predict(batch), strict=True)
-
-    def _predict(self, batch: Sequence[_Image]) -> list[Result]:
-        return self._model.predictor.predict([image.pixels for image in batch if image.pixels is not None])
+        predictor = self._model.predictor
+        for batch in batches(images, predictor.runtime.batch, lambda image: image.size):
+            results = predictor.predict([image.pixels for image in batch if image.pixels is not None])
+            yield from zip(batch, results, strict=True)
 
     def _save(self, one: tuple[_Image, Result]) -> _Judged:
         """Write the files of an image; returns its line."""
