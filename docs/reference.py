@@ -28,8 +28,8 @@ _HEAD = """# Options
 
 Every option of `squad-lit train`, as it is typed, with its default. `squad-lit check` and `squad-lit search` take the
 same ones. This page is made from the files in `conf/`: `conf/GROUP/NAME.yaml` is what `GROUP=NAME` chooses, and
-`${...}` stands for the value of another option. Commands with options of their own (`predict`, `calibrate`, `export`,
-`view`, `report`, `search`) list them with `--help`.
+`${...}` stands for the value of another option. Commands with options of their own (`predict`, `watch`, `drift`,
+`calibrate`, `validate`, `serve`, `export`, `view`, `report`, `search`, `submission`) list them with `--help`.
 """
 
 
@@ -84,7 +84,8 @@ def page() -> str:
     """The reference of all options, as Markdown."""
     start = CONF / "train.yaml"
     parts = [_HEAD, "## Top level\n", _table(options(start))]
-    groups = [found for found in _DEFAULT.findall(start.read_text(encoding="utf-8")) if found[1]]
+    texts = [path.read_text(encoding="utf-8") for path in (start, CONF / "launcher.yaml")]
+    groups = [found for text in texts for found in _DEFAULT.findall(text) if found[1]]
     parts += ["Groups, and what they are by default:\n", _table([Option(f"{g}=", d, c) for g, d, c in groups])]
     for group in dict.fromkeys([*(name for name, *_ in groups), "hydra/launcher"]):
         parts.append(f"## {group}\n")

@@ -17,7 +17,7 @@ from squad_lit.report.table import make
 from squad_lit.report.text import markdown, result_rows
 from squad_lit.run.job import Job
 from squad_lit.run.launcher import run_jobs
-from squad_lit.system.file import read_rows, write_rows
+from squad_lit.system.table import read_rows, write_rows
 
 DATASETS = {"bottle": "mvtec", "screw": "mvtec", "metal_plate": "mpdd"}
 # The fusion with which the tables of shortcut, ablation and (in part) larger were measured, before the discriminator

@@ -1,5 +1,6 @@
 """Thresholds from new images, with a memory as the model, because that one is made in a second."""
 
+import fcntl
 import hashlib
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import squad_lit
 from squad_lit.calibrate import main
+from squad_lit.deploy.runtime import Checkpoint, Output
 from squad_lit.deploy.threshold import from_defects, from_normals
 from squad_lit.training import checkpoint
 from test_predict import draw, model
@@ -100,6 +102,37 @@ def test_images_can_be_added_to_those_that_are_known(
     assert main(["--checkpoint", str(output), "--output", str(output), "--add", str(good)]) == 2
     assert "12 good images whose scores the checkpoint has already" in capsys.readouterr().err
     assert checkpoint.load(output).state == after
+
+
+def test_a_checkpoint_that_another_process_calibrates_is_refused_at_once_and_stays(
+    model: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(model, tmp_path / "line.ckpt")
+    command = ["--checkpoint", str(tmp_path / "line.ckpt"), "--output", str(tmp_path / "line.ckpt"), "--add", str(good)]
+    with (tmp_path / ".line.ckpt.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(command) == 1
+    assert f"error: {tmp_path / 'line.ckpt'} is in use by another process: wait" in capsys.readouterr().err
+    assert (tmp_path / "line.ckpt").read_bytes() == model.read_bytes()
+    assert main(command) == 0
+
+
+def test_images_are_judged_together_and_the_device_is_said(
+    model: Path, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batches: list[int] = []
+    run = Checkpoint.run
+
+    def counted(self: Checkpoint, image: np.ndarray) -> Output:
+        batches.append(len(image))
+        return run(self, image)
+
+    monkeypatch.setattr(Checkpoint, "run", counted)
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "line.ckpt"), "--device", "cpu", str(good)]
+    assert main(command) == 0
+    assert sum(batches) == 12
+    assert len(batches) == -(-12 // Checkpoint.batch)
+    assert capsys.readouterr().out.startswith("device cpu\nthreshold before: ")
 
 
 def test_a_file_that_cannot_be_read_is_skipped_and_said(

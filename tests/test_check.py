@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
+import squad_lit
 from squad_lit import check
 from squad_lit.report.suspects import SHOWN, rank
 from squad_lit.run import config as configuration
@@ -67,9 +69,55 @@ def test_a_bad_part_among_the_good_ranks_first(
     assert "05.png" in capsys.readouterr().out
 
 
-def run(*overrides: str) -> subprocess.CompletedProcess[str]:
+def run(*overrides: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "squad_lit.check", *overrides]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=cwd)
+
+
+def test_the_command_leaves_no_folder_and_names_a_fault_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    data = ["dataset=folder", f"dataset.root={folder}"]
+    (folder / "good" / "03.png").write_bytes(b"no image")
+    done = run(*data, cwd=tmp_path / "here")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "errors: 1, warnings: 0"
+    assert (done.stdout + done.stderr).count("03.png") == 1
+    assert "Error executing job" not in done.stderr
+    done = run(*data, "dataset.category=cup", cwd=tmp_path / "here")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: dataset.category: unknown 'cup' for folder")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused_as_by_the_other_commands(folder: Path, tmp_path: Path) -> None:
+    options = ["fit=false", "checkpoint=x.ckpt", f"hydra.run.dir={tmp_path / 'run'}", "--device", "cuda:99"]
+    done = run("dataset=folder", f"dataset.root={folder}", *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: device=cuda:99 is not there: torch sees")
+
+
+@pytest.mark.filterwarnings("ignore:a false-alarm rate of")
+def test_images_that_are_not_square_are_ranked_in_the_shape_of_the_training(tmp_path: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "cap" / "good").mkdir(parents=True)
+    for i in range(8):
+        wide = rng.normal(120, 8, (64, 128, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(wide).save(tmp_path / "cap" / "good" / f"{i}.png")
+    shutil.copy(tmp_path / "cap" / "good" / "3.png", tmp_path / "cap" / "good" / "twice.png")
+    memory = ["model=memory", "model.memory.patches=50", "dataset.batch_size=1"]  # a memory has no batches to train on
+    fit.run(compose(tmp_path / "cap", tmp_path, *memory), tmp_path)
+    capsys.readouterr()
+    rows = rank(compose(tmp_path / "cap", tmp_path, "fit=false", f"checkpoint={tmp_path / 'last.ckpt'}"), tmp_path)
+    said = capsys.readouterr().out
+    assert said.startswith("device ")
+    twice, warning = [str(tmp_path / "cap" / "good" / name) for name in ("twice.png", "3.png")], said.splitlines()[1]
+    assert warning.startswith("warning: ")
+    assert "looks the same as training image" not in warning
+    assert all(path in warning for path in twice)
+    detector = squad_lit.load(tmp_path / "last.ckpt")
+    # Of the same shape, and so of the same score up to the rounding of two ways to resize.
+    for row in rows:
+        assert detector.predict(row["image_path"]).anomaly_score == pytest.approx(row["anomaly_score"], rel=1e-3)
 
 
 def test_the_command_refuses_what_has_no_effect(folder: Path, tmp_path: Path) -> None:
@@ -103,6 +151,8 @@ def test_in_a_sweep_the_other_categories_are_checked_too(mvtec: Path, tmp_path: 
     assert done.returncode == 1
     assert "bottle/ground_truth/broken/000_mask.png: no such mask" in done.stdout
     assert "screw: train 8, test good 2, test broken 3" in done.stdout
+    assert "Error executing job" not in done.stderr
+    assert not (tmp_path / "sweep" / "0" / "error.txt").exists()
     assert "Traceback" not in done.stderr
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 import squad_lit
 from squad_lit import metric
-from squad_lit.deploy.runtime import FORMAT
+from squad_lit.deploy.metadata import FORMAT
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.image.tile import Grid
 from squad_lit.run import config as configuration
@@ -143,7 +143,22 @@ def test_a_quoted_command_is_understood(
 
 def test_there_are_commands() -> None:
     assert {parameters.id.split()[0] for parameters in commands()} == {
-        *("train", "check", "predict", "calibrate", "export", "search", "report", "view", "workspace")
+        *(
+            "train",
+            "check",
+            "predict",
+            "watch",
+            "drift",
+            "calibrate",
+            "validate",
+            "serve",
+            "export",
+            "search",
+            "report",
+            "view",
+            "submission",
+            "workspace",
+        ),
     }
 
 

@@ -16,14 +16,20 @@ from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.ksdd2 import KSDD2
 from squad_lit.dataset.mpdd import MPDD
 from squad_lit.dataset.mvtec import MVTec
+from squad_lit.dataset.mvtec_3d import MVTec3D
+from squad_lit.dataset.mvtec_ad2 import MVTecAD2
+from squad_lit.dataset.mvtec_loco import MVTecLOCO
+from squad_lit.dataset.real_iad import RealIAD
 from squad_lit.dataset.visa import VisA
 from squad_lit.run.config import CONF, arrange, compose
-from squad_lit.run.fit import make_module
 from squad_lit.run.job import config_hash
+from squad_lit.run.model import make_module
 from squad_lit.run.option import check
 
 
-@pytest.mark.parametrize("benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA])
+@pytest.mark.parametrize(
+    "benchmark", [BTAD, KSDD2, MPDD, MVTec, VisA, MVTec3D, MVTecAD2, MVTecLOCO, RealIAD], ids=lambda b: b.name
+)
 def test_an_experiment_runs_all_categories_of_its_benchmark(benchmark: type[AnomalyDataModule]) -> None:
     config = compose([f"experiment={benchmark.name}"], with_hydra=True)
     swept = config.hydra.sweeper.params["dataset.category"].split(",")
@@ -81,12 +87,17 @@ def test_the_command_line_wins_and_ablations_combine_with_benchmarks() -> None:
     assert sorted(seen) == [(c, q) for c in ("metal_plate", "tubes") for q in ("fsq", "none", "vq")]
 
 
-def test_an_unknown_experiment_is_told_with_those_in_folders_and_a_sweep_may_be_typed_anywhere() -> None:
+def test_an_unknown_experiment_is_told_with_those_in_folders_and_a_sweep_may_be_typed_anywhere(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ValueError, match=r"no experiment ablation/level; there are: ablation/backbone, .*, visa"):
         arrange(["experiment=ablation/level"])
     given = ["seed=1,2", "experiment=[mvtec,ablation/levels]", "-m", "model.steps=3"]
     assert arrange(given) == ["-m", "seed=1,2", "experiment=[mvtec,ablation/levels]", "model.steps=3"]
-    assert arrange(["experiment=mine", "--config-dir", "x"]) == ["experiment=mine", "--config-dir", "x"]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").touch()
+    own = ["--config-dir", str(tmp_path)]
+    assert arrange(["experiment=mine", *own]) == [*own, "experiment=mine"]
 
 
 SCRIPTS = sorted((CONF.parent / "experiments").glob("*/*.py"))

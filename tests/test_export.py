@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,13 +23,15 @@ from PIL import Image
 import squad_lit
 from squad_lit.deploy.export import OPSET, SUFFIXES
 from squad_lit.deploy.int8 import choose_images, quantize
+from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import shrink
 from squad_lit.deploy.predictor import Predictor
-from squad_lit.deploy.runtime import KEY, Runtime, open_runtime
+from squad_lit.deploy.runtime import Onnx, Runtime, open_runtime
 from squad_lit.export import main
+from squad_lit.image.file import resize_pixels, to_uint8
 from squad_lit.predict import main as predict
-from squad_lit.run import fit
 from squad_lit.run.config import CONF
+from squad_lit.run.model import make_module
 from squad_lit.training import checkpoint
 
 SIDE = 64
@@ -60,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, images: list[np.ndarray]) -
         for name, overrides in MODELS.items():
             torch.manual_seed(0)
             small = ["backbone.name=test_efficientnet", "backbone.weights=null", "model.groups={low: [4], high: [8]}"]
-            module: Any = fit.make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
+            module: Any = make_module(hydra.compose("train", [*overrides, *small, f"dataset.image_size={SIDE}"]))
             state = module.state
             state.categories, state.image_size, state.step = ["cap"], [SIDE, SIDE], 1
             noise = torch.rand(8, 3, SIDE, SIDE)
@@ -197,26 +202,41 @@ def test_the_rate_of_the_export_is_the_default(exported):
     assert squad_lit.load(path, false_alarm_rate=0.5).threshold.false_alarm_rate == pytest.approx(4 / 9)
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_predict_runs_where_there_is_no_torch(exported, parts, tmp_path, form):
-    package = {"onnx": "onnxruntime", "openvino": "openvino"}[form]
-    code = f"""
-import sys
+# A command where there is nothing but NumPy, Pillow and a runtime.
+LEAN = """
+import runpy, sys
+package, module, *sys.argv[1:] = sys.argv[1:]
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {{"numpy", "PIL", "squad_lit", "{package}", *sys.stdlib_module_names}}:
-            raise ModuleNotFoundError(f"no module named {{name!r}}", name=name)
+        if name.partition(".")[0] not in {"numpy", "PIL", "squad_lit", package, *sys.stdlib_module_names}:
+            raise ModuleNotFoundError(f"no module named {name!r}", name=name)
 sys.meta_path.insert(0, Nothing())
-from squad_lit.predict import main
-status = main(sys.argv[1:])
-print(sorted({{"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"}} & set(sys.modules)))
-sys.exit(status)
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+finally:
+    found = {"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"} & set(sys.modules)
+    print(sorted(found), file=sys.stderr)
 """
-    command = ["--checkpoint", str(exported["hybrid", form]), "--output", str(tmp_path / "out"), str(parts)]
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_predict_and_watch_run_where_there_is_no_torch(exported, parts, tmp_path, form):
+    package, checkpoint = {"onnx": "onnxruntime", "openvino": "openvino"}[form], str(exported["hybrid", form])
+    lean = [sys.executable, "-c", LEAN, package]
+    command = ["squad_lit.predict", "--checkpoint", checkpoint, "--output", str(tmp_path / "out"), str(parts)]
+    done = subprocess.run([*lean, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert len(rows(tmp_path / "out")) == 4
+    assert done.stderr.splitlines()[-1] == "[]"
+    expected = {row["image_path"]: float(row["anomaly_score"]) for row in rows(tmp_path / "out")}
+    assert len(expected) == 4
+    command = ["squad_lit.watch", "--checkpoint", checkpoint, "--output", str(tmp_path / "watched"), str(parts)]
+    with subprocess.Popen([*lean, *command], stdout=-1, stderr=-1, text=True) as process:
+        lines = [json.loads(process.stdout.readline()) for _ in range(4)]
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stderr.read().splitlines()[-1] == "[]"
+    # Alone or in a batch, a score is equal up to rounding, and a code may be another one.
+    assert {line["image_path"]: line["anomaly_score"] for line in lines} == pytest.approx(expected, rel=1e-3)
 
 
 def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_path):
@@ -235,6 +255,130 @@ def test_int8_quantises_the_backbone_and_says_so(exported, parts, images, tmp_pa
         runtime.run(images[2][None])[0] for runtime in (opened(exported["hybrid", "onnx"]), open_runtime(path))
     )
     assert 0.9 < np.corrcoef(found.ravel(), truth.ravel())[0, 1] < 0.999999  # near, and not the same
+
+
+@pytest.mark.parametrize(("slowed", "is_warned"), [("int8.onnx", True), ("float32.onnx", False)])
+def test_that_int8_is_no_faster_is_said_when_it_is_written(
+    models, parts, tmp_path, capsys, monkeypatch, slowed, is_warned
+):
+    run = Onnx.run
+
+    def slow(self, image):  # one of the two files, which are told apart by what is written into them
+        name = "int8.onnx" if self.metadata["precision"] == "int8 backbone" else "float32.onnx"
+        time.sleep(0.2 * (name == slowed))
+        return run(self, image)
+
+    monkeypatch.setattr(Onnx, "run", slow)
+    command = ["--checkpoint", str(models["memory"]), "--format", "onnx", "--output", str(tmp_path / "int8.onnx")]
+    assert main([*command, "--int8", str(parts)]) == 0
+    said = capsys.readouterr()
+    found = re.search(r"int8 takes ([\d.]+) ms per image on this machine, and float32 ([\d.]+) ms", said.out)
+    assert found is not None
+    slow_one, fast_one = map(float, found.groups() if is_warned else found.groups()[::-1])
+    assert slow_one > 200 > fast_one
+    assert ("warning: int8 is no faster here" in said.err) == is_warned
+    assert [path.name for path in tmp_path.glob("*.onnx*")] == ["int8.onnx"]
+
+
+def test_a_file_for_one_size_resizes_nothing_and_takes_images_of_any(models, exported, images, tmp_path):
+    """The truth: the file for any size, given the image that ``resize_pixels`` makes."""
+    for form in ("onnx", "openvino"):
+        path = tmp_path / f"a{SUFFIXES[form]}"
+        command = ["--checkpoint", str(models["hybrid"]), "--format", form, "--output", str(path)]
+        assert main([*command, "--static", f"3,{SIDE},{SIDE}", "--false-alarm-rate", "0.25"]) == 0
+        found, expected = open_runtime(path), opened(exported["hybrid", form])
+        assert found.metadata["input"]["shape"] == [3, SIDE, SIDE, 3]
+        assert found.batch == 3
+        small = np.stack([to_uint8(resize_pixels(images[number], [SIDE, SIDE])) for number in range(4)])
+        for part, truth in zip(found.run(small), expected.run(small), strict=True):  # 4 images, in 2 passes
+            np.testing.assert_allclose(part, truth, atol=1e-3)
+        alone = found.run(images[2][None])
+        assert alone.anomaly_map.shape == (1, *images[2].shape[:2])
+        assert alone.anomaly_score[0] == pytest.approx(expected.run(small[2:3]).anomaly_score[0], abs=1e-3)
+        assert len(Predictor(found).predict(images)) == len(images)
+    model = onnx.load(tmp_path / "a.onnx")
+    antialiased = [n for n in model.graph.node for a in n.attribute if (a.name, a.i) == ("antialias", 1)]
+    assert not antialiased
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [3, SIDE, SIDE, 3]
+    readers = [node.op_type for node in model.graph.node if "image" in node.input]
+    assert readers == ["Cast"]  # all that TensorRT does with uint8
+
+
+def test_a_tiled_model_is_fixed_to_its_tiles(models, exported, images, tmp_path, capsys):
+    command = ["--checkpoint", str(models["tiled"]), "--format", "onnx", "--output", str(tmp_path / "a.onnx")]
+    assert main([*command, "--static", "2,64,64"]) == 1
+    assert "--static 2,64,64: the model looks at tiles, so it takes N,32,32" in capsys.readouterr().err
+    assert main([*command, "--static", "2,32,32"]) == 0
+    found, expected = Predictor(open_runtime(tmp_path / "a.onnx")), Predictor(opened(exported["tiled", "onnx"]))
+    for image in images:
+        assert found.predict(image).anomaly_score == pytest.approx(expected.predict(image).anomaly_score, abs=1e-4)
+
+
+def test_fp16_computes_the_networks_in_16_bits(models, exported, images, tmp_path):
+    path = tmp_path / "half.onnx"
+    command = ["--checkpoint", str(models["hybrid"]), "--format", "onnx", "--output", str(path), "--fp16"]
+    assert main([*command, "--false-alarm-rate", "0.25"]) == 0
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {w.name: w.data_type for w in model.graph.initializer}
+    kernels = {n.input[1] for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose")}
+    assert {kinds[name] for name in kernels} == {onnx.TensorProto.FLOAT16}
+    assert path.stat().st_size < 0.7 * exported["hybrid", "onnx"].stat().st_size
+    found, truth = open_runtime(path), opened(exported["hybrid", "onnx"])
+    assert found.metadata["precision"] == "float16"
+    for image in images:
+        near, exact = found.run(image[None]), truth.run(image[None])
+        assert near.anomaly_map.dtype == np.float32
+        assert np.corrcoef(near.anomaly_map.ravel(), exact.anomaly_map.ravel())[0, 1] > 0.98
+        assert near.anomaly_score[0] == pytest.approx(exact.anomaly_score[0], rel=0.1)
+        assert near.anomaly_score[0] != exact.anomaly_score[0]
+
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "example"
+
+
+def test_the_examples_name_what_the_file_has(exported):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported["hybrid", "onnx"])
+    kinds = {port.name: port.type for port in [*session.get_inputs(), *session.get_outputs()]}
+    by_language = {
+        "cpp": {"uint8_t": "uint8", "int64_t": "int64", "float": "float"},
+        "cs": {"byte": "uint8", "long": "int64", "float": "float"},
+    }
+    read = {"cpp": r"found\[(\d)\]\.GetTensorData<(\w+)>", "cs": r'Name == "(\w+)"\)\.AsTensor<(\w+)>'}
+    for language, names in by_language.items():
+        text = (EXAMPLES / f"predict.{language}").read_text()
+        outputs = re.findall(r'"(\w+)"', re.search(r"\{ ?(\"anomaly_score.*?)\}", text)[1])
+        assert '"image"' in text
+        assert re.search(r"\{ ?1, height, width, 3 ?\}", text)
+        assert {names[kind] for kind in re.findall(r"(?:CreateTensor|DenseTensor)<(\w+)>", text)} == {"uint8"}
+        assert kinds["image"] == "tensor(uint8)"
+        for output, kind in re.findall(read[language], text):
+            assert kinds[outputs[int(output)] if output.isdecimal() else output] == f"tensor({names[kind]})"
+        assert len(re.findall(read[language], text)) == 3
+        assert len(text.splitlines()) <= 32
+
+
+@pytest.mark.slow
+def test_the_example_in_cpp_gives_the_same(exported, images, tmp_path):
+    flags = ["-std=c++17", *os.environ.get("ONNXRUNTIME_FLAGS", "-lonnxruntime").split()]
+    command = ["g++", str(EXAMPLES / "predict.cpp"), *flags, "-o", str(tmp_path / "predict")]
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "onnxruntime_cxx_api.h: No such file" in done.stderr or "cannot find -lonnxruntime" in done.stderr:
+        pytest.skip("ONNX Runtime for C++ is not installed; ONNXRUNTIME_FLAGS says where it is")
+    assert done.returncode == 0, done.stderr
+    for image in images:
+        (tmp_path / "image.rgb").write_bytes(image.tobytes())
+        sides = [str(side) for side in image.shape[1::-1]]
+        call = [str(tmp_path / "predict"), str(exported["hybrid", "onnx"]), str(tmp_path / "image.rgb"), *sides]
+        shown = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+        expected = opened(exported["hybrid", "onnx"]).run(image[None])
+        assert float(shown[1]) == pytest.approx(expected.anomaly_score[0], rel=1e-3)
+        place = np.unravel_index(expected.anomaly_map[0].argmax(), image.shape[:2])
+        assert [int(shown[5]), int(shown[7])] == list(place)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +418,21 @@ def test_a_missing_package_is_named_with_its_command(
     monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(ImportError, match=f"this needs the package {runtime}: pip install"):
         open_runtime(exported["memory", form])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--format", "onnx", "--static", "1,256"], "expected number, height and width, such as 1,256,256"),
+        (["--format", "onnx", "--static", "0,256,256"], "expected number, height and width"),
+        (["--format", "torch", "--fp16"], "--fp16 is for --format onnx and openvino"),
+        (["--format", "onnx", "--fp16", "--int8", "x"], "--int8 goes with neither --fp16 nor --static"),
+    ],
+)
+def test_options_that_do_not_fit(capsys, given, words):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--checkpoint", "a", "--output", "a", *given])
+    assert words in capsys.readouterr().err
 
 
 def test_int8_is_for_onnx(capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squad_lit.system.file import write_rows
+from squad_lit.system.table import write_rows
 
 BLOCKED = """
 import runpy, sys
@@ -32,10 +32,14 @@ COMMANDS = {
     "predict with a checkpoint": ("torch", ["predict", *CHECKPOINT, "--output", "out", "a.png"]),
     "predict with ONNX": ("onnxruntime", ["predict", "--checkpoint", "a.onnx", "--output", "out", "a.png"]),
     "predict with OpenVINO": ("openvino", ["predict", "--checkpoint", "a.xml", "--output", "out", "a.png"]),
+    "watch with ONNX": ("onnxruntime", ["watch", ".", "--checkpoint", "a.onnx", "--output", "out"]),
     "calibrate": ("torch", ["calibrate", *CHECKPOINT, "--output", "new.ckpt", "a.png"]),
     "export without torch": ("torch", ["export", *CHECKPOINT, "--format", "torch", "--output", "a.pt2"]),
     "export without onnx": ("onnx", ["export", *CHECKPOINT, "--format", "onnx", "--output", "b.onnx"]),
     "export int8": ("onnxruntime", ["export", *CHECKPOINT, "--format", "onnx", "--output", "b.onnx", "--int8", "."]),
+    "validate": ("onnxruntime", ["validate", "a.onnx", "a.onnx", "--images", "a.png"]),
+    "serve": ("uvicorn", ["serve", "--checkpoint", "a.onnx"]),
+    "serve without forms": ("python_multipart", ["serve", "--checkpoint", "a.onnx"]),
     "view without tqdm": ("tqdm", ["view", "."]),
     "view without jinja2": ("jinja2", ["view", "."]),
     "report": ("jinja2", ["report", "."]),
@@ -65,13 +69,16 @@ def test_a_missing_package_is_a_sentence(name: str, folder: Path) -> None:
     call = [sys.executable, "-c", BLOCKED, package, f"squad_lit.{command}", *arguments]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    shown = {"hydra": "hydra-core"}.get(package, package)
+    shown = {"hydra": "hydra-core", "python_multipart": "python-multipart"}.get(package, package)
     assert f"this needs the package {shown}: pip install " in done.stderr
     assert "\nerror: " in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "calibrate", "export", "view", "report", "search", "workspace"])
+@pytest.mark.parametrize(
+    "command",
+    ["predict", "watch", "drift", "calibrate", "validate", "serve", "export", "search", "report", "view", "workspace"],
+)
 def test_the_help_of_a_command_needs_numpy_and_pillow_alone(command: str, folder: Path) -> None:
     code = BLOCKED.replace("in blocked", "not in {'numpy', 'PIL', 'squad_lit', 'runpy', *sys.stdlib_module_names}")
     call = [sys.executable, "-c", code, "", f"squad_lit.{command}", "--help"]

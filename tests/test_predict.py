@@ -3,8 +3,11 @@
 import csv
 import fcntl
 import io
+import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ from PIL import Image
 from scipy import ndimage
 
 import squad_lit
+from squad_lit import calibrate, view
 from squad_lit.deploy.output_folder import Predictions, overlay
 from squad_lit.deploy.predictor import Result
-from squad_lit.deploy.threshold import from_normals
+from squad_lit.deploy.runtime import Checkpoint, Output
+from squad_lit.deploy.threshold import extrapolated, from_normals
 from squad_lit.image.picture import colour_map
 from squad_lit.predict import main
+from squad_lit.system.table import read_rows, write_rows
 
 SIDE = 128
 
@@ -146,8 +152,8 @@ def test_what_cannot_be_read_is_skipped_and_said(
     command = ["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts), str(parts / "absent.png")]
     assert main(command) == 2
     errors = capsys.readouterr().err
-    assert f"skipped: {parts / 'b.png'}: cannot read image" in errors
-    assert f"skipped: {parts / 'absent.png'}: cannot read image" in errors
+    assert f"skipped: cannot read image {parts / 'b.png'}: " in errors
+    assert f"skipped: cannot read image {parts / 'absent.png'}: " in errors
     assert len(rows(tmp_path / "out")) == 3
     assert main([*command[:4], str(parts / "b.png")]) == 1  # nothing is left
     (parts / "b.png").unlink()
@@ -178,6 +184,24 @@ def test_a_rerun_does_only_what_is_missing(model: Path, parts: Path, tmp_path: P
     assert kept.stat().st_mtime_ns > stamp
     assert len(rows(output)) == 3
     assert {row["threshold"] for row in rows(output)} != {row["threshold"] for row in before}
+
+
+def test_a_table_alone_can_be_asked_for(model: Path, parts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main([*command, "--no-map", "--no-overlay"]) == 0
+    before = rows(output)
+    assert len(before) == 3
+    assert {path.name for path in output.iterdir()} == {"predictions.csv", "calibration.json", ".lock"}
+    (known,) = json.loads((output / "calibration.json").read_text()).values()
+    assert known["normal_scores"] == pytest.approx(squad_lit.load(model).runtime.metadata["normal_scores"], rel=1e-5)
+    assert float(before[0]["threshold"]) == max(known["normal_scores"])
+    assert main([*command, "--no-overlay"]) == 0  # what is missing is made
+    assert {path.name for path in output.iterdir() if path.is_dir()} == {"map", "mask"}
+    assert rows(output) == before
+    stamp = (output / "map" / "a.jpg.tiff").stat().st_mtime_ns
+    main([*command, "--no-overlay"])
+    assert (output / "map" / "a.jpg.tiff").stat().st_mtime_ns == stamp
 
 
 def test_another_image_or_model_is_looked_at_anew(model: Path, parts: Path, tmp_path: Path) -> None:
@@ -353,8 +377,125 @@ def test_another_product_is_told_and_a_folder_in_use_is_refused(
     with (output / ".lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert main([*command, str(parts)]) == 1
-        assert f"--output {output} is in use by another prediction" in capsys.readouterr().err
+        assert f"{output} is in use by " in capsys.readouterr().err
     assert len(rows(output)) == 5
     assert main([*command, str(parts)]) == 0
     assert "far above" not in capsys.readouterr().err
     assert len(rows(output)) == 8
+
+
+ODD = ["carriage\rreturn.png", "line\nfeed.png", "=1+1|cmd.png", "@sum.png", 'comma, "quote".png', " space .png"]
+
+
+@pytest.mark.timeout(120)
+def test_a_hostile_folder_is_judged_as_far_as_it_can_be(
+    model: Path, tmp_path: Path, header_of_png: Callable[[Path, int, int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, output = tmp_path / "parts", tmp_path / "out"
+    place.mkdir()
+    for i, name in enumerate(ODD):
+        Image.fromarray(draw(i)).save(place / name)
+    header_of_png(place / "giant.png", 65535, 65535)
+    (place / "postscript.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(place / "nan.tif")
+    os.mkfifo(place / "pipe.png")
+    command = ["--checkpoint", str(model), "--output", str(output), str(place), str(place / "pipe.png")]
+    assert main(command) == 2
+    assert {Path(row["image_path"]).name for row in read_rows(output / "predictions.csv")} == set(ODD)
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 1 + len(ODD)
+    error = capsys.readouterr().err
+    assert "giant.png: its 65535 x 65535 pixels (height x width) need about 214.7 GB of memory, and" in error
+    assert "postscript.png: its content is not that of a PNG, JPEG, BMP, TIFF or WebP file" in error
+    assert "nan.tif has values that are NaN or infinite, 64 of 64" in error
+    assert "pipe.png: it is no regular file" in error
+    assert main(command) == 2  # what is done is found by its name
+    assert f"0 images (0.0 per second), {len(ODD)} done before, 4 skipped" in capsys.readouterr().out
+    assert view.main([str(output)]) == 0
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a/../../../outside", ""])
+def test_a_table_of_a_stranger_leads_nowhere(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    output = tmp_path / "a" / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts / "a.png")]
+    assert main(command) == 0
+    (row,) = read_rows(output / "predictions.csv")
+    write_rows(output / "predictions.csv", [row | {"name": name, "model": "another"}])
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command) == 1
+    assert "predictions.csv is damaged, or of a stranger: the name" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/outside.tiff").exists()
+    assert view.main([str(output)]) == 1
+    assert "leads out of" in capsys.readouterr().err
+
+
+def test_the_image_is_named_whose_score_is_no_number(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Checkpoint, image: np.ndarray) -> Output:
+        found = real(self, image)
+        bright = image.max(axis=(1, 2, 3)) >= 250  # the defect
+        return found._replace(anomaly_score=np.where(bright, np.nan, found.anomaly_score))
+
+    real = Checkpoint.run
+    monkeypatch.setattr(Checkpoint, "run", run)
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts)]) == 1
+    assert f"error: {parts / 'a.jpg'}: the score of an image is nan: the file of the model" in capsys.readouterr().err
+    assert calibrate.main(["--checkpoint", str(model), "--output", str(tmp_path / "a.ckpt"), str(parts)]) == 1
+    assert f"error: {parts / 'a.jpg'}: the score of an image is nan" in capsys.readouterr().err
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_an_image_for_which_the_memory_is_too_small_is_skipped(
+    model: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Checkpoint, image: np.ndarray) -> Output:
+        if image.shape[1] == 256 and image.shape[2] == 384:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return real(self, image)
+
+    real = Checkpoint.run
+    monkeypatch.setattr(Checkpoint, "run", run)
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts)]) == 2
+    assert f"skipped: {parts / 'a.png'}: there is not enough memory for it" in capsys.readouterr().err
+    assert len(rows(tmp_path / "out")) == 2
+
+
+def test_a_rate_that_the_images_are_too_few_for_can_be_extrapolated(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = squad_lit.load(model).runtime.metadata
+    command = ["--checkpoint", str(model), "--output", str(tmp_path / "out"), str(parts), "--extrapolate"]
+    with pytest.warns(UserWarning, match="there are 10, and the threshold is extrapolated"):
+        assert main(command) == 0
+    assert "lie above it if their scores are normally distributed" in capsys.readouterr().out
+    limit = extrapolated(about["normal_scores"], 0.01).value
+    assert {row["threshold"] for row in rows(tmp_path / "out")} == {f"{limit:.6g}"}
+
+
+def test_regions_and_times_on_request(
+    model: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
+    assert main(command) == 0
+    assert not (output / "regions.json").exists()
+    capsys.readouterr()
+    assert main([*command, "--coco", "--timing"]) == 0  # also of images that were done before
+    head, line = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split() == ["ms", "per", "image", "decoding", "resizing", "model", "regions", "writing"]
+    assert line.startswith("last.ckpt ")
+    assert float(line.split()[3]) > 0
+    found = json.loads((output / "regions.json").read_text())
+    table = {row["name"]: row for row in rows(output)}
+    assert {image["file_name"] for image in found["images"]} == set(table)
+    for image in found["images"]:
+        boxes = [a["bbox"] for a in found["annotations"] if a["image_id"] == image["id"]]
+        row = table[image["file_name"]]
+        assert len(boxes) == int(row["regions"])
+        if boxes:
+            x, y, width, height = boxes[0]
+            assert f"{y} {x} {height} {width}" == row["largest_box"]

@@ -12,7 +12,7 @@ import pytest
 
 from squad_lit import search
 from squad_lit.run.search import search as run_search
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 RATE = "model.optimizer.lr=interval(0.1,0.9)"
 pytestmark = pytest.mark.usefixtures("fake_training")
@@ -39,9 +39,9 @@ def test_a_study_goes_on_and_keeps_a_table(tmp_path: Path) -> None:
 def test_an_undefined_objective_and_a_failed_job_end_no_study_and_get_no_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = run(tmp_path, "model.optimizer.lr=0.2,0.95", "+end=none,error", trials=12)
+    study = run(tmp_path, "model.optimizer.lr=0.2,0.95", "dataset.category=none,error", trials=12)
     expected = {("0.2", "none"): 0.2, ("0.95", "none"): None, ("0.2", "error"): None, ("0.95", "error"): None}
-    found = {(t.params["model.optimizer.lr"], t.params["+end"]): t.value for t in study.trials}
+    found = {(t.params["model.optimizer.lr"], t.params["dataset.category"]): t.value for t in study.trials}
     assert found == expected
     assert all(t.state.is_finished() for t in study.trials)
     assert "failed: no folder for category cable" in capsys.readouterr().err
@@ -97,7 +97,7 @@ def test_an_interrupted_trial_is_run_to_its_end_in_its_folder(tmp_path: Path, mo
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    given = ["seed=0,1", "+end=${oc.env:SQUAD_LIT_END}"]
+    given = ["seed=0,1", "dataset.category=${oc.env:SQUAD_LIT_END}"]
     monkeypatch.setenv("SQUAD_LIT_END", "sleep")
     threading.Thread(target=stop).start()
     try:

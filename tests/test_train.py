@@ -1,5 +1,6 @@
 """The command as its user runs it: a real category where there is one, a few steps, real files."""
 
+import csv
 import json
 import os
 import re
@@ -11,9 +12,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -25,6 +27,7 @@ from squad_lit.run import fit
 from squad_lit.run.config import compose
 from squad_lit.system.console import uninterrupted
 from squad_lit.training import checkpoint
+from squad_lit.training.pool import FeaturePool
 from squad_lit.training.squad import Squad
 
 # The categories below are no MVTec categories, and are told so.
@@ -93,6 +96,7 @@ def test_same_seed_same_numbers_and_another_seed_others(tmp_path: Path, mvtec: P
 
 
 HYBRID = ["discriminator=both", "model.adversarial_start=0", "model=hybrid", "model.memory.patches=40"]
+HYBRID += ["logger=csv", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,22 @@ def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory, mvtec: Path) -> 
     folder = tmp_path_factory.mktemp("whole")
     run(folder, mvtec, *HYBRID)
     return folder
+
+
+def without_time(folder: Path) -> dict[str, Any]:
+    """The content of all files of a run, except for checkpoints and for what is a time, or of one process."""
+    timed = {"run", "peak_memory_mb", "seconds/train", "images_per_second/train", "train/images_per_second"}
+    found: dict[str, Any] = {}
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.suffix == ".csv":
+            rows = csv.DictReader(file.read_text().splitlines())
+            found[name] = [[(key, value) for key, value in row.items() if key not in timed] for row in rows]
+        elif file.suffix == ".json":
+            found[name] = {key: value for key, value in json.loads(file.read_text()).items() if key not in timed}
+        elif file.is_file() and file.suffix != ".ckpt" and file.name != ".lock":
+            found[name] = file.read_bytes()
+    return found
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -124,7 +144,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(
     torch.save(content, tmp_path / "part" / "last.ckpt")
     resumed = run(tmp_path / "rest", mvtec, *HYBRID, f"resume={tmp_path / 'part' / 'last.ckpt'}")
     assert_same_weights(uninterrupted_run, tmp_path / "rest")
-    assert resumed["pixel_ap"] == figures_of(uninterrupted_run)["pixel_ap"]
+    assert without_time(tmp_path / "rest") == without_time(uninterrupted_run)
     seconds = resumed["seconds/train"]
     assert isinstance(seconds, float)
     assert 1000 < seconds < 1100  # those of both parts, and the images of all steps
@@ -172,7 +192,7 @@ def test_finished_checkpoint_is_not_trained_again(tmp_path: Path, mvtec: Path, t
         (["threads=-1"], r"threads: expected at least 1 or null"),
         (["threads=0"], r"threads: expected at least 1 or null"),
         (["dataset.batch_size=1", "model.synthetic_fraction=0.4"], "is no image; raise it or dataset.batch_size"),
-        (["dataset.limit_train=0"], r"dataset.limit_train: expected at least 1 or null"),
+        (["dataset.limit_train=0"], r"dataset.limit_train: expected at least 1 or all or null"),
         (["metric.resolution=full"], r"metric.resolution: expected map or original"),
         (["metric.fpr_limit=[0.3,2]"], r"metric.fpr_limit: expected values in"),
         (["synthesis.kinds.patch=-1"], "synthesis.kinds"),
@@ -290,9 +310,79 @@ def test_no_test_images_is_no_error(tmp_path: Path, mvtec: Path) -> None:
 def test_a_training_that_an_option_of_the_trainer_ends_says_so(
     tmp_path: Path, mvtec: Path, caplog: pytest.LogCaptureFixture, trained: Path
 ) -> None:
-    assert run(tmp_path, mvtec, "trainer.max_epochs=1")["run"]["ended_early"] == "after 2 of 4 steps"
+    early = run(tmp_path, mvtec, "trainer.max_epochs=1", "+trainer.limit_test_batches=1")["run"]
+    assert early["ended_early"].startswith("after 2 of 4 steps, because of trainer.max_epochs=1 ")
+    assert early["partly_tested"].startswith(
+        "4 of 5 images, because of trainer.max_epochs=1 trainer.limit_test_batches="
+    )
     assert "the training ended after 2 of 4 steps" in caplog.text
-    assert "ended_early" not in figures_of(trained)["run"]
+    assert not {"ended_early", "partly_tested"} & figures_of(trained)["run"].keys()
+    with pytest.raises(ValueError, match=r"without a validation, .*: leave out trainer\.limit_val_batches=0$"):
+        run(tmp_path, mvtec, "+trainer.limit_val_batches=0")
+
+
+def test_a_folder_has_the_files_of_one_run_and_an_older_model_is_kept_apart(
+    tmp_path: Path, mvtec: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = (trained / "last.ckpt").read_bytes()
+    shutil.copytree(trained, tmp_path / "used")
+
+    def interrupted(*_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeaturePool, "attach", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "used", mvtec, "seed=1")
+    assert "there is nothing to continue, and " in capsys.readouterr().out
+    left = {file.name for file in (tmp_path / "used").iterdir()}
+    assert left == {".lock", "config.yaml", "previous.ckpt", "panels"}
+    assert not any((tmp_path / "used" / "panels").iterdir())
+    assert (tmp_path / "used" / "previous.ckpt").read_bytes() == old
+    run(tmp_path / "used", mvtec, "seed=1")
+    assert not (tmp_path / "used" / "previous.ckpt").exists()
+    assert checkpoint.load(tmp_path / "used" / "last.ckpt").state.config["seed"] == 1
+    tested = run(tmp_path / "used", mvtec, "fit=false", f"checkpoint={tmp_path / 'used' / 'last.ckpt'}")
+    assert (tmp_path / "used" / "last.ckpt").exists()
+    assert tested["pixel_ap"] != figures_of(trained)["pixel_ap"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("optimizer_states", "does not continue a training: it is damaged"),
+        ("loops", "does not fit this squad_lit: it is damaged"),
+        ("lr_schedulers", "does not continue a training: it is damaged"),
+    ],
+)
+def test_a_checkpoint_without_what_a_training_needs_is_a_sentence(
+    tmp_path: Path, mvtec: Path, trained: Path, lost: str, message: str
+) -> None:
+    content = torch.load(trained / "last.ckpt", weights_only=True)
+    content[lost] = []
+    torch.save(content, tmp_path / "part.ckpt")
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", mvtec, f"resume={tmp_path / 'part.ckpt'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("step", "x", "step: expected a whole number, got 'x'"),
+        ("normal_scores", [float("nan")], r"normal_scores\[0\]: expected a finite number"),
+        ("categories", {"a": 1}, "categories: expected a list"),
+        ("measured", {"a": torch.zeros(2)}, "measured: expected plain values"),
+        ("config", [1], "config: expected a dictionary"),
+    ],
+)
+def test_a_checkpoint_with_parts_of_another_kind_is_a_sentence(
+    tmp_path: Path, trained: Path, name: str, value: Any, message: str
+) -> None:
+    content = torch.load(trained / "last.ckpt", weights_only=True)
+    content["squad_lit"][name] = value
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=rf"other\.ckpt does not fit this squad_lit.*{message}"):
+        checkpoint.load(tmp_path / "other.ckpt")
 
 
 def test_a_checkpoint_does_not_go_through_the_folder_for_temporary_files(
@@ -336,3 +426,39 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
     module = checkpoint.load(tmp_path / "last.ckpt")
     assert module.state.step > 0
     assert bool(module.anomaly.standardised)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (signal.SIGKILL, 1, "error: process 1 of this training was killed by signal 9, perhaps for memory"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_one_of_two_processes_that_is_lost_ends_the_other_with_a_checkpoint(
+    tmp_path: Path, mvtec: Path, number: int, status: int, words: str
+) -> None:
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.log_every_n_steps=1"]
+    options += ["model.steps=100000", "model.validate_every=100000", "model.pool.refresh_every=100000", "logger=csv"]
+    options += ["dataset.limit_train=8", "model.pool.clean_limit=8", "model.pool.synthetic=8"]
+    with subprocess.Popen(
+        command(tmp_path, mvtec, *options),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        while process.poll() is None and not (tmp_path / "csv" / "metrics.csv").exists():
+            time.sleep(0.05)
+        (other,) = psutil.Process(process.pid).children()
+        lost = time.monotonic()
+        os.kill(other.pid, number)
+        output, _ = process.communicate()
+    assert time.monotonic() - lost < 20
+    assert process.returncode == status, output
+    assert words in output
+    assert "Traceback" not in output
+    assert "continue with resume=" in output
+    assert checkpoint.read(tmp_path / "last.ckpt")["squad_lit"]["step"] > 0

@@ -1,6 +1,7 @@
 """Every part that is shipped: trained for a few steps, tested, and loaded again."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import squad_lit
 from squad_lit.run import fit
 from squad_lit.run.config import CONF, compose
 from squad_lit.run.option import check, make
@@ -64,6 +66,28 @@ def test_memory_is_filled_tested_and_reloaded(tmp_path: Path, mvtec: Path, selec
     assert list((tmp_path / "a" / "panels").glob("*.png"))
 
 
+def test_a_training_exports_its_model(tmp_path: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["model=memory", "model.memory.patches=40", "export=onnx", NO_PANELS]
+    run(tmp_path, mvtec, *options, "threshold.false_alarm_rate=0.4")
+    image = mvtec / "bottle" / "test" / "broken" / "000.png"
+    exported = squad_lit.load(tmp_path / "model.onnx")
+    trained = squad_lit.load(tmp_path / "last.ckpt", false_alarm_rate=0.4)
+    assert exported.runtime.metadata["format_of_file"] == "onnx"
+    assert exported.threshold == trained.threshold
+    assert exported.predict(image).anomaly_score == pytest.approx(trained.predict(image).anomaly_score, abs=1e-3)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # told before the training
+    with pytest.raises(ImportError, match="onnxscript"):
+        run(tmp_path, mvtec, *options)
+    monkeypatch.undo()
+    assert (tmp_path / "model.onnx").exists()
+    with pytest.raises(ValueError, match=r"export=onnx exports last\.ckpt, which callback\.checkpoint=null"):
+        run(tmp_path, mvtec, *options, "callback.checkpoint=null")
+    with pytest.raises(ValueError, match="export: expected onnx, openvino or torch or null, got 'tflite'"):
+        run(tmp_path, mvtec, *options, "export=tflite")
+    run(tmp_path, mvtec, *options, "export=null")  # what an earlier training exported is of another model
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_a_hybrid_is_squad_with_one_more_map(tmp_path: Path, mvtec: Path) -> None:
     options = ["model.steps=3", "model.groups={low: [4], high: [8]}"]
     run(tmp_path / "squad", mvtec, "model=squad", *options)
@@ -107,6 +131,10 @@ def groups() -> list[str]:
 @pytest.mark.parametrize("choice", groups())
 def test_every_yaml_composes_and_its_model_builds(tmp_path: Path, choice: str) -> None:
     config = compose([choice, "backbone.weights=null"], output=tmp_path)
+    if choice == "experiment=robustness":
+        with pytest.raises(ValueError, match="fit=false needs checkpoint=PATH"):
+            check(config)
+        config.checkpoint = "last.ckpt"
     if choice != "dataset=default":
         check(config)
     assert make(config, "model").steps >= 1

@@ -222,6 +222,14 @@ def test_predictions_made_in_turns_and_gone_images_keep_their_overlays(made: Pat
     assert (out / "view.html").exists()
 
 
+def test_predictions_without_overlays_show_their_images(made: Path, tmp_path: Path) -> None:
+    draw(0, defect=True).save(tmp_path / "0.png")
+    command = ["--checkpoint", str(made / "run" / "last.ckpt"), "--output", str(tmp_path / "out"), "--no-overlay"]
+    predict.main([*command, str(tmp_path / "0.png")])
+    (row,) = data(view(tmp_path / "out", tmp_path / "view.html"))["rows"]
+    assert list(row["pictures"]) == ["image"]
+
+
 def test_the_most_wrong_images_have_pictures_and_all_are_counted(made: Path, tmp_path: Path) -> None:
     page = view(made / "run", tmp_path / "view.html", "--limit", "1")
     assert [r["name"] for r in data(page)["rows"] if r["pictures"]] == ["0.png"]  # the miss

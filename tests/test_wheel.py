@@ -22,6 +22,8 @@ checkout, known, module = sys.argv[1:4]
 sys.path[:] = [path for path in sys.path if path != checkout]
 class Nothing:
     def find_spec(self, name, path=None, target=None):
+        if name.startswith("_sysconfigdata"):  # of the standard library, which does not list it
+            return
         if name.partition(".")[0] not in {"squad_lit", *known.split(","), *sys.stdlib_module_names}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 if known:
@@ -85,5 +87,11 @@ def test_a_model_is_trained_exported_and_used_without_torch(installed: Path, mvt
         assert [row["image_path"] for row in csv.DictReader(file)] == [str(picture)]
     shown = run(installed, tmp_path, *predict, "run/last.ckpt", known=line, status=1)
     assert "error: this needs the package torch: pip install 'squad_lit[train]'" in shown
+    served = "fastapi,starlette,uvicorn,python_multipart,prometheus_client,pydantic,pydantic_core,annotated_types"
+    served += ",annotated_doc,typing_extensions,typing_inspection,anyio,idna,h11,click"
+    served += ",opentelemetry"  # fastapi imports it where it is
+    nowhere = ["serve", "--checkpoint", "part.onnx", "--host", "203.0.113.7"]  # for documentation: no computer has it
+    shown = run(installed, tmp_path, *nowhere, known=f"{line},{served}", status=1)
+    assert "error: --host 203.0.113.7 --port 8000: " in shown  # the model and the service were made before
     shown = run(installed, tmp_path, *predict, "part.onnx", known="numpy,PIL", status=1)
     assert "error: this needs the package onnxruntime: pip install 'squad_lit[onnx]'" in shown

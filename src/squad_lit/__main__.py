@@ -11,11 +11,16 @@ COMMANDS = {
     "train": "train and test a model, or a sweep of models",
     "check": "read a data set and say what is wrong; rank training images by suspicion",
     "predict": "maps, scores and labels of new images",
+    "watch": "judge new images of a folder as they arrive, for months",
+    "drift": "say whether scores have left what the calibration saw",
     "calibrate": "choose new thresholds from good parts and known defects",
+    "validate": "compare two models, or two files of one, on images",
     "export": "write a model as ONNX, OpenVINO or torch.export file",
+    "serve": "a small HTTP service of trained models",
     "view": "a page to look through the images of a test or a prediction",
     "report": "tables and a page from any number of runs",
     "search": "search for options with Optuna",
+    "submission": "files for the evaluation server of MVTec AD 2",
     "workspace": "save a W&B workspace for the project's runs",
 }
 

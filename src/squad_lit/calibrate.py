@@ -15,6 +15,8 @@ from pathlib import Path
 
 from squad_lit.image.file import find_images
 from squad_lit.system.console import exit_status
+from squad_lit.system.file import make_place
+from squad_lit.system.lock import hold
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,16 +34,18 @@ def _run(options: argparse.Namespace) -> int:
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"images are both good and defective: {len(both)}, such as {min(both)}")
-    before, after, skipped = rethreshold(
-        options.checkpoint,
-        options.output,
-        good,
-        bad,
-        add=options.add,
-        roi=options.roi,
-        trust=options.trust,
-        device=options.device,
-    )
+    make_place(options.output)
+    with hold(options.output):
+        before, after, skipped = rethreshold(
+            options.checkpoint,
+            options.output,
+            good,
+            bad,
+            add=options.add,
+            roi=options.roi,
+            trust=options.trust,
+            device=options.device,
+        )
     print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)

@@ -3,12 +3,14 @@
 The command takes the options of ``squad_lit.train``. Without a checkpoint it reads every file, prints what there is and
 what is wrong, and exits with 1 if something is. With ``fit=false checkpoint=RUN/last.ckpt`` it ranks the training
 images by their anomaly score into ``suspects.csv`` and ``suspects.png``, because a folder of good parts often holds a
-few bad ones.
+few bad ones, and lists images that are probably of the same part.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,30 +27,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from squad_lit.run.command import run_task
-
-    return run_task(look, arguments)
-
-
-def look(config: DictConfig) -> None:
-    """Check the data or, with a checkpoint, rank the training images; Hydra's globals are set."""
-    from squad_lit.run.command import exit_in_words
-
-    exit_in_words(_look, config)
-
-
-def _look(config: DictConfig, folder: Path) -> None:
     from hydra.errors import CompactHydraException
 
+    from squad_lit.run.command import run_task
+    from squad_lit.run.config import quote
+
+    # The option of the other commands; all that remains is Hydra's.
+    parser = argparse.ArgumentParser(prog="squad-lit check", add_help=False, allow_abbrev=False)
+    parser.add_argument("--device", default="auto")
+    options, given = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    sound: list[bool] = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            sound.append(look(config, options.device))
+        except CompactHydraException:  # of a sweep, in which the other categories are checked too; it has been printed
+            sound.append(False)
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        if not any(override.startswith("checkpoint=") for override in given):  # Hydra's folder would stay empty
+            # Before the others, so that what the user gives wins.
+            given = [f"hydra.{mode}.dir={quote(place)}" for mode in ("run", "sweep")] + given
+        run_task(task, given)
+    return 0 if all(sound) else 1
+
+
+def look(config: DictConfig, device: str = "auto") -> bool:
+    """Check the data or, with a checkpoint, rank the training images; Hydra's globals are set.
+
+    Args:
+        config: As composed.
+        device: Where the model of the checkpoint computes; see :func:`squad_lit.load`.
+
+    Returns:
+        Whether there is no error.
+    """
+    from squad_lit.run.command import exit_in_words
+
+    sound = []
+    exit_in_words(lambda config, folder: sound.append(_look(config, folder, device)), config)
+    return sound == [True]
+
+
+def _look(config: DictConfig, folder: Path, device: str) -> bool:
     from squad_lit.report.suspects import rank
     from squad_lit.run.option import check as check_options
 
     check_options(config)
-    if config.checkpoint:
-        rank(config, folder)
-    elif not check(config):
-        # Hydra's own kind, so that in a sweep the other categories are checked too; it prints this text.
-        raise CompactHydraException(f"{config.dataset.root}: the data have errors, listed above")
+    if not config.checkpoint:
+        return check(config)
+    rank(config, folder, device)
+    return True
 
 
 def check(config: DictConfig) -> bool:

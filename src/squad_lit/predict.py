@@ -18,20 +18,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
-import squad_lit
-from squad_lit.deploy.device import NAMES
-from squad_lit.deploy.output_folder import ENDINGS, Predictions, describe, files, write
+from squad_lit.deploy import model_option
+from squad_lit.deploy.coco import document
+from squad_lit.deploy.known_scores import remember
+from squad_lit.deploy.model_file import identify
+from squad_lit.deploy.output_folder import ENDINGS, Predictions, add_kinds, describe, files, kinds, write
 from squad_lit.deploy.threshold import strange
-from squad_lit.image.file import find_images, to_uint8
+from squad_lit.deploy.timing import measure, table
+from squad_lit.deploy.together import AHEAD, batches, judge_each
+from squad_lit.deploy.watch.arrival import describe as describe_file
+from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
-from squad_lit.system.console import exit_status
-from squad_lit.system.file import digest
+from squad_lit.system.console import exit_status, is_out_of_memory
+from squad_lit.system.file import write_json
+from squad_lit.system.progress import bar_of
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
 
-# Most values of pixels that a batch of images holds in memory.
-_VALUES = 2**25
+_NO_MEMORY = "there is not enough memory for it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,20 +52,19 @@ def _run(options: argparse.Namespace) -> int:
     images = [path for path in images if not any(path.absolute().is_relative_to(folder) for folder in made)]
     if not images:
         raise ValueError("there is no image to predict: the list is empty, or has only files that predict wrote")
-    # After the checks of the paths: this may import torch.
-    predictor = squad_lit.load(
-        options.checkpoint,
-        runtime=options.runtime,
-        false_alarm_rate=options.false_alarm_rate,
-        roi=options.roi,
-        trust=options.trust,
-        device=options.device,
-    )
-    predictions = Predictions(options.output)
+    predictor = model_option.load(options.checkpoint, options)
+    model = identify(options.checkpoint)
+    predictions = Predictions(options.output, kinds(options))
+    remember(predictions.root, model, predictor.runtime.metadata)
     print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
-    skipped = _predict(predictor, images, predictions, model=_digest(options.checkpoint))
-    for path, reason in skipped.items():
-        print(f"skipped: {path}: {reason}", file=sys.stderr)
+    skipped = _predict(predictor, images, predictions, model=model)
+    for reason in skipped.values():
+        print(f"skipped: {reason}", file=sys.stderr)  # it names the file
+    if options.coco:
+        write_json(predictions.root / "regions.json", document(predictions.root, predictions.rows), indent=None)
+    readable = [path for path in images if path not in skipped]
+    if options.timing and readable:
+        print(table({options.checkpoint.name: measure(predictor, readable)}))
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
@@ -72,7 +76,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     Returns why a file could not be read, by file.
     """
     folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in images]))
-    of_model = {"threshold": f"{predictor.threshold.value:.6g}", "roi": predictor.roi_digest, "model": model}
+    of_model = {"threshold": f"{predictor.threshold.value:.6g}", "min_area": f"{predictor.min_area}"}
+    of_model |= {"roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
     scores: list[float] = []
     started = time.perf_counter()
@@ -81,23 +86,26 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
         try:
             known_by = of_model | {"file": _stamp(path)}
             return None if predictions.is_done(path, known_by) else _Image(path, known_by, predictor.read(path))
-        except (OSError, ValueError) as error:
-            skipped[path] = str(error)
+        except (OSError, ValueError, MemoryError) as error:
+            skipped[path] = str(error) or f"{path}: {_NO_MEMORY}"
             return None
 
     def judged(found: Iterable[_Image | None]) -> Iterator[tuple[_Image, str, Result]]:
-        for batch in _batches((image for image in found if image), predictor.runtime.batch):
-            for image, result in zip(batch, predictor.predict([image.pixels for image in batch]), strict=True):
+        read_ones = (image for image in found if image)
+        for batch in batches(read_ones, predictor.runtime.batch, lambda image: image.pixels.size):
+            for image, result in _judge(predictor, batch, skipped):
                 yield image, predictions.name(image.path, folder), result
 
     def save(one: tuple[_Image, str, Result]) -> tuple[Path, dict[str, Any]]:
         image, name, result = one
-        write(result, to_uint8(image.pixels), files(predictions.root, name), predictor.pixel_threshold.value)
+        places = files(predictions.root, name, predictions.kinds)
+        write(result, to_uint8(image.pixels), places, predictor.pixel_threshold.value)
         return image.path, describe(result) | image.known_by | {"name": name}
 
-    threads, count = ThreadPoolExecutor(), 2 * (os.cpu_count() or 1)
+    threads = ThreadPoolExecutor()
     try:
-        for path, row in ahead(threads, save, judged(ahead(threads, read, _progress(images), count)), count):
+        pixels = ahead(threads, read, bar_of(images, desc="images", unit="image"), AHEAD, _weight)
+        for path, row in ahead(threads, save, judged(pixels), AHEAD, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
     finally:
@@ -119,47 +127,48 @@ class _Image(NamedTuple):
     pixels: NDArray[Any]
 
 
-def _batches(images: Iterable[_Image], most: int) -> Iterator[list[_Image]]:
-    """Neighbours, as many as a model computes together, and few if they are large."""
-    batch: list[_Image] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == most or sum(one.pixels.size for one in batch) > _VALUES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _judge(predictor: Predictor, batch: Sequence[_Image], skipped: dict[Path, str]) -> Iterator[tuple[_Image, Result]]:
+    """Images and their results, without those that the memory is too small for; other errors name the image."""
+    for image, found in zip(batch, judge_each(predictor, [image.pixels for image in batch]), strict=True):
+        if not isinstance(found, Exception):
+            yield image, found
+        elif is_out_of_memory(found):
+            skipped[image.path] = f"{image.path}: {_NO_MEMORY}"
+        elif isinstance(found, ValueError):
+            raise ValueError(f"{image.path}: {found}") from found
+        else:
+            raise found
+
+
+def _weight(path: Path) -> float:
+    """For how many small images a file counts."""
+    try:
+        with open_header(path) as image:
+            return weigh(image.width * image.height)
+    except OSError:  # reading it will tell
+        return 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="squad-lit predict", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.ckpt of a run, or an exported file")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--runtime", choices=("torch", "onnx", "openvino"), help="default: by the suffix of the file")
-    rate = "share of normal images labelled anomalous (default: from known defects, or the rate of training or export)"
-    parser.add_argument("--false-alarm-rate", type=float, metavar="RATE", help=rate)
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help=f"{NAMES} (default: auto)")
-    roi = "picture of the region of interest, scaled to each image; where it is 0 nothing is judged"
-    parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
+    model_option.add(parser)
+    add_kinds(parser)
     listed = "list of images and folders, one per line; - is standard input"
     parser.add_argument("--from-file", metavar="FILE", help=listed)
     inputs = "folders are searched at any depth"
     parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE_OR_DIR", help=inputs)
-    trust = "package whose classes the checkpoint may name; may be repeated"
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
+    coco = "write the regions of all images of the output folder into regions.json there, in COCO's form"
+    parser.add_argument("--coco", action="store_true", help=coco)
+    timing = "afterwards, measure the stages of a prediction one by one, on up to eight of the images"
+    parser.add_argument("--timing", action="store_true", help=timing)
     options = parser.parse_args(arguments)
+    if options.coco and options.no_map:
+        parser.error("--coco reads the masks, which --no-map does not write")
     if not options.inputs and not options.from_file:
         parser.error("name images or folders, or a list of them with --from-file")
     return options
-
-
-def _progress(images: Sequence[Path]) -> Iterable[Path]:
-    """Show a progress bar if tqdm is installed; an exported model runs without it."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return images
-    return tqdm(images, unit="image")
 
 
 def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
@@ -176,19 +185,12 @@ def _places(inputs: Sequence[Path], from_file: str | None) -> list[Path]:
     return [*inputs, *(Path(text) for line in lines if (text := line.strip()))]
 
 
-def _digest(path: Path) -> str:
-    """Identifies the file of a model, and its weights if they lie beside it, by the content."""
-    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" and path.with_suffix(".bin").is_file() else []
-    return digest(path, *beside)[:12]
-
-
 def _stamp(path: Path) -> str:
     """Identifies an image file; another one in its place differs."""
     try:
-        about = path.stat()
+        return describe_file(path.stat())
     except OSError as error:
         raise OSError(f"cannot read image {path}: {error.strerror}") from error
-    return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
 
 
 if __name__ == "__main__":

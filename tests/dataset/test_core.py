@@ -178,6 +178,24 @@ def test_validation_keeps_at_least_one_and_never_all(root, fraction, count):
     assert len(module.val_dataloader()) == -(-3 * count // 2)
 
 
+def test_a_single_image_is_trained_on_and_held_out_with_a_warning(root, caplog):
+    module = toy(root, limit_train=1)
+    module.setup()
+    assert [s.image_path for s in module.train_set.samples] == [s.image_path for s in module.val_set.samples]
+    assert len(module.train_set) == len(module.categories)
+    assert "limit_train=1 trains on the image that brings the maps to one scale" in caplog.text
+    module = toy(root, limit_train=1, validation_fraction=0.0)
+    module.setup()
+    assert len(module.val_set) == 0
+
+
+def test_all_images_are_as_without_a_limit(root):
+    every, limited = toy(root), toy(root, limit_train="all")
+    every.setup()
+    limited.setup()
+    assert limited.train_set.samples == every.train_set.samples
+
+
 def test_limit_train_is_drawn_before_the_split_and_nested(root):
     drawn = []
     for limit in (2, 5, 10, 99):
@@ -246,9 +264,10 @@ def test_memory_is_said_before_it_is_filled(root, caplog):
         ({"validation_fraction": -0.1}, "^validation_fraction: expected at least 0"),
         ({"validation_fraction": "0.1"}, "^validation_fraction: expected a number"),
         ({"validation_fraction": float("nan")}, "^validation_fraction: expected a finite number"),
-        ({"limit_train": 0}, "^limit_train: expected at least 1 or null, got 0"),
-        ({"limit_train": 0, "validation_fraction": 0.0}, "^limit_train: expected at least 1 or null, got 0"),
-        ({"limit_train": 1}, "^limit_train: expected at least 2, .* got 1"),
+        ({"limit_train": 0}, "^limit_train: expected at least 1 or all or null, got 0"),
+        ({"limit_train": 0, "validation_fraction": 0.0}, "^limit_train: expected at least 1 or all or null, got 0"),
+        ({"corruption": {"fog": 1}}, "^corruption: unknown fog; known: light, blur, noise, shift"),
+        ({"corruption": {"blur": -1}}, r"^corruption\.blur: expected at least 0, got -1"),
         ({"intensity_range": [5, 5]}, r"intensity_range must be \[LOW,HIGH\]"),
         ({"intensity_range": [0]}, r"^intensity_range: expected at least 2 values or null, got \[0\]"),
         ({"intensity_range": 4095}, "^intensity_range: expected a list or null, got 4095"),
@@ -352,3 +371,62 @@ def test_the_shape_is_that_of_the_files_after_their_orientation(root):
     data.setup()
     assert data.image_size == (10, 6)
     assert data.train_set[0]["image"].shape == (3, 10, 6)
+
+
+# Files that cannot be read
+
+
+@pytest.fixture
+def broken(root) -> Path:
+    """The Toy's folder with a file that is none, one that is cut off, one without numbers, and one that is damaged."""
+    (root / "cap" / "1.png").write_bytes(b"no image")
+    rng = np.random.default_rng(0)
+    content = save(root / "cap" / "2.png", rng.integers(0, 256, (20, 20, 3))).read_bytes()
+    (root / "cap" / "2.png").write_bytes(content[:-100])  # the header is whole
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(root / "cap" / "3.tif")
+    content = bytearray(save(root / "cap" / "5.png", rng.integers(0, 256, (20, 20, 3))).read_bytes())
+    content[len(content) // 2] ^= 255
+    (root / "cap" / "5.png").write_bytes(content)
+    return root
+
+
+def test_all_broken_files_are_named_before_a_training(broken):
+    with pytest.raises(OSError, match="3 files are wrong:") as caught:
+        toy(broken, intensity_range=[0.0, 1.0])
+    assert type(caught.value) is OSError
+    lines = str(caught.value).splitlines()
+    assert lines[1].endswith("cap/1.png: its content is not that of a PNG, JPEG, BMP, TIFF or WebP file")
+    assert f"cannot read image {broken}/cap/2.png: " in lines[2]
+    assert f"{broken}/cap/3.tif has values that are NaN or infinite, 16 of 16; squad-lit check names" in lines[3]
+    assert "dataset.skip_unreadable=true" in lines[3]
+    with pytest.raises(OSError, match=r"cap/5\.png: .*; squad-lit check names all such files, and dataset"):
+        AnomalyDataset([Sample(broken / "cap" / "5.png", "cap", "good", 0)], (8, 8))[0]
+
+
+def test_many_broken_files_are_counted(root):
+    for number in range(10, 40):
+        (root / "cap" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(OSError, match=r"^30 files are wrong:\n(cannot .*\n){20}\.\.\. and 10 more; squad-lit check"):
+        toy(root)
+
+
+def test_broken_files_are_left_out_where_that_is_asked_for(broken):
+    words = r"toy: 4 of 13 images of category cap cannot be read and are left out \(dataset\.skip_unreadable=true\):"
+    with pytest.warns(UserWarning, match=words) as caught:
+        module = toy(broken, skip_unreadable=True, intensity_range=[0.0, 1.0])
+    assert len(caught) == 1
+    assert len(module.unreadable) == 4
+    left = sorted(names(module.train_set, "cap") + names(module.val_set, "cap"))
+    assert left == ["0", "3", "4", "6", "7", "8", "9"]
+    assert all(reason in str(caught[0].message) for reason in module.unreadable)
+
+
+def test_a_missing_mask_is_an_error_also_where_broken_files_are_left_out(root):
+    class Masked(Toy):
+        def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
+            train, (good, bad) = super().scan(category)
+            return train, [good, Sample(bad.image_path, category, "rust", 1, self.root / "none.png")]
+
+    for skip in (False, True):
+        with pytest.raises(FileNotFoundError, match=r"no mask for image .*u\.png: expected .*none\.png"):
+            Masked(root=root, **{**SETTINGS, "category": "cap", "skip_unreadable": skip})

@@ -179,9 +179,9 @@ def test_check_names_images_that_lie_where_nobody_looks(distinct: Path) -> None:
     assert warnings == [
         "good/sub/a.png: belongs to no image of the data set, left out",
         "loose.png: belongs to no image of the data set, left out",
-        "notes/.DS_Store: a hidden file, left out",
+        "notes/.DS_Store: a file of Windows or macOS, left out",
         "scratch/001.png: no mask: pixel metrics are undefined",
-        "scratch/sub: 7 images that belong to no sample, left out: 0.png, 1.png, 2.png, ...",
+        "scratch/sub: 7 files: belongs to no image of the data set, left out: 0.png, 1.png, 2.png and 4 more",
     ]
 
 

@@ -1,11 +1,13 @@
 """A predictor whose model's map is the brightness of the image, so that every number is known by hand."""
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import squad_lit
@@ -127,7 +129,11 @@ def test_a_region_thinner_than_a_pixel_of_the_model_has_a_score() -> None:
 
 @pytest.mark.parametrize(
     ("roi", "words"),
-    [(np.zeros((4, 4)), "roi: the region of interest is empty"), (np.ones((4, 4, 3)), r"got shape \(4, 4, 3\)")],
+    [
+        (np.zeros((4, 4)), "roi: the region of interest is empty"),
+        (np.ones((4, 4, 3)), r"got shape \(4, 4, 3\)"),
+        (np.full((4, 4), np.nan), "roi has values that are NaN or infinite, 16"),
+    ],
 )
 def test_a_region_that_cannot_be_is_refused_in_words(roi: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -177,6 +183,25 @@ def test_several_images_give_what_each_gives(tmp_path: Path, tile: Any, roi: np.
     if tile is None:
         assert runtime.batches == 3 * [8, 2, 1, 1, 3]
     assert predictor.predict([]) == []
+    stacked = predictor.predict(np.stack(images[:3]))
+    assert [result[1:3] for result in stacked] == [result[1:3] for result in expected[:3]]
+    first = torch.tensor(np.stack(images[:3])).permute(0, 3, 1, 2)
+    assert [result[1:3] for result in predictor.predict(first)] == [result[1:3] for result in stacked]
+
+
+def test_colours_may_come_in_the_order_of_opencv() -> None:
+    class Red(Brightness):
+        def run(self, image: np.ndarray) -> Output:
+            return super().run(image[..., :1])
+
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 204
+    predictor = Predictor(Red((4, 4)))
+    assert predictor.predict(red).anomaly_score == pytest.approx(0.8)
+    assert predictor.predict(red[..., ::-1], channels="BGR").anomaly_score == pytest.approx(0.8)
+    assert predictor.predict([red[..., ::-1]], channels="BGR")[0].anomaly_score == pytest.approx(0.8)
+    with pytest.raises(ValueError, match=r"^channels: expected RGB or BGR, got 'bgr'"):
+        predictor.predict(red, channels="bgr")
 
 
 def test_large_images_do_not_go_through_the_model_together() -> None:
@@ -213,3 +238,38 @@ def test_a_score_that_is_no_number_is_an_error_and_no_label() -> None:
 def test_kinds_of_arguments_are_named(given: dict[str, Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         squad_lit.load(**given)
+
+
+def test_label_and_regions_agree_and_small_regions_can_be_left_out() -> None:
+    part = np.zeros((20, 20, 3), np.float32)
+    part[3:10, 3:10] = 0.55  # a score above 0.5, and no pixel above 0.7
+    speck = np.zeros((20, 20, 3), np.float32)
+    speck[0, 0] = 1.0  # a pixel above 0.7, and a score of 0.025
+    runtime = Brightness((20, 20))
+    found, passed = Predictor(runtime).predict([part, speck])
+    assert (found.label, found.regions, int(found.mask.sum())) == (1, [(3, 3, 7, 7, 49)], 49)
+    assert (passed.label, passed.regions, passed.mask.any()) == (0, [], False)
+    assert Predictor(runtime, min_area=49).predict(part).label == 1
+    small = Predictor(runtime, min_area=50).predict(part)
+    assert (small.label, small.regions, small.mask.any()) == (0, [], False)
+    assert small.anomaly_score == found.anomaly_score
+    with pytest.raises(ValueError, match=r"^min_area: expected a whole number of pixels, at least 0, got -1"):
+        Predictor(runtime, min_area=-1)
+
+
+def test_a_stream_takes_no_image_before_its_turn() -> None:
+    taken: list[int] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for number in range(20):
+            taken.append(number)
+            yield np.full((8, 8), number, np.uint8)
+
+    runtime = Brightness((8, 8))
+    predictor = Predictor(runtime)
+    assert taken == []
+    results = predictor.stream(images())
+    assert next(results).anomaly_score == 0
+    assert len(taken) <= runtime.batch + 1
+    assert [round(255 * result.anomaly_score) for result in results] == list(range(1, 20))
+    assert runtime.batches == [8, 8, 4]

@@ -12,6 +12,7 @@ from squad_lit.deploy.threshold import (
     FALSE_ALARM_RATE,
     Threshold,
     choose,
+    extrapolated,
     from_defects,
     from_normals,
     separation,
@@ -134,3 +135,49 @@ def test_a_folder_that_mostly_scores_far_above_all_normal_images_is_told():
     for scores in ([12.0, 13.0, 3.5, 1.0, 1.0], [12.0] * 4, [12.0] * 5 + [1.0] * 5, []):
         assert strange(scores, normal) == ""
     assert strange([12.0] * 9, normal[:4]) == ""  # four images do not say what is far
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_no_threshold_comes_from_scores_that_are_not_finite(value: float) -> None:
+    words = rf"^no threshold comes from a score of {value}, which 1 of 3 images have: the file of the model is damaged"
+    with pytest.raises(ValueError, match=words):
+        from_normals([0.5, value, 1.0], 0.1)
+    for normal, defective in (([0.5, value], [1.0]), ([0.5], [value, 1.0])):
+        with pytest.raises(ValueError, match=words):
+            from_defects(normal, defective)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(4, 0.01), (4, 0.1), (10, 0.001), (60, 1e-6), (900, 0.0005)])
+def test_an_extrapolated_threshold_is_the_prediction_bound_of_student(count, rate):
+    values = np.random.default_rng(count).normal(3, 2, count)
+    reach = stats.t.isf(rate, count - 1) * math.sqrt(1 + 1 / count)
+    found = extrapolated(values.tolist(), rate)
+    assert found.value == pytest.approx(max(values.mean() + reach * values.std(ddof=1), values.max()), rel=1e-5)
+    assert (found.images, found.asked, found.false_alarm_rate, found.is_extrapolated) == (count, rate, rate, True)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(4, 0.05), (12, 0.01)])
+def test_an_extrapolated_rate_and_its_interval_hold_for_normal_scores(count, rate):
+    rng = np.random.default_rng(5)
+    true, inside = [], 0
+    for _ in range(3000):
+        found = extrapolated(rng.normal(7, 3, count).tolist(), rate)
+        true.append(stats.norm.sf(found.value, 7, 3))
+        inside += found.interval[0] <= true[-1] <= found.interval[1]
+    # The threshold is at least the highest value, which lowers the rate of some samples.
+    assert 0.8 * rate < np.mean(true) < 1.1 * rate
+    assert inside / 3000 > 0.93
+
+
+def test_only_a_rate_that_the_images_do_not_support_is_extrapolated_and_it_is_said():
+    four, three = [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]
+    found = from_normals(four, 0.01, extrapolate=True)
+    assert found == extrapolated(four, 0.01)
+    assert "about 1 % of normal images lie above it if their scores are normally distributed" in str(found)
+    assert "there are 4, and the threshold is extrapolated; squad-lit calibrate takes more" in found.shortfall
+    assert "--extrapolate" in from_normals(four, 0.01).shortfall
+    assert "--extrapolate" not in from_normals(three, 0.01).shortfall
+    assert from_normals(four, 0.2, extrapolate=True) == from_normals(four, 0.2)
+    assert from_normals(three, 0.01, extrapolate=True) == from_normals(three, 0.01)
+    assert [limit.is_extrapolated for limit in choose(four, four, [], 0.01, extrapolate=True)] == [True, True]
+    assert not any(limit.is_extrapolated for limit in choose(four, four, [9.0], None, extrapolate=True))

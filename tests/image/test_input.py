@@ -96,6 +96,33 @@ def test_floats_and_tensors_have_their_range_already() -> None:
         assert same(to_pixels(tensor, "image", intensity_range), array.astype(np.float32))
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 3), (6, 5, 4)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.float16, bool])
+def test_tensors_are_as_arrays_with_the_channels_first(shape: tuple[int, ...], kind: Any) -> None:
+    array = values(*shape) > 99 if kind is bool else values(*shape, kind=np.uint8).astype(kind)
+    array = array / kind(255) if np.dtype(kind).kind == "f" else array
+    tensor = torch.tensor(array)
+    assert same(to_pixels(tensor.permute(2, 0, 1) if array.ndim == 3 else tensor), to_pixels(array))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_the_order_of_opencv_is_turned(channels: int, kind: Any) -> None:
+    rgb = values(6, 5, channels, kind=kind)
+    bgr = rgb[..., [2, 1, 0, 3][:channels]]
+    assert same(to_pixels(bgr, channels="BGR"), to_pixels(rgb))
+    grey = values(6, 5, 1, kind=kind)
+    assert same(to_pixels(grey, channels="BGR"), to_pixels(grey))
+    image = Image.fromarray(values(6, 5, 3))
+    assert same(to_pixels(image, channels="BGR"), to_pixels(image))  # it knows its own
+
+
+def test_true_is_white(tmp_path: Path) -> None:
+    array = values(6, 5) > 99
+    Image.fromarray(array).save(tmp_path / "a.png")
+    assert same(to_pixels(array), read_pixels(tmp_path / "a.png"))
+
+
 @pytest.mark.parametrize(
     ("image", "error", "words"),
     [
@@ -110,13 +137,15 @@ def test_floats_and_tensors_have_their_range_already() -> None:
         (np.float32(3), ValueError, r"got shape \(\)"),
         (np.zeros((0, 0, 3), np.uint8), ValueError, r"got shape \(0, 0, 3\)"),
         (np.full((4, 4), 4095.0), ValueError, r"expected values in \[0, 1\], got 0?.*4\.1e\+03"),
-        (np.full((4, 4), 200), ValueError, r"expected values in \[0, 1\], got 200 to 200"),
-        (np.full((4, 4), np.nan), ValueError, r"expected values in \[0, 1\], got nan"),
-        (np.full((4, 4), "a"), ValueError, "expected numbers"),
-        (np.full((4, 4), True), ValueError, "expected numbers, uint8, uint16 or float in .*, got bool"),
+        (np.full((4, 4), 200), ValueError, r"got 200 to 200 of int64; if 255 is white, use image\.astype\('uint8'\)"),
+        (np.full((4, 4), 900), ValueError, r"got 900 to 900 of int64; divide by the largest value that the camera"),
+        (np.array([[0.5, np.nan]]), ValueError, r"images\[3\] has values that are NaN or infinite, 1 of 2"),
+        (np.full((4, 4), np.inf, np.float16), ValueError, r"images\[3\] has values that are NaN or infinite, 16"),
+        (np.full((4, 4), "a"), ValueError, "expected numbers, uint8, uint16, bool or float in .*, got <U1"),
+        (np.zeros((3, 40, 50), np.uint8), ValueError, r"got shape \(3, 40, 50\); where the channels come first, use"),
         (Image.fromarray(np.zeros((4, 4), np.float32)), ValueError, r"images\[3\] has float pixels"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), ValueError, r"expected a float tensor \(3, H, W\)"),
-        (torch.zeros(4, 4), ValueError, r"expected a float tensor \(3, H, W\), got \(4, 4\)"),
+        (torch.zeros(40, 50, 3), ValueError, r"expected a tensor \(H, W\) or \(C, H, W\) .*got shape \(40, 50, 3\)"),
+        (torch.full((3, 4, 4), np.nan), ValueError, r"images\[3\] has values that are NaN or infinite, 48"),
     ],
 )
 def test_what_is_no_image_is_named(image: Any, error: type[Exception], words: str) -> None:

@@ -198,7 +198,7 @@ def test_standardisation_is_part_of_the_state():
         ),
         ({"weight": {"residual": 1}}, "^weight: expected a weight for discriminator"),
         ({"weight": {"residual": 0, "discriminator": 0, "memory": 1}}, "total weight of 0"),
-        ({"weight": {"residual": 1e308, "discriminator": 1e308}}, "total weight of inf"),
+        ({"weight": {"residual": 1e308, "discriminator": 1e308}}, "weight.residual: expected at most"),
     ],
 )
 def test_anomaly_refuses_in_words(wrong, words):

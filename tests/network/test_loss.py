@@ -44,6 +44,21 @@ def test_feature_loss_by_hand():
     assert feature_loss(recon, target).item() == pytest.approx(squares + (1 + 0) / 2)
 
 
+@pytest.mark.parametrize(("share", "hard"), [(0.0, 8), (0.5, 4), (0.9, 1), (1.0, 1)])
+def test_cells_that_are_rebuilt_well_keep_a_tenth_of_their_gradient(share: float, hard: int):
+    target, recon = rand(2, 3, 2, 4), rand(2, 3, 2, 4, seed=1).requires_grad_()
+    plain, loose = feature_loss(recon, target), feature_loss(recon, target, easy_share=share)
+    torch.testing.assert_close(loose, plain)
+    (all_equal,), (weighted,) = (torch.autograd.grad(loss, recon) for loss in (plain, loose))
+    cosine = (recon * target).sum(1) / (recon.square().sum(1) * target.square().sum(1)).sqrt()
+    error = ((recon - target).square().mean(1) + 1 - cosine).flatten(1)
+    for image in range(2):  # by hand: the cells in the order of their errors
+        order = error[image].argsort()
+        factor = torch.ones(8, dtype=weighted.dtype)
+        factor[order[: 8 - hard]] = 0.1
+        torch.testing.assert_close(weighted[image].flatten(1), all_equal[image].flatten(1) * factor)
+
+
 def test_feature_loss_of_equal_and_of_opposite_features():
     f = rand(2, 5, 3, 3) + 0.1
     assert feature_loss(f, f).item() == pytest.approx(0, abs=1e-12)

@@ -175,8 +175,10 @@ def test_a_resumed_run_goes_on_in_its_run_of_wandb(
     assert next(r.run.run_id for r in read_wandb(file) if r.HasField("run")) == "abc123"
 
 
-def steps_in_csv(folder: Path, steps: range, resume: str | None) -> list[str]:
-    logger = ResumableCSVLogger(save_dir=str(folder), resume=resume)
+def steps_in_csv(folder: Path, steps: range, resume: Path | None) -> list[str]:
+    logger = ResumableCSVLogger(save_dir=str(folder), resume=None if resume is None else str(resume))
+    if resume is not None:
+        logger.go_on(steps.start - 1)
     for step in steps:
         logger.log_metrics({"train/loss": 1.0 + step}, step)
     logger.log_metrics({"val/score": 0.5}, steps.stop)
@@ -191,6 +193,8 @@ def steps_in_csv(folder: Path, steps: range, resume: str | None) -> list[str]:
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the run that starts anew
 def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> None:
     assert steps_in_csv(tmp_path, range(6), None) == list("012345")
-    assert steps_in_csv(tmp_path, range(4, 8), "last.ckpt") == list("01234567")  # 4 and 5 came after the checkpoint
-    assert steps_in_csv(tmp_path, range(8, 8), "last.ckpt") == list("01234567")  # nothing was left to train
+    last = tmp_path / "last.ckpt"
+    assert steps_in_csv(tmp_path, range(4, 8), last) == list("01234567")  # 4 and 5 came after the checkpoint
+    assert steps_in_csv(tmp_path, range(8, 8), last) == list("01234567")  # nothing was left to train
+    assert steps_in_csv(tmp_path / "other", range(8, 9), last) == list("012345678")  # in a folder of its own
     assert steps_in_csv(tmp_path, range(2), None) == list("01")

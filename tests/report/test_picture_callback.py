@@ -108,7 +108,7 @@ def test_the_test_is_measured_as_by_scikit_learn_and_logged(tested):
     assert figures["psnr"] == pytest.approx(np.mean([-20 * np.log10(v / 2) for v in GOOD]), abs=1e-4)
     expected = {f"test/{key}": value for key, value in figures.items() if isinstance(value, float)}
     expected |= {"test/synthetic_ap": 0.25, "step": 7}
-    assert {key: logger.shown[key] for key in expected} == pytest.approx(expected)
+    assert {key: logger.shown[key] for key in expected} == pytest.approx(expected, nan_ok=True)
 
 
 def test_curves_are_those_of_the_metric_functions(tested):

@@ -10,6 +10,8 @@ import squad_lit
 from squad_lit.run.config import arrange, check_overrides, compose
 from squad_lit.run.option import check
 
+SAMPLE = Path(__file__).parents[1] / "sample" / "conf"
+
 
 @pytest.mark.parametrize(
     ("typed", "words"),
@@ -17,7 +19,35 @@ from squad_lit.run.option import check
         (["quantizer=vqq"], r"^quantizer=vqq: no such choice; did you mean quantizer=vq\?; there are: fsq, none, vq$"),
         (["-m", "seed=0,1", "quantizer=fsq,vqq"], r"^quantizer=vqq: no such choice; did you mean quantizer=vq\?"),
         (["model.step=5"], r"^model\.step: no such option; did you mean model\.steps\?"),
-        (["modell=hybrid"], r"^modell: no such option; did you mean model\?"),
+        (["modell=hybrid"], r"^modell: no such option; did you mean model\?$"),
+        (["nosuch=1"], r"^nosuch: no such option$"),
+        (["model.nosuch=1"], r"^model\.nosuch: no such option$"),
+        (["trainer.precision=bf16-mixed"], r"^trainer\.precision: no such option; \+trainer\.precision= would add it$"),
+        (["synthesis.kinds.rust=1"], r"^synthesis\.kinds\.rust: no such option$"),
+        (
+            ["model/steps=5"],
+            r"^model/steps: no such group; the parts of an option have dots between them: model\.steps$",
+        ),
+        (["hydra.nosuch=1"], r"^hydra\.nosuch: no such option$"),
+        (
+            ["hydra.launcher=joblib"],
+            r"^hydra\.launcher: .* got 'joblib'; a slash chooses one, as in hydra/launcher=NAME$",
+        ),
+        (["hydra/launcher=joblib"], r"^hydra/launcher=joblib: no such choice; .*there are: .*processes"),
+        (["hydra.sweeper=null"], r"^hydra\.sweeper: expected its options, got None"),
+        (["hydra.run.dir=null"], r"^hydra\.run\.dir=null: field 'hydra\.run\.dir' is not Optional$"),
+        (["hydra.run.dir=''"], r"^hydra\.run\.dir: expected the name of a folder, got ''$"),
+        (["hydra.mode=SOON"], r"^hydra\.mode=SOON: Invalid value 'SOON', expected one of \[RUN, MULTIRUN\]$"),
+        (["+dataset=mvtec"], r"^dataset: it has a value, which is replaced without a plus: dataset=NAME$"),
+        (["dataset=[mvtec,visa]"], r"^dataset=\[mvtec,visa\]: expected one name; -m dataset=A,B runs both$"),
+        (["model=null"], r"^model=null: expected a name; there are: hybrid, memory, squad$"),
+        (["hydra.sweeper.params.seed=1"], r"^hydra\.sweeper\.params\.seed=1: "),
+        (["trainer.devices=10^12"], r"^trainer\.devices=10\^12: expected NAME=VALUE, .*more quotes around other signs"),
+        (["seed=${"], r"^seed=\$\{: expected NAME=VALUE"),
+        (["seed=1", "--nosuch"], r"^--nosuch: there is no such option; options are NAME=VALUE"),
+        (["seed=1", "--config-dir"], r"^argument --config-dir/-cd: expected one argument; --help lists"),
+        (["seed=1", "--config-dir", "nowhere"], r"^--config-dir nowhere: there is no such folder$"),
+        (["--config-name", "nosuch"], r"^--config-name nosuch: there is no nosuch\.yaml in "),
         (["synthesis.kind.dent=0"], r"^synthesis\.kind\.dent: no such option; did you mean synthesis\.kinds\?"),
         (["~modell"], r"^modell: no such option; did you mean model\?"),
         (["model.fsq.levels=[8,6"], r"^model\.fsq\.levels=\[8,6: expected NAME=VALUE, with quotes for the shell"),
@@ -37,7 +67,11 @@ def test_what_cannot_be_is_named_with_what_was_meant(typed: list[str], words: st
         ["experiment=mpdd"],
         ["experiment=ablation/backbone"],
         ["+trainer.precision=bf16-mixed", "hydra.run.dir=/a b/c", "~callback.panels"],
-        ["--config-dir", "nowhere", "quantizer=my_own"],
+        ["--config-dir", str(SAMPLE), "quantizer=sign"],
+        ["quantizer=sign", "seed=1", "--config-dir", str(SAMPLE), "seed=2", "-m"],
+        ["--help"],
+        ["--info", "plugins"],
+        ["--cfg", "job", "seed=1"],
     ],
 )
 def test_what_can_be_passes(typed: list[str]) -> None:
@@ -74,6 +108,31 @@ def test_each_line_of_a_sweep_of_wandb_is_understood(tmp_path: Path) -> None:
     assert (first.dataset.image_size, last.dataset.image_size) == ([256, 256], [320, 320])
     assert (first.anomaly.sigma, last.anomaly.sigma) == (2.0, 4.0)
     assert {k: v for k, v in last.model.groups.items() if v} == {"all": [4, 8, 16]}
+
+
+def test_options_for_hydra_may_stand_anywhere(tmp_path: Path) -> None:
+    given = ["seed=0", "--config-dir", str(tmp_path), "dataset=folder", "-m", "fit=true"]
+    assert arrange(given) == ["--config-dir", str(tmp_path), "-m", "seed=0", "dataset=folder", "fit=true"]
+
+
+def test_a_folder_of_ones_own_is_checked_as_well(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^quantizer=sing: no such choice; did you mean quantizer=sign\?"):
+        check_overrides(["quantizer=sing", "--config-dir", str(SAMPLE)])
+    with pytest.raises(ValueError, match=r"^model\.step: no such option; did you mean model\.steps\?"):
+        check_overrides(["--config-dir", str(SAMPLE), "model.step=3"])
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    assert arrange(["experiment=mine", "--config-dir", str(tmp_path)])[-1] == "experiment=mine"
+    with pytest.raises(ValueError, match=r"^no experiment mien; there are: .*, mine, "):
+        arrange(["experiment=mien", "--config-dir", str(tmp_path)])
+
+
+def test_an_experiment_may_choose_the_launcher(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /hydra/launcher: gpus\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    config = compose(["experiment=mine"], config_dir=tmp_path, with_hydra=True)
+    assert config.hydra.launcher.jobs_per_gpu == 1
 
 
 def test_fit_takes_the_data_of_an_experiment_and_refuses_its_sweep(tmp_path: Path) -> None:

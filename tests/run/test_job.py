@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run import fit
-from squad_lit.run.job import Job, config_hash, hold, quote
+from squad_lit.run.job import Job, config_hash, quote
 from squad_lit.run.launcher import find_gpus, run_jobs
+from squad_lit.system.lock import hold
 
 pytestmark = pytest.mark.usefixtures("fake_training")
 
@@ -48,8 +51,10 @@ def run(folder: Path, *arguments: str, config: DictConfig | None = None) -> Job:
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    code = f"import pathlib, squad_lit.run.job as j; held = j.hold(pathlib.Path({str(folder)!r})); print(flush=True)"
-    other = subprocess.Popen([sys.executable, "-c", f"{code}; input()"], stdin=-1, stdout=-1, text=True)
+    code = f"import pathlib, squad_lit.system.lock as l; held = l.hold(pathlib.Path({str(folder)!r})); held.__enter__()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()"], stdin=-1, stdout=-1, text=True
+    )
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "\n"
@@ -114,7 +119,15 @@ def test_a_damaged_checkpoint_starts_the_job_anew(tmp_path: Path, capsys: pytest
         ("metrics.json", "{", "metrics.json is damaged: Expecting"),
         ("metrics.json", "{}", "metrics.json is damaged: it does not say of which run"),
         ("metrics.json", "[]", "metrics.json is damaged: it does not say of which run"),
-        ("config.yaml", "a: [", "config.yaml is damaged: while parsing"),
+        (
+            "config.yaml",
+            "a: [",
+            "config.yaml is damaged: expected the node content, but found '<stream end>' in line 1",
+        ),
+        ("config.yaml", "", "config.yaml is no configuration: expected keys with values, got an empty file"),
+        ("config.yaml", "a: 1\na: 2", "config.yaml is damaged: found duplicate key a in line 2"),
+        ("config.yaml", "[" * 5000, "config.yaml is damaged: it is nested too deeply"),
+        ("metrics.json", "[" * 100_000, "metrics.json is damaged: "),
         ("config.yaml", "- 1", "config.yaml is no configuration"),
         ("config.yaml", "dataset: 1", "a run with other values of dataset"),
     ],
@@ -130,9 +143,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str, messag
 
 def test_a_folder_is_of_one_process_and_free_again_when_that_is_killed(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
-        told = f"{tmp_path} is in use by another process (pid {other.pid}): wait for its end, or choose another folder"
-        assert run(tmp_path).error == told
-        with pytest.raises(ValueError, match="is in use by another process"):
+        told = (
+            rf"{tmp_path} is in use by process {other.pid} \(-c\) on .* since .*: wait for its end, or choose another"
+        )
+        assert re.match(told, run(tmp_path).error)
+        with pytest.raises(ValueError, match=told):
             fit.run(make(), tmp_path)
         assert not (tmp_path / "config.yaml").exists()
         other.kill()
@@ -177,6 +192,21 @@ def test_jobs_side_by_side_have_their_gpus_and_share_of_the_cpu_and_are_quiet(
     assert set(seen) == set(jobs)
     assert (tmp_path / "a" / "output.log").read_text() == "trained\n"
     assert "trained" not in capfd.readouterr().out
+
+
+def test_no_other_user_reaches_or_makes_the_folder_of_the_gpus_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run_jobs([Job(tmp_path / "a", [], make())], gpus=["7"])[0].figures
+    (folder,) = tmp_path.glob("squad_lit_*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(folder)
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"^{folder} is not of this user"):
+        run_jobs([Job(tmp_path / "b", [], make())], gpus=["7"])
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_gpu_waits_until_the_job_on_it_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,14 @@ def test_jobs_of_two_processes_each_run_side_by_side_with_none_of_them_starting_
     options += ["quantizer=vq", "model.vq.codebook_size=8"]
     done = train(*options, f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".pid", "0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "0",
+        "1",
+        "multirun.yaml",
+        "table.md",
+        "table.tex",
+    ]
     for job in ("0", "1"):
         assert len((tmp_path / job / "predictions.csv").read_text().splitlines()) == 1 + 5
         assert json.loads((tmp_path / job / "metrics.json").read_text())["image_auroc"] is not None
@@ -56,15 +63,15 @@ def test_a_failed_job_is_named_and_the_others_run(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     (sweep / "5").mkdir(parents=True)
     (sweep / "5" / "metrics.json").write_text("{}")
-    done = train("-m", "seed=0,1", "threads=1", "++end=error,none,kill", f"hydra.sweep.dir={sweep}")
+    done = train("-m", "seed=0,1", "threads=1", "trust=[error],[none],[kill]", f"hydra.sweep.dir={sweep}")
     assert done.returncode == 1
     summary = done.stderr[done.stderr.index("error: 4 of the jobs failed, all not named here are done:") :]
     killed = "its process was killed by signal 9, perhaps for memory, without a message"
     for job, varied, error in (
-        (0, "seed=0, ++end=error", "no folder for category cable"),
-        (2, "seed=0, ++end=kill", killed),
-        (3, "seed=1, ++end=error", "no folder for category cable"),
-        (5, "seed=1, ++end=kill", f"{sweep / '5' / 'metrics.json'} is damaged: it does not say of which run it is"),
+        (0, "seed=0, trust=[error]", "no folder for category cable"),
+        (2, "seed=0, trust=[kill]", killed),
+        (3, "seed=1, trust=[error]", "no folder for category cable"),
+        (5, "seed=1, trust=[kill]", f"{sweep / '5' / 'metrics.json'} is damaged: it does not say of which run it is"),
     ):
         assert f"  job {job} ({varied}): {error}; see {sweep / str(job)}\n" in summary
     assert (sweep / "2" / "error.txt").read_text() == f"{killed}\n"
@@ -89,7 +96,7 @@ def test_a_job_has_the_overrides_for_hydra_and_the_folder_of_the_users_own_confi
 
 @pytest.mark.usefixtures("fake_training")
 def test_ctrl_c_reaches_jobs_side_by_side_once_and_waits_for_them(tmp_path: Path) -> None:
-    options = ["-m", "seed=0,1", "+end=sleep", "hydra.launcher.jobs=2", f"hydra.sweep.dir={tmp_path}"]
+    options = ["-m", "seed=0,1", "trust=[sleep]", "hydra.launcher.jobs=2", f"hydra.sweep.dir={tmp_path}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "squad_lit.train", *options],
         start_new_session=True,
@@ -109,7 +116,7 @@ def test_ctrl_c_reaches_jobs_side_by_side_once_and_waits_for_them(tmp_path: Path
 # Takes its folder, as a training does.
 _HOLDER = """
 import pathlib, sys, time
-from squad_lit.run.job import hold
+from squad_lit.system.lock import hold
 given = dict(text.split("=", 1) for text in sys.argv[1:] if "=" in text)
 folder = pathlib.Path(given["hydra.run.dir"][1:-1])
 with hold(folder):
@@ -130,7 +137,7 @@ def test_a_job_whose_sweep_was_killed_goes_on_and_is_not_started_twice(
         sweep.kill()
     again = train(*options)
     assert again.returncode == 1
-    assert f"job 0 failed: {tmp_path / '0'} is in use by another process (pid {job.pid})" in again.stderr
+    assert f"job 0 failed: {tmp_path / '0'} is in use by process {job.pid} (-c) on " in again.stderr
     assert job.is_running()
     job.kill()
 
@@ -197,18 +204,21 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
     gpus = ["seed=1,2", "hydra/launcher=gpus"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "held").mkdir()
-    code = "import pathlib, squad_lit.run.job as j; held = j.hold(pathlib.Path('held')); print(flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=-1, stdout=-1)
+    code = "import pathlib, squad_lit.system.lock as l; held = l.hold(pathlib.Path('held')); held.__enter__()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()"], cwd=tmp_path, stdin=-1, stdout=-1
+    )
     with other:
         assert other.stdout is not None
         other.stdout.readline()
-        used = f"error: {tmp_path}/held is in use by another process (pid {other.pid})"
+        used = f"error: {tmp_path}/held is in use by process {other.pid} (-c) on "
         for arguments, message in (
             ([f"hydra.run.dir={file}"], f"error: hydra.run.dir={file}: File exists; choose another folder"),
             (["-m", sweep, "seed=1,2"], f"error: {sweep}: Not a directory"),
             (["-m", a, *gpus, "trainer=gpu"], "error: no GPU was found"),
             (["-m", held, "seed=1,2"], used),
             ([f"hydra.run.dir={tmp_path}/held"], used),
+            ([f"hydra.run.dir={tmp_path}/new", "model.steps=0"], "error: model.steps: expected at least 1, got 0"),
             (["-m", b, "seed=1,2", "objective=foo"], "error: objective: no figure 'foo'"),
             (
                 ["-m", c, "seed=1,2", "hydra.launcher.jobs=0"],
@@ -221,8 +231,9 @@ def test_what_cannot_be_run_is_told_in_words_before_there_is_a_job(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
         assert refused("-m", f"hydra.sweep.dir={tmp_path}/d", *gpus).startswith("error: each job is to get a GPU, but")
         other.kill()
-    assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock", ".pid"]
+    assert sorted(path.name for path in (tmp_path / "held").iterdir()) == [".lock"]
     assert not any((tmp_path / name / "0").exists() for name in "abcd")
+    assert not (tmp_path / "new").exists()
 
 
 def test_no_two_runs_share_a_folder_and_a_run_has_one() -> None:

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run.config import CONF, compose
-from squad_lit.run.fit import make_module
+from squad_lit.run.model import make_module
 from squad_lit.run.option import check, check_effect, model_content
 from squad_lit.training.squad import Squad
 
@@ -140,12 +140,46 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         ("threads=0", "threads: expected at least 1 or null, got 0"),
         ("threshold.false_alarm_rate=1", "threshold.false_alarm_rate: expected less than 1, got 1"),
         ("model.generator.width=12", "model.generator.width: expected a multiple of 8, got 12"),
+        ("anomaly.sigma=1e30", "anomaly.sigma: expected at most 1000, got 1e+30"),
+        ("model.loss_weight.dice=1e30", "model.loss_weight.dice: expected at most 1e+06, got 1e+30"),
+        ("model.steps=1000000000000", "model.steps: expected at most 1000000000, got 1000000000000"),
+        ("dataset.num_workers=1000000000000", "dataset.num_workers: expected at most 256, got 1000000000000"),
+        ("trainer.max_epochs=0", "trainer.max_epochs: expected at least 1 or -1 or null, got 0"),
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run: expected False, got true"),
+        ("trainer.devices=99", "trainer.devices: expected 1 to "),
+        ("trainer.devices=0", "trainer.devices: expected 1 to "),
+        ("trainer.accelerator=gpu trainer.devices=1000000000000", "trainer.devices: expected at most 1024, got 10000"),
+        # A group that is none.
+        ("~dataset", "dataset: expected a dictionary, got null; dataset=NAME chooses one of btad, default, folder"),
+        ("threshold=null", "threshold: expected a dictionary, got null"),
+        ("~quantizer", "model.generator.quantizer: expected a value, which has no default; quantizer=NAME chooses"),
+        (
+            "~anomaly",
+            "model.anomaly: there is no option anomaly, which it refers to; anomaly=NAME chooses one of fused",
+        ),
+        ("~logger", "logger: expected a dictionary, got null; logger=NAME chooses one of csv, mlflow"),
+        ("~seed", "seed: expected a whole number, got null"),
+        (
+            "model.backbone=lite1",
+            "model.backbone: expected a dictionary with _target_, got 'lite1'; backbone=NAME chooses",
+        ),
+        ("logger.csv=1", "logger.csv: expected a dictionary with _target_ or null, got 1"),
+        ("seed=${nosuch}", "seed: there is no option nosuch, which it refers to"),
+        (
+            "dataset.batch_size=${model.nosuch}",
+            "dataset.batch_size: there is no option model.nosuch, which it refers to",
+        ),
         # What nothing takes.
+        ("+nosuch=1", "nosuch: there is no such option"),
+        ("+callbak=1", "callbak: there is no such option; did you mean callback?"),
         ("+trainer.precison=16", "trainer.precison: Trainer has no such option; did you mean trainer.precision?"),
         ("+dataset.batchsize=3", "dataset.batchsize: Synthetic has no such option; did you mean dataset.batch_size?"),
         ("+synthesis.curriculum=0.5", "synthesis.curriculum: Synthesis has no such option"),
         # Found by the objects themselves.
-        ("model.optimizer.weight_decay=-1", "model.optimizer or model.scheduler: Invalid weight_decay value: -1"),
+        ("model.optimizer.weight_decay=-1", "model.optimizer.weight_decay: expected at least 0, got -1"),
+        ("model.scheduler.max_lr=-1", "model.scheduler.max_lr: expected at least 0 or a list, got -1"),
+        ("+model.scheduler.div_factor=0", "model.optimizer or model.scheduler: "),
+        ("+model.scheduler.final_div_factor=-1", "model.optimizer or model.scheduler: expected 0 to 1000 for min_lr"),
         ("model.groups.low=[4,4]", "model.groups.low: expected each layer once, got [4, 4]"),
         ("+model.groups.keys=[4]", "model.groups: 'keys' cannot be the name of a group; take a word such as low"),
         ("model.loss_weight.feature=0", "model.loss_weight.feature: expected more than 0"),
@@ -192,8 +226,10 @@ def test_every_configuration_that_is_shipped_passes(name: str) -> None:
         "callback.progress=null callback.panels=null",
         "model.segmentation=null backbone.weights=/some/file",
         "+model.optimizer.betas=[0.9,0.95] +model.scheduler.pct_start=0.1",
-        "trainer.devices=[0,1] +trainer.precision=bf16-mixed",
+        "trainer=gpu trainer.devices=[0,1] +trainer.precision=bf16-mixed",
         "dataset.category=01",  # the data set's own message says more
+        "+shared=3 dataset.batch_size=${shared}",  # a value of one's own that something refers to
+        "trainer.accelerator=gpu trainer.devices=8",
     ],
 )
 def test_what_is_right_passes(overrides: str) -> None:

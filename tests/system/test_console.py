@@ -1,5 +1,6 @@
 """How a command ends."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -35,6 +36,36 @@ def test_a_gpu_without_memory_is_a_sentence_with_what_to_do(capsys: pytest.Captu
     text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
     assert exit_status(fail(torch.OutOfMemoryError(text))) == 1
     assert capsys.readouterr().err.startswith("error: CUDA out of memory: lower dataset.batch_size or ")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 7.28 TiB for an array"), r"too little memory \(Unable to allocate 7\.28 TiB"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "too little memory .*: lower dataset",
+        ),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "RuntimeError: unable to write to file </torch_12_3>: No space left on device (28)\n"
+            ),
+            r"too little shared memory .*\(RuntimeError: unable to write to file .*num_workers=0, .*--shm-size",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."),
+            "too little shared memory .*Bus error",
+        ),
+    ],
+)
+def test_too_little_memory_is_a_sentence_with_what_to_do(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(fail(error)) == 1
+    assert re.match(f"error: {words}", capsys.readouterr().err)
+    with pytest.raises(RuntimeError):
+        exit_status(fail(RuntimeError("shape mismatch")))
 
 
 def test_the_status_of_the_command_is_handed_on() -> None:

@@ -125,7 +125,7 @@ def test_what_is_not_on_the_list_is_refused(target, partial):
         "squad_lit.synthesis.image.KINDS",  # a value
         "squad_lit.network.quantizer.Nothing",  # not there
         "squad_lit.network.backbone.Path",  # classes that a module has imported
-        "squad_lit.training.pool.tqdm",
+        "squad_lit.training.pool.DataLoader",
         "torch.optim.lr_scheduler.partial",
         "torch.optim.lr_scheduler.Counter",
         "squad_lit.training.squad.Tensor",

@@ -1,5 +1,7 @@
 """The truths: a clock that is set by hand, sums by hand, and a training that was not interrupted."""
 
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from squad_lit.network.anomaly import Anomaly
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 from squad_lit.training import checkpoint
 from squad_lit.training.callback import LastCheckpoint, Progress, Timer
 from squad_lit.training.detector import Detector
@@ -256,7 +258,39 @@ def test_what_cannot_be_continued_leaves_no_checkpoint(tmp_path, capsys, at, err
 # Progress
 
 
-def test_one_bar_goes_through_all_epochs_and_says_how_fast(capsys):
+def draw_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take standard error for a terminal, where a bar is drawn again and again."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+def test_the_time_left_does_not_count_what_comes_before_the_first_step(monkeypatch, capsys):
+    draw_bars(monkeypatch)
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+
+    class Slow(Adding):
+        def training_batches(self, data: Any) -> Any:
+            steps = super().training_batches(data)
+
+            class Filled:
+                def __iter__(self) -> Any:
+                    now[0] += 300  # the features of all images, say
+                    return iter(steps)
+
+            return Filled()
+
+        def training_step(self, batch: Tensor, batch_idx: int) -> None:
+            now[0] += 10
+            super().training_step(batch, batch_idx)
+
+    fit(Slow(every=STEPS), Progress(refresh_every=1e-9))
+    shown = re.findall(r"train: [^\r]*\| (\d)/5 \[([\d:]+)<([\d:?]+)", capsys.readouterr().err)
+    left = {int(step): time_left for step, _, time_left in shown}
+    assert left == {0: "?", 1: "00:40", 2: "00:30", 3: "00:20", 4: "00:10", 5: "00:00"}
+
+
+def test_one_bar_goes_through_all_epochs_and_says_how_fast(monkeypatch, capsys):
+    draw_bars(monkeypatch)
     fit(Adding(), Progress(refresh_every=1e-9))
     shown = capsys.readouterr().err
     assert shown.count("train:   0%") == 1
@@ -265,14 +299,16 @@ def test_one_bar_goes_through_all_epochs_and_says_how_fast(capsys):
     assert "validation:   0%" in shown
 
 
-def test_the_bar_of_a_resumed_training_starts_where_that_went_on(capsys):
+def test_the_bar_of_a_resumed_training_starts_where_that_went_on(monkeypatch, capsys):
+    draw_bars(monkeypatch)
     module = Adding()
     module.state.step = 3
     fit(module, Progress(refresh_every=1e-9))
     assert "train:  60%" in capsys.readouterr().err.split("\r")[1]
 
 
-def test_a_bar_that_is_disabled_shows_nothing_and_an_error_ends_it_with_a_line(capsys):
+def test_a_bar_that_is_disabled_shows_nothing_and_an_error_ends_it_with_a_line(monkeypatch, capsys):
+    draw_bars(monkeypatch)
     progress = Progress(refresh_every=1e-9)
     progress.disable()
     fit(Adding(), progress)

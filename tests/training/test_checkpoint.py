@@ -90,3 +90,30 @@ def test_a_single_changed_byte_of_a_weight_is_found(tmp_path, place):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint: it is damaged"):
         read(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({KEY: {"config": [1]}}, "config: expected a dictionary, got"),
+        ({KEY: {"normal_scores": [0.5, float("nan")]}}, r"normal_scores\[1\]: expected a finite number, got nan"),
+        ({KEY: {"normal_maxima": [float("inf")]}}, r"normal_maxima\[0\]: expected a finite number, got inf"),
+        ({KEY: {"defective_scores": torch.zeros(2)}}, "defective_scores: expected plain values, got Tensor"),
+        ({KEY: {"step": "7"}}, "step: expected a whole number, got '7'"),
+        ({KEY: {"image_size": 8}}, "image_size: expected a list, got 8"),
+        ({KEY: {"categories": [1]}}, r"categories\[0\]: expected a text, got 1"),
+        ({KEY: {"measured": {"a": {"b": {3}}}}}, "measured: expected plain values, got dict with others in it"),
+        ({KEY: {"false_alarm_rate": True}}, "false_alarm_rate: expected a number or null, got true"),
+        ({"state_dict": [1]}, "state_dict is list"),
+        ({"loops": 3}, "loops is int"),
+        ({"optimizer_states": {}}, "optimizer_states is dict"),
+    ],
+)
+def test_an_entry_of_a_wrong_kind_is_named(tmp_path, change, words):
+    content: dict[str, Any] = {"state_dict": {}, "loops": {}, "optimizer_states": []}
+    State().save(content)
+    read(write(tmp_path / "whole.ckpt", content))
+    for key, value in change.items():
+        content[key] = content[key] | value if key == KEY else value
+    with pytest.raises(ValueError, match=rf"part\.ckpt does not fit this squad_lit: it is damaged, .*\({words}"):
+        read(write(tmp_path / "part.ckpt", content))

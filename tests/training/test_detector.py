@@ -1,5 +1,6 @@
 """The truths: maps that are known, and tiles cut by hand."""
 
+import re
 from typing import Any
 
 import pytest
@@ -83,3 +84,44 @@ def test_a_tile_larger_than_the_image_is_refused_in_words():
     model.check_data(["x"], [32, 48])
     with pytest.raises(ValueError, match=r"model\.tile: expected at most .*image_size=\[16, 48\], got 32"):
         model.check_data(["x"], [16, 48])
+
+
+class Coarse(nn.Module):
+    groups, stride = {"a": [8, 16]}, {"a": 16}
+
+
+class OnCoarse(Brightness):
+    """Sides have to be multiples of 16 px."""
+
+    def __init__(self, **tiles: Any) -> None:
+        Detector.__init__(
+            self,
+            backbone=lambda groups: Coarse(),
+            groups={"a": [8, 16]},
+            anomaly=lambda names: Anomaly(names, sigma=0.0, top=0.1, weight={"residual": 1.0}),
+            maps=["residual"],
+            synthesis=object(),  # type: ignore[arg-type]
+            steps=1,
+            seed=0,
+            **tiles,
+        )
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [([200, 333], [208, 336]), ([7, 23], [16, 16]), ([25, 250], [32, 256]), ([24, 55], [32, 48])]
+)
+def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_does(size, nearest):
+    # By hand: of all multiples of 16 the nearest, and of two the larger one.
+    assert nearest == [min(range(16, 400, 16), key=lambda n: (abs(n - side), -n)) for side in size]
+    with pytest.raises(ValueError, match=re.escape(f"got {size}; the nearest are {nearest}")):
+        OnCoarse().check_data(["a"], size)
+    OnCoarse().check_data(["a"], nearest)
+
+
+def test_a_tile_that_does_not_fit_is_refused_with_the_nearest_that_does():
+    with pytest.raises(ValueError, match=r"got 40; the nearest is 48$"):
+        OnCoarse(tile=40)
+    with pytest.raises(ValueError, match=r"image_size=\[40, 90\], got 48; the nearest is 32$"):
+        OnCoarse(tile=48).check_data(["a"], [40, 90])
+    with pytest.raises(ValueError, match=r"got 16; the nearest is null$"):
+        OnCoarse(tile=16).check_data(["a"], [10, 90])

@@ -90,7 +90,7 @@ def test_undefined_is_nan_with_a_warning_and_not_in_the_mean():
         UserWarning, match=r"category empty: image_auroc, .*pixel_aupro.* undefined: .*no positive"
     ) as caught:
         found = evaluation.compute()
-    assert len(caught) == 1
+    assert sum("image_auroc" in str(warning.message) for warning in caught) == 1
     assert math.isnan(found["per_category"]["empty"]["image_auroc"])
     assert math.isnan(found["per_category"]["empty"]["pixel_ap"])
     assert found["categories_averaged"]["image_auroc"] == 2
@@ -105,7 +105,7 @@ def test_only_what_is_undefined_is_nan():
     images.feed(evaluation, range(2))
     with pytest.warns(UserWarning, match="category a: image_auroc.*no negative") as caught:
         found = evaluation.compute()
-    assert "pixel" not in str(caught[0].message).split(" undefined")[0]
+    assert "pixel_au" not in str(caught[0].message).split(" undefined")[0].replace("pixel_aupimo", "")
     assert math.isnan(found["image_auroc"])
     assert found["pixel_auroc"] == pytest.approx(roc_auc_score(images.mask.ravel(), images.maps.ravel()))
 
@@ -204,7 +204,7 @@ def test_intervals_hold_the_value_and_are_seeded():
         return evaluation.compute()
 
     one = found(0)
-    assert one == found(0)
+    assert repr(one) == repr(found(0))  # NaN differs from NaN
     assert one["interval"] != found(1)["interval"]
     for row in [one, *one["per_category"].values()]:
         for key, (low, high) in row["interval"].items():
@@ -283,6 +283,7 @@ def test_defined_metrics_warn_of_nothing():
     images.feed(evaluation, range(4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", r"category .: pixel_aupimo undefined: 64 pixels")  # it needs 100,000
         evaluation.compute()
 
 

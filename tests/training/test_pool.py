@@ -41,6 +41,7 @@ class Pixels(nn.Module):
         super().__init__()
         self.register_buffer("image_mean", torch.zeros(1))
         self.seen = 0
+        self.channels, self.stride = {"pixel": 3, "mean": 3}, {"pixel": 1, "mean": 8}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         self.seen += len(image)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from squad_lit.network import loss as losses
-from squad_lit.run import fit
 from squad_lit.run.config import CONF
+from squad_lit.run.model import make_module
 from squad_lit.training.squad import Squad, _Epochs
 
 SIDE = 64
@@ -22,7 +22,7 @@ def make(*overrides: str, model: str = "squad") -> Squad:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", [*SMALL, f"model={model}", *overrides])
     torch.manual_seed(0)
-    module = fit.make_module(config)
+    module = make_module(config)
     assert isinstance(module, Squad)
     module.local_batch = 4
     return module

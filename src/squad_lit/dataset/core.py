@@ -12,22 +12,23 @@ import statistics
 import warnings
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
-import psutil
 import torch
 from pydantic import Field
 from torch.utils.data import DataLoader
 
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
+from squad_lit.dataset.corruption import Corruption
 from squad_lit.dataset.image import image_size as size_of_file
-from squad_lit.dataset.sample import AnomalyDataset, Sample, check_headers
-from squad_lit.system.option import Count, Natural, checked
+from squad_lit.dataset.sample import AnomalyDataset, Sample, check_samples
+from squad_lit.system.memory import free_memory
+from squad_lit.system.option import Count, Natural, Processes, Side, checked
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +53,20 @@ class AnomalyDataModule(L.LightningDataModule):
         batch_size: Images per batch of the validation and test loaders.
         num_workers: Processes that read images; 0 reads them in the main process.
         validation_fraction: Share of the normal training images per category, in [0, 1), that becomes ``val_set``. It
-            is rounded to at least one image and never to all of them; 0 leaves ``val_set`` empty.
-        limit_train: Number of training images per category, drawn before the hold-out; ``None`` keeps all. With one
-            seed, a smaller draw is part of each larger one.
+            is rounded to at least one image and never to all of them; 0 leaves ``val_set`` empty. A data set that has
+            validation images takes those instead, unless ``limit_train`` is set.
+        limit_train: Number of training images per category, drawn before the hold-out; ``all`` or ``None`` keeps all.
+            With one seed, a smaller draw is part of each larger one. A single image is trained on and held out.
         cache: Where decoded, resized images are kept as float32: ``memory``, ``disk`` (shared by runs), ``auto``
             (memory if all images fit into half of the available memory, else disk) or ``off``.
         cache_folder: Folder of the ``disk`` cache.
         intensity_range: Grey values that become 0 and 1 in files of more than 8 bits; ``None`` takes the range of the
             file's type.
         seed: Seed of the draws. Each category has its own stream, so its split does not depend on the other categories.
+        skip_unreadable: Whether images that cannot be read are left out with a warning, instead of being an error. To
+            find all of them, construction then decodes every file. The attribute ``unreadable`` has the reasons.
+        corruption: Strength per kind of change of the test images; see :mod:`squad_lit.dataset.corruption`. ``None``
+            changes nothing.
         strict: Whether construction fails at the first missing mask or unreadable image. If False, ``scans`` keeps such
             samples, and ``faults`` says which categories cannot be used at all.
 
@@ -77,6 +83,8 @@ class AnomalyDataModule(L.LightningDataModule):
     """Where to get the data, its licence, and the folder tree that is expected under ``root``."""
     COUNTS: ClassVar[dict[str, tuple[int, int, int]]] = {}
     """Official number of images per category: (train, test normal, test anomalous)."""
+    HELD_OUT: ClassVar[str] = ""
+    """Folder of a category with the authors' validation images; empty: there are none."""
     TEST_OPTIONAL: ClassVar[bool] = False
     """Whether the data set may lack test images."""
 
@@ -90,15 +98,17 @@ class AnomalyDataModule(L.LightningDataModule):
         *,
         root: str | Path,
         category: Any,  # checked below: that yaml reads 01 as a number needs a hint
-        image_size: Count | Annotated[Sequence[Count], _PAIR],
-        batch_size: Count,
-        num_workers: Natural,
+        image_size: Side | Annotated[Sequence[Side], _PAIR],
+        batch_size: Annotated[int, Field(ge=1, le=4096)],
+        num_workers: Processes,
         validation_fraction: Annotated[float, Field(ge=0, lt=1)],
-        limit_train: Count | None,
+        limit_train: Count | Literal["all"] | None,
         cache: Literal["auto", "memory", "disk", "off"],
         cache_folder: str | Path,
         intensity_range: Annotated[Sequence[float], _PAIR] | None,
         seed: Natural,
+        skip_unreadable: bool = False,
+        corruption: Mapping[str, Annotated[float, Field(ge=0)]] | None = None,
         strict: bool = True,
     ) -> None:
         super().__init__()
@@ -108,18 +118,22 @@ class AnomalyDataModule(L.LightningDataModule):
         height, width = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
         self.image_size = height, width
         if limit_train == 1 and validation_fraction > 0:
-            raise ValueError(
-                "limit_train: expected at least 2, because one image is held out to standardise the maps; got 1"
+            log.warning(
+                "%s: dataset.limit_train=1 trains on the image that brings the maps to one scale and gives the "
+                "threshold: expect more false alarms than stated",
+                self.name,
             )
         if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
             raise ValueError(f"intensity_range must be [LOW,HIGH], LOW below HIGH, or null; got {intensity_range!r}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.validation_fraction = validation_fraction
-        self.limit_train = limit_train
+        self.limit_train = None if limit_train == "all" else limit_train
+        self.corruption = None if corruption is None else Corruption(corruption, seed)
         self.cache, self.cache_folder = cache, Path(cache_folder).expanduser().absolute()
         self.intensity_range = intensity_range
         self.seed, self.strict = seed, strict
+        self.skip_unreadable, self.unreadable = skip_unreadable, list[str]()
         self.check_files()
 
     @abstractmethod
@@ -129,6 +143,10 @@ class AnomalyDataModule(L.LightningDataModule):
     def folder_of(self, category: str) -> Path:
         """The folder that holds the images of a category."""
         return self.root / category
+
+    def is_held_out(self, sample: Sample) -> bool:
+        """Whether the authors of the data set set this normal training image apart for validation."""
+        return bool(self.HELD_OUT) and sample.image_path.is_relative_to(self.folder_of(sample.category) / self.HELD_OUT)
 
     def places(self, category: str) -> list[Path]:
         """Folders in which every file should belong to a sample."""
@@ -194,13 +212,14 @@ class AnomalyDataModule(L.LightningDataModule):
         parts = [list(itertools.chain.from_iterable(part)) for part in zip(*per_category, strict=True)]
         options: Any = {"cache": self._make_cache(sum(map(len, parts))), "intensity_range": self.intensity_range}
         self.train_set, self.val_set, self.test_set = (AnomalyDataset(p, self.image_size, **options) for p in parts)
+        self.test_set.corruption = self.corruption
 
     def _make_cache(self, count: int) -> Cache | None:
         height, width = self.image_size
         size = count * 3 * height * width * torch.float32.itemsize
         mode = self.cache
         if mode == "auto":
-            mode = "memory" if size <= psutil.virtual_memory().available / 2 else "disk"
+            mode = "memory" if size <= free_memory() / 2 else "disk"
         if mode != "off":
             where = "memory" if mode == "memory" else self.cache_folder
             text = "%s: up to %d images of %d x %d, %.2f GB, will be kept in %s"
@@ -248,26 +267,37 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def _checked_scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
         train, test = self.scan(category)
+        if self.strict:
+            if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
+                raise ValueError(
+                    f"{self.name}: {len(both)} images are both training and test images, such as {min(both)}"
+                )
+            train, test = self._readable(category, train, test)
         for kind, samples in (("normal training", train), ("test", test)):
             if not samples and not (kind == "test" and self.TEST_OPTIONAL):
                 place = self.folder_of(category)
                 raise FileNotFoundError(
                     f"{self.name}: no {kind} images of category {category} in {place}\n{self._help()}"
                 )
-        if self.strict:
-            if both := {sample.image_path for sample in train} & {sample.image_path for sample in test}:
-                raise ValueError(
-                    f"{self.name}: {len(both)} images are both training and test images, such as {min(both)}"
-                )
-            check_headers([*train, *test])
-            if text := self.count_difference(category, train, test):
-                warnings.warn(text, stacklevel=2)
+        if self.strict and (text := self.count_difference(category, train, test)):
+            warnings.warn(text, stacklevel=2)
         if self.validation_fraction > 0 and len(train) < 2:
             raise ValueError(
                 f"{self.name}: category {category} has only one normal training image; at least two are needed, "
                 f"because one is held out to standardise the maps (dataset.validation_fraction)"
             )
         return train, test
+
+    def _readable(self, category: str, train: list[Sample], test: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+        kept, reasons = check_samples([*train, *test], self.intensity_range, skip=self.skip_unreadable)
+        if not reasons:
+            return train, test
+        self.unreadable += reasons
+        text = "{}: {} of {} images of category {} cannot be read and are left out (dataset.skip_unreadable=true):\n{}"
+        count = len(train) + len(test)
+        warnings.warn(text.format(self.name, len(reasons), count, category, "\n".join(reasons)), stacklevel=2)
+        of_train = set(train)
+        return [s for s in kept if s in of_train], [s for s in kept if s not in of_train]
 
     def count_difference(self, category: str, train: Sequence[Sample], test: Sequence[Sample]) -> str:
         """A sentence that says how the category's size differs from the published one; empty if it does not."""
@@ -283,9 +313,14 @@ class AnomalyDataModule(L.LightningDataModule):
 
     def _split(self, category: str, normals: list[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Training and validation samples of a category, each in the order of ``normals``."""
+        official = [sample for sample in normals if self.is_held_out(sample)]
+        if official and self.limit_train is None and self.validation_fraction > 0:
+            return [sample for sample in normals if not self.is_held_out(sample)], official
         # Not hash(), whose value for a text differs between processes.
         order = np.random.default_rng([self.seed, zlib.crc32(category.encode())]).permutation(len(normals))
         order = order[: self.limit_train]
+        if len(order) == 1 and self.validation_fraction > 0:
+            return [normals[order[0]]], [normals[order[0]]]
         held_out = 0
         if self.validation_fraction > 0:
             held_out = min(max(round(self.validation_fraction * len(order)), 1), len(order) - 1)
@@ -305,7 +340,9 @@ class AnomalyDataModule(L.LightningDataModule):
             if name not in self.CATEGORIES:
                 close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else "."
-                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}")
+                own = f"; images of your own, also in the same layout: dataset=folder dataset.root={self.root / name}"
+                own = "" if self.name == "folder" else own
+                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}{own}")
             if name in names:
                 raise ValueError(f"category: '{name}' is named twice in {given}")
             names.append(name)

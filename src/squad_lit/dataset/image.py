@@ -60,6 +60,11 @@ def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return found
 
 
+def mask_files(path: Path) -> list[Path]:
+    """The files of a mask: a file is itself, and a folder, as MVTec LOCO AD has, is the union of what is in it."""
+    return list_images(path) if path.is_dir() else [path]
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width of an image file in pixels, after its EXIF orientation; reads the header only.
 
@@ -86,7 +91,8 @@ def read_image(path: Path | str, intensity_range: Sequence[float] | None = None)
 def read_mask(path: Path | str) -> Tensor:
     """A ground-truth mask ``(H, W)``, uint8, with 1 where the file is not zero; see :func:`read_marked`.
 
-    Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no threshold in between is right.
+    A folder is the union of the masks in it. Masks hold 255 (MVTec AD, MPDD) or class indices 1, 2, ... (VisA), so no
+    threshold in between is right.
     """
     return torch.from_numpy(read_marked(path).astype(np.uint8))
 

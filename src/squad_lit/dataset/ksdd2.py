@@ -74,10 +74,8 @@ Licence: CC BY-NC-SA 4.0 (not for commercial use)."""
     def _has_defect(self, mask: Path) -> bool:
         try:
             return bool(read_mask(mask).any())
-        except OSError:
-            if self.strict:
-                raise
-            return True  # so that the inspection reads the mask again and reports it
+        except (OSError, ValueError):
+            return True  # so that the mask is read again, and named, where all files are checked
 
     @staticmethod
     def _mask_of(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """MVTec AD, and its folder layout, which other data sets share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,12 +9,20 @@ from squad_lit.dataset.image import list_folders, list_images
 from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
 
 
-def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sample]]:
+def scan_mvtec_layout(
+    root: Path, category: str, *, normal: Sequence[str] = ("train",), mask: str = "{}_mask.png"
+) -> tuple[list[Sample], list[Sample]]:
     """The samples of a category in the layout of MVTec AD.
 
     Images are ``<category>/train/good/*`` and ``<category>/test/<defect>/*``; masks are
     ``<category>/ground_truth/<defect>/<stem>_mask.png``. The defect ``good`` is normal and has no masks. Files beside
     these folders, such as ``license.txt``, are ignored.
+
+    Args:
+        root: Folder of the data set.
+        category: The category.
+        normal: Folders in the place of ``train``.
+        mask: Name of a mask, with the stem of its image in the place of ``{}``.
 
     Returns:
         Normal training samples and test samples, sorted by defect and file name.
@@ -22,7 +31,7 @@ def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sam
         ValueError: The name of a folder of defects means normal parts, such as ``Good``.
     """
     folder = root / category
-    train = [Sample(path, category, NORMAL, 0) for path in list_images(folder / "train" / NORMAL)]
+    train = [Sample(path, category, NORMAL, 0) for part in normal for path in list_images(folder / part / NORMAL)]
     test = []
     defects = list_folders(folder / "test")
     check_kinds(defect for defect in defects if defect.name != NORMAL)
@@ -31,8 +40,8 @@ def scan_mvtec_layout(root: Path, category: str) -> tuple[list[Sample], list[Sam
             if defect.name == NORMAL:
                 test.append(Sample(path, category, NORMAL, 0))
                 continue
-            mask = folder / "ground_truth" / defect.name / f"{path.stem}_mask.png"
-            test.append(Sample(path, category, defect.name, 1, mask))
+            place = folder / "ground_truth" / defect.name / mask.format(path.stem)
+            test.append(Sample(path, category, defect.name, 1, place))
     return train, test
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
-import os
-import tempfile
+import shutil
+import statistics
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squad_lit.deploy.half import halve
+from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import Inference, describe
-from squad_lit.deploy.runtime import KEY, open_runtime
-from squad_lit.system.file import make_place
+from squad_lit.deploy.runtime import open_runtime
+from squad_lit.system.file import make_place, whole_beside
 from squad_lit.system.package import require
 from squad_lit.training import checkpoint
 
@@ -32,15 +36,32 @@ COMPARED = 8
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
 
 
+class Exported(NamedTuple):
+    """What is known of a file that was written.
+
+    Args:
+        threshold: Scores above it are labelled anomalous.
+        difference: The largest relative difference between the scores of file and checkpoint, on two images of noise
+            or, with ``int8``, on some of its images.
+        milliseconds: With ``int8`` the median time per image, or tile, of this file and of the one in float32.
+    """
+
+    threshold: float
+    difference: float
+    milliseconds: tuple[float, float] | None
+
+
 def export(
     path: Path,
     output: Path,
     form: str,
     *,
     false_alarm_rate: float | None = None,
+    static: Sequence[int] | None = None,
+    fp16: bool = False,
     int8: Path | None = None,
     trust: Sequence[str] = (),
-) -> tuple[float, float]:
+) -> Exported:
     """Export a checkpoint, and compare the file with it. The file is written whole or not at all.
 
     Args:
@@ -48,50 +69,70 @@ def export(
         output: The file to write.
         form: ``onnx``, ``openvino`` or ``torch``.
         false_alarm_rate: See :func:`squad_lit.deploy.pixel_model.thresholds`.
+        static: Number, height and width of the images that the file takes, for compilers that know no other sizes; None
+            takes any.
+        fp16: Whether the networks compute in 16-bit floats (``onnx``), or the weights are kept in them (``openvino``).
         int8: Folder of normal training images. The backbone of an ONNX file is then quantised to 8 bits, with the
             ranges of values that it has on them.
         trust: Packages whose classes the checkpoint may name.
 
-    Returns:
-        The threshold of the label, and the largest relative difference between the scores of file and checkpoint. It
-        is taken on two images of noise or, with ``int8``, on some of its images.
-
     Raises:
         OSError: There is no such checkpoint, or the place cannot be written to.
-        ValueError: The file is no checkpoint, the suffix is wrong, or the rate is out of range.
+        ValueError: The file is no checkpoint, the suffix is wrong, the rate is out of range, or the size is not that of
+            the tiles of a model with tiles.
         ImportError: A package that the format needs is missing.
     """
     if output.suffix != SUFFIXES[form]:
         raise ValueError(f"--output: a file for {form} ends in {SUFFIXES[form]}, got {output.name}")
-    for package in _PACKAGES[form]:
-        require(package)  # now, and not after minutes
+    check_packages(form)  # now, and not after minutes
     if int8 is not None:
         from squad_lit.deploy.int8 import choose_images, inputs, quantize
 
         images = choose_images(int8)
     detector = checkpoint.load(path, trust=trust)
-    about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": "float32"}
-    module = Inference(detector, about["threshold"]).eval().requires_grad_(False)
+    precision = "float32" if not fp16 else "float16" if form == "onnx" else "float16 weights"
+    about = describe(detector, false_alarm_rate) | {"format_of_file": form, "precision": precision}
+    if static is not None:
+        _fix(about, static)
+    own_size = static is not None and list(static[1:]) == detector.tile_size
+    module = Inference(detector, about["threshold"], own_size=own_size).eval().requires_grad_(False)
     make_place(output)
-    # In a folder beside it: a failed export leaves nothing, and a place that cannot be written to shows at once.
-    with tempfile.TemporaryDirectory(dir=output.parent) as place, quiet():
-        made = Path(place) / output.name
-        {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](module, made, about)
+    with whole_beside(output) as place, quiet():
+        made = place / output.name
+        computed = halve(module) if about["precision"] == "float16" else module
+        {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}[form](computed, made, about)
         if int8 is not None:
+            shutil.copyfile(made, float32 := made.with_name(f"float32_{made.name}"))
             quantize(made, images, about)
-        noise = _example(about).numpy().repeat(2, 1)[:, :, :200]  # another size than that of the example
+        noise = _example(about).numpy()
+        if static is None:
+            noise = noise.repeat(2, 1)[:, :, :200]  # another size than that of the example
         compared = inputs(images[:COMPARED], about) if int8 is not None else iter(noise)
-        difference = _difference(module, made, compared)
-        for file in sorted(Path(place).iterdir()):  # .bin before .xml: whoever sees the .xml can open it
-            os.replace(file, output.parent / file.name)
-    return about["threshold"], difference
+        difference, times = _difference(module, made, compared), None
+        if int8 is not None:
+            times = _milliseconds(made, float32, list(inputs(images[:COMPARED], about)))
+            float32.unlink()
+    return Exported(about["threshold"], difference, times)
+
+
+def check_packages(form: str) -> None:
+    """Import what a format needs beside torch.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    for package in _PACKAGES[form]:
+        require(package)
 
 
 def write_torch(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     """Write a ``torch.export`` program, ``.pt2``."""
     sides = {i: torch.export.Dim(name) for i, name in enumerate("NHW")}
-    program = torch.export.export(module, (_example(about),), dynamic_shapes=(sides,))
-    torch.export.save(program, path, extra_files={KEY: json.dumps(about)})
+    shapes = None if _is_fixed(about) else (sides,)
+    program = torch.export.export(module, (_example(about),), dynamic_shapes=shapes)
+    content = io.BytesIO()  # given a path, torch ends the process on a full disk
+    torch.export.save(program, content, extra_files={KEY: json.dumps(about)})
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
@@ -101,7 +142,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     program = torch.onnx.export(
         module,
         (_example(about),),
-        dynamic_shapes=({0: "N", 1: "H", 2: "W"},),
+        dynamic_shapes=None if _is_fixed(about) else ({0: "N", 1: "H", 2: "W"},),
         dynamo=True,
         opset_version=OPSET,
         input_names=["image"],
@@ -117,7 +158,7 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
 
 
 def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Write OpenVINO's IR in float32.
+    """Write OpenVINO's IR, which computes in float32 and may keep its weights in float16.
 
     It is converted from the module, because OpenVINO's reader of ONNX ignores that a Resize is antialiased.
     """
@@ -126,16 +167,40 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None
     image = _example(about)
     # Traced as a function: Lightning's modules have properties that do not survive being traced.
     traced = torch.jit.trace(lambda image: module(image), image, check_trace=False)
-    model = openvino.convert_model(traced, example_input=image, input=[openvino.PartialShape([-1, -1, -1, 3])])
+    shape = openvino.PartialShape(about["input"]["shape"] if _is_fixed(about) else [-1, -1, -1, 3])
+    model = openvino.convert_model(traced, example_input=image, input=[shape])
+    first, *_, last = model.get_results()
+    if first.input_value(0) == last.input_value(0):  # nothing is resized; a file keeps one name per tensor
+        apart = openvino.opset13.reshape(last.input_value(0), [0, 0, 0], special_zero=True)
+        last.input(0).replace_source_output(apart.output(0))
     for port, name in zip([*model.inputs, *model.outputs], ["image", *about["outputs"]], strict=True):
         port.get_tensor().set_names({name})
     model.set_rt_info(json.dumps(about), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    openvino.save_model(model, path, compress_to_fp16=about["precision"] != "float32")
+
+
+def _fix(about: dict[str, Any], static: Sequence[int]) -> None:
+    """Write the number and the size of the images into the description.
+
+    Raises:
+        ValueError: The size is not that of the tiles.
+    """
+    count, height, width = static
+    if about["tile"] is not None and {height, width} != {about["tile"]["side"]}:
+        side = about["tile"]["side"]
+        raise ValueError(f"--static {count},{height},{width}: the model looks at tiles, so it takes N,{side},{side}")
+    for port in (about["input"], *about["outputs"].values()):
+        port["shape"] = [{"N": count, "H": height, "W": width}.get(side, side) for side in port["shape"]]
+
+
+def _is_fixed(about: dict[str, Any]) -> bool:
+    return "N" not in about["input"]["shape"]
 
 
 def _example(about: dict[str, Any]) -> Tensor:
     """Two images whose sides differ from each other and from the model's, so that no size becomes a constant."""
-    noise = torch.randint(0, 256, (2, 300, 280, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shape = about["input"]["shape"] if _is_fixed(about) else (2, 300, 280, 3)
+    noise = torch.randint(0, 256, tuple(shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise if about["input"]["type"] == "uint8" else noise / 255
 
 
@@ -151,6 +216,19 @@ def _difference(module: nn.Module, path: Path, images: Iterable[NDArray[Any]]) -
             raise ValueError(f"the checkpoint gives the score {float(expected[0])}, and the exported file {found[0]}")
         largest = max(largest, difference)
     return largest
+
+
+def _milliseconds(one: Path, other: Path, images: Sequence[NDArray[Any]]) -> tuple[float, float]:
+    """Median times per image of two files, in turns, after a first pass that does not count."""
+    runtimes = [open_runtime(path) for path in (one, other)]
+    times: list[list[float]] = [[], []]
+    for number, image in enumerate([images[0], *images, *images]):
+        for runtime, own in zip(runtimes, times, strict=True):
+            start = time.perf_counter()
+            runtime.run(image[None])
+            if number:
+                own.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime import quantization
 
-from squad_lit.deploy.runtime import KEY
+from squad_lit.deploy.metadata import KEY
 from squad_lit.image.file import find_images, read_pixels, resize_pixels, to_uint8
 from squad_lit.image.tile import Grid
 

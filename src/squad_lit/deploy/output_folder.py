@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import os
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.image.picture import colour_map, outline
-from squad_lit.system.file import lock, make_folder, read_rows, write_picture, write_rows, write_tiff
+from squad_lit.system.file import inside, make_folder, write_picture, write_tiff
+from squad_lit.system.lock import hold
+from squad_lit.system.table import append_row, read_rows, write_rows
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Result
 
 HEADER = ["image_path", "name", "anomaly_score", "label", "threshold", "regions", "largest_box", "largest_area"]
-HEADER += ["roi", "model", "file"]
+HEADER += ["min_area", "roi", "model", "file"]
 # The folder of each kind of file, and the ending that is added to the name of the image.
 ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
 # Rows of an overlay that are drawn at a time, and the brightness outside of the region of interest.
@@ -31,28 +34,31 @@ class Predictions:
 
     Args:
         root: The folder; created if it is missing.
+        kinds: Which of map, mask and overlay an image gets.
 
     Raises:
-        ValueError: It has a ``predictions.csv`` of another kind, is in use by another prediction, or cannot be created.
+        ValueError: It has a ``predictions.csv`` of another kind, is in use by another process, or cannot be created.
         OSError: It cannot be written to.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kinds: Collection[str] = tuple(ENDINGS)) -> None:
+        self.kinds = kinds
         make_folder(root)
-        held = lock(root / ".lock")
-        if held is None:
-            raise ValueError(
-                f"--output {root} is in use by another prediction: wait for its end, or name another folder"
-            )
-        self._lock = held
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(hold(root))
         self.root, self.table = root, root / "predictions.csv"
         try:
             self._rows = {row["image_path"]: row for row in _whole_rows(self.table)}
-        except ValueError:
+            write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
+        except (ValueError, OSError):
             self._lock.close()
             raise
         self._owner = {row["name"]: path for path, row in self._rows.items()}
-        write_rows(self.table, list(self._rows.values()), HEADER)  # without what a power cut left of a row
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the table, one per image."""
+        return list(self._rows.values())
 
     def name(self, path: Path, folder: Path) -> str:
         """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.
@@ -74,25 +80,41 @@ class Predictions:
         row = self._rows.get(os.path.abspath(path))
         if row is None or not row.items() >= known_by.items():
             return False
-        return all(file.is_file() and file.stat().st_size > 0 for file in files(self.root, row["name"]).values())
+        places = files(self.root, row["name"], self.kinds)
+        return all(file.is_file() and file.stat().st_size > 0 for file in places.values())
 
     def add(self, path: Path, row: Mapping[str, Any]) -> None:
         """Append the row of an image to the table at once, so that an interruption loses nothing."""
         key = os.path.abspath(path)
         whole = {"image_path": key} | {column: str(row[column]) for column in HEADER[1:]}
         self._rows[key], self._owner[whole["name"]] = whole, key
-        with self.table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.DictWriter(file, HEADER, lineterminator="\n").writerow(whole)
+        append_row(self.table, [whole[column] for column in HEADER])
 
     def close(self) -> None:
         """Rewrite the table with one row per image, where one that was predicted again had two, and free the folder."""
-        write_rows(self.table, list(self._rows.values()), HEADER)
-        self._lock.close()
+        with self._lock:
+            write_rows(self.table, list(self._rows.values()), HEADER)
 
 
-def files(root: Path, name: str) -> dict[str, Path]:
-    """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist."""
-    return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items()}
+def add_kinds(parser: ArgumentParser) -> None:
+    """Add the options that :func:`kinds` reads."""
+    parser.add_argument("--no-map", action="store_true", help="write no map and no mask")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay")
+
+
+def kinds(options: Namespace) -> list[str]:
+    """Which of map, mask and overlay an image gets."""
+    return [kind for kind in ENDINGS if not (options.no_overlay if kind == "overlay" else options.no_map)]
+
+
+def files(root: Path, name: str, kinds: Collection[str] = tuple(ENDINGS)) -> dict[str, Path]:
+    """The paths of map, mask and overlay; they keep the suffix of the image, since a.png and a.jpg may both exist.
+
+    Raises:
+        ValueError: The name, as another's ``predictions.csv`` may have it, leads out of the folder.
+    """
+    inside(root, name)
+    return {kind: root / kind / f"{name}{ending}" for kind, ending in ENDINGS.items() if kind in kinds}
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -108,12 +130,15 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def write(result: Result, image: NDArray[np.uint8], places: Mapping[str, Path], pixel_threshold: float) -> None:
-    """Write the map, mask and overlay of an image to the paths of :func:`files`."""
+    """Write those files of an image, of map, mask and overlay, that ``places`` has."""
     for file in places.values():
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_tiff(places["map"], result.anomaly_map)
-    write_picture(places["mask"], result.mask.astype("uint8") * 255)
-    write_picture(places["overlay"], overlay(image, result, pixel_threshold))
+    if "map" in places:
+        write_tiff(places["map"], result.anomaly_map)
+    if "mask" in places:
+        write_picture(places["mask"], result.mask.astype("uint8") * 255)
+    if "overlay" in places:
+        write_picture(places["overlay"], overlay(image, result, pixel_threshold))
 
 
 def overlay(image: NDArray[np.uint8], result: Result, pixel_threshold: float) -> NDArray[np.uint8]:
@@ -149,4 +174,10 @@ def _whole_rows(table: Path) -> list[dict[str, str]]:
         raise ValueError(
             f"--output: {table} has other columns, so a run or another version wrote it; name another folder"
         )
-    return [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
+    whole = [row for row in rows if row.keys() == set(HEADER) and None not in row.values()]
+    for row in whole:
+        try:
+            files(table.parent, row["name"])
+        except ValueError as error:
+            raise ValueError(f"--output: {table} is damaged, or of a stranger: {error}") from None
+    return whole

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from squad_lit.dataset.image import resize_batch
-from squad_lit.deploy.runtime import FORMAT
+from squad_lit.deploy.metadata import FORMAT
 from squad_lit.deploy.threshold import Threshold, choose
 from squad_lit.network.anomaly import resize_map
 from squad_lit.system.package import version
@@ -28,13 +28,15 @@ class Inference(nn.Module):
     Args:
         detector: A trained model.
         threshold: Scores above it are labelled 1, in deviations from normal.
+        own_size: Whether images always have the model's own size, so that a graph of it resizes nothing.
     """
 
-    def __init__(self, detector: Detector, threshold: float) -> None:
+    def __init__(self, detector: Detector, threshold: float, *, own_size: bool = False) -> None:
         super().__init__()
         self.detector = detector
         self.threshold = threshold
         self.size = detector.tile_size
+        self.own_size = own_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute maps, scores and labels.
@@ -47,8 +49,9 @@ class Inference(nn.Module):
             ``(N,)``, int64; and ``model_map`` ``(N, height, width)``, the map at the size of the model's input, on
             which the score is computed.
         """
-        model_map, anomaly_score = self.detector.anomaly(self.detector.forward_tile(shrink(image, self.size)).maps)
-        anomaly_map = resize_map(model_map[:, None], image.shape[1:3])[:, 0]
+        planes = _planes(image) if self.own_size else shrink(image, self.size)
+        model_map, anomaly_score = self.detector.anomaly(self.detector.forward_tile(planes).maps)
+        anomaly_map = model_map if self.own_size else resize_map(model_map[:, None], image.shape[1:3])[:, 0]
         return anomaly_map, anomaly_score, (anomaly_score > self.threshold).long(), model_map
 
 
@@ -57,6 +60,11 @@ def shrink(image: Tensor, size: Sequence[int]) -> Tensor:
     scale = 255 if image.dtype == torch.uint8 else 1
     planes = image.permute(0, 3, 1, 2).contiguous()  # a third faster to resize
     return resize_batch(planes.float() / scale, size)
+
+
+def _planes(image: Tensor) -> Tensor:
+    """As :func:`shrink`, without a change of size. Turned into floats first: TensorRT does nothing else with uint8."""
+    return (image.float() / 255 if image.dtype == torch.uint8 else image).permute(0, 3, 1, 2)
 
 
 def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tuple[Threshold, Threshold]:

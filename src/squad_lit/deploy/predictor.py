@@ -16,9 +16,10 @@ from PIL import Image
 
 from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.deploy.threshold import choose
-from squad_lit.image.file import read_marked, read_pixels, resize_pixels, resize_plane
+from squad_lit.deploy.verdict import decide
+from squad_lit.image.file import finite, read_marked, read_pixels, resize_pixels, resize_plane
 from squad_lit.image.input import to_pixels
-from squad_lit.image.region import Region, connected_regions
+from squad_lit.image.region import Region
 from squad_lit.image.tile import AT_ONCE, Grid
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class Result(NamedTuple):
         anomaly_map: ``(H, W)`` float32 at the resolution of the image, in deviations from normal. Outside of a region
             of interest it is NaN.
         anomaly_score: Mean of the highest pixels of the map at the model's own size, in the same unit.
-        label: 1 is anomalous, because the score exceeds the threshold; 0 is normal.
-        mask: ``(H, W)`` bool, true where the map exceeds the pixel threshold.
+        label: 1 is anomalous, 0 is normal; see :func:`squad_lit.deploy.verdict.decide`.
+        mask: ``(H, W)`` bool, true in the regions.
         regions: ``(row, column, height, width, area)`` in pixels for each connected part of the mask, the largest
-            first.
+            first. An anomalous image has at least one, and a normal image none.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -60,11 +61,15 @@ class Predictor:
         runtime: The model on its runtime.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). With None, known defects
             choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
+        extrapolate: Whether the threshold of a rate that the normal images are too few for is extrapolated, which
+            assumes that scores are normally distributed; see :func:`squad_lit.deploy.threshold.extrapolated`.
         roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero. It
             is scaled to each image by nearest neighbour. The score is the mean of as many pixels as without a region,
             all inside. A region of at least that many pixels (0.1 % of the map by default) therefore never raises a
             score, and the thresholds of whole images let at most the stated share of false alarms through.
             ``squad_lit.calibrate`` finds the thresholds that fit the region.
+        min_area: Least area of a region in pixels of the image. Smaller ones are left out, and an image with no other
+            one is normal.
 
     Attributes:
         runtime: The model; ``runtime.metadata`` describes it.
@@ -74,7 +79,7 @@ class Predictor:
         roi: ``(H, W)`` bool, or None.
 
     Raises:
-        ValueError: The rate is out of range, or the region is empty or has another shape.
+        ValueError: The rate or the area is out of range, or the region is empty or has another shape.
         OSError: The file of the region cannot be read.
     """
 
@@ -83,14 +88,18 @@ class Predictor:
         runtime: Runtime,
         *,
         false_alarm_rate: float | None = None,
+        extrapolate: bool = False,
         roi: NDArray[Any] | str | Path | None = None,
+        min_area: int = 0,
     ) -> None:
-        self.runtime = runtime
+        if min_area != int(min_area) or min_area < 0:
+            raise ValueError(f"min_area: expected a whole number of pixels, at least 0, got {min_area}")
+        self.runtime, self.min_area = runtime, int(min_area)
         self.roi = None if roi is None else _to_region(roi)
         about = runtime.metadata
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
-        self.threshold, self.pixel_threshold = choose(*known, rate)
+        self.threshold, self.pixel_threshold = choose(*known, rate, extrapolate=extrapolate)
         if self.threshold.shortfall:
             warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
         if about["roi"] and about["roi"] != self.roi_digest:
@@ -112,18 +121,20 @@ class Predictor:
         return read_pixels(path, self.runtime.metadata["intensity_range"])
 
     @overload
-    def predict(self, image: ImageLike) -> Result: ...  # type: ignore[overload-overlap]  # a str is iterable, too
+    def predict(self, image: ImageLike, *, channels: str = "RGB") -> Result: ...  # type: ignore[overload-overlap]  # a str is iterable, too
 
     @overload
-    def predict(self, image: Iterable[ImageLike]) -> list[Result]: ...
+    def predict(self, image: Iterable[ImageLike], *, channels: str = "RGB") -> list[Result]: ...
 
-    def predict(self, image: Any) -> Result | list[Result]:
+    def predict(self, image: Any, *, channels: str = "RGB") -> Result | list[Result]:
         """Judge one image, or several.
 
         Args:
-            image: A file; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, RGB ``(H, W, 3)`` or ``(H, W, 4)``, whose
-                alpha is dropped, uint8, uint16 or float in [0, 1]; or a float tensor ``(3, H, W)`` in [0, 1]. The
-                same values give the same result in each form. Or a list, tuple or other iterable of these.
+            image: A file; a PIL image; an array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, whose alpha
+                is dropped; or a tensor ``(H, W)`` or ``(C, H, W)``. Arrays and tensors are uint8, uint16, bool or float
+                in [0, 1]. The same values give the same result in each form. Or a list, tuple or other iterable of
+                these, or an array or tensor with one dimension more.
+            channels: Order of the colours in arrays and tensors, ``RGB`` or, as ``cv2.imread`` gives them, ``BGR``.
 
         Returns:
             The result, or a list of results in the order of the images. Neighbours of one size go through the model
@@ -132,13 +143,29 @@ class Predictor:
         Raises:
             OSError: A file cannot be read.
             TypeError: An image is another kind of object, which the message names.
-            ValueError: An image has another shape, type or range of values.
+            ValueError: An image has another shape, type or range of values, or a score is not finite, as of a damaged
+                model.
+        """
+        if channels not in ("RGB", "BGR"):
+            raise ValueError(f"channels: expected RGB or BGR, got {channels!r}")
+        if _is_several(image):
+            return list(self.stream(image, channels=channels))
+        pixels = to_pixels(image, "image", self.runtime.metadata["intensity_range"], channels)
+        return self._judge(pixels[None])[0]
+
+    def stream(self, images: Iterable[ImageLike], *, channels: str = "RGB") -> Iterator[Result]:
+        """Judge images as they come, a few at a time, as :meth:`predict` does with several.
+
+        Args:
+            images: As of :meth:`predict`; none is taken before its turn.
+            channels: As of :meth:`predict`.
+
+        Returns:
+            The results in the order of the images.
         """
         given = self.runtime.metadata["intensity_range"]
-        if not _is_several(image):
-            return self._judge(to_pixels(image, "image", given)[None])[0]
-        pixels = (to_pixels(one, f"images[{number}]", given) for number, one in enumerate(image))
-        return [result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch)]
+        pixels = (to_pixels(one, f"images[{number}]", given, channels) for number, one in enumerate(images))
+        return (result for batch in _batches(pixels, self.runtime.batch) for result in self._judge(batch))
 
     def _judge(self, pixels: NDArray[Any]) -> list[Result]:
         """Results of images ``(N, H, W, 3)``."""
@@ -154,9 +181,8 @@ class Predictor:
             if self.roi is not None:
                 anomaly_map = np.where(shown, anomaly_map, np.float32(np.nan))
                 score = self._score(model_map, _scaled(self.roi, model_map.shape))
-            mask = anomaly_map > self.pixel_threshold.value
-            label = int(score > self.threshold.value)
-            results.append(Result(anomaly_map, score, label, mask, connected_regions(mask)))
+            limits = self.threshold.value, self.pixel_threshold.value
+            results.append(Result(anomaly_map, score, *decide(anomaly_map, score, *limits, min_area=self.min_area)))
         return results
 
     def _run(self, pixels: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], float, NDArray[np.float32]]]:
@@ -198,7 +224,9 @@ def load(
     *,
     runtime: str | None = None,
     false_alarm_rate: float | None = None,
+    extrapolate: bool = False,
     roi: NDArray[Any] | str | Path | None = None,
+    min_area: int = 0,
     trust: Sequence[str] = (),
     device: str = "auto",
 ) -> Predictor:
@@ -208,7 +236,9 @@ def load(
         path: ``last.ckpt`` of a run, or a file that ``squad_lit.export`` made of it.
         runtime: ``torch``, ``onnx`` or ``openvino``; None chooses by the file's suffix.
         false_alarm_rate: See :class:`Predictor`.
+        extrapolate: See :class:`Predictor`.
         roi: See :class:`Predictor`.
+        min_area: See :class:`Predictor`.
         trust: Packages of your own parts, whose classes a checkpoint may name beside those of squad_lit.
         device: ``auto`` (a CUDA device if the runtime has one, else the CPU), ``cpu``, ``cuda`` or ``cuda:1``; of ONNX
             files also ``tensorrt``, ``directml`` and ``coreml``, of OpenVINO's also ``gpu`` and ``npu``. The
@@ -217,7 +247,7 @@ def load(
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, for another runtime, or exported by another version; the device is not there;
-            or the rate is out of range.
+            or the rate or the area is out of range.
         TypeError: ``path`` is no path, or ``trust`` is one text.
         ImportError: The package that runs the model is not installed; the message says what installs it.
 
@@ -233,15 +263,14 @@ def load(
         raise TypeError(f"path: expected the file of a model, got {type(path).__name__}")
     if isinstance(trust, str):
         raise TypeError(f"trust: expected a list of packages, such as ['my_package'], got {trust!r}")
-    return Predictor(
-        open_runtime(path, runtime, trust=trust, device=device), false_alarm_rate=false_alarm_rate, roi=roi
-    )
+    model = open_runtime(path, runtime, trust=trust, device=device)
+    return Predictor(model, false_alarm_rate=false_alarm_rate, extrapolate=extrapolate, roi=roi, min_area=min_area)
 
 
 def _is_several(image: Any) -> bool:
     """Whether this is an iterable of images, and neither an image itself nor an iterable of other things."""
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
-        return False
+        return getattr(image, "ndim", 0) == 4
     return isinstance(image, Iterable) and not isinstance(
         image, str | bytes | bytearray | memoryview | Mapping | Set | IOBase
     )
@@ -257,8 +286,8 @@ def _batches(images: Iterable[NDArray[Any]], limit: int) -> Iterator[NDArray[Any
 
 def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
     """Whether each pixel is judged ``(H, W)``."""
-    marked = read_marked(roi) if isinstance(roi, str | Path) else np.asarray(roi) != 0
     name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
+    marked = read_marked(roi) if isinstance(roi, str | Path) else finite(np.asarray(roi), name) != 0
     if marked.ndim != 2:
         raise ValueError(f"{name}: expected an array (H, W), got shape {marked.shape}")
     if not marked.any():

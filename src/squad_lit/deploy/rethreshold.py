@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
-from squad_lit.system.file import digest, make_place
+from squad_lit.deploy.together import AHEAD, batches, judge_each
+from squad_lit.system.ahead import ahead
+from squad_lit.system.file import digest
+from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
 
 # Image AUROC of known defects against normal images: below the first, no threshold is written, below the other one
@@ -46,15 +51,15 @@ def rethreshold(
         The threshold of the score before and after, and lines that say which images were left out.
 
     Raises:
-        OSError: There is no such checkpoint, or the place cannot be written to.
+        OSError: There is no such checkpoint, or the copy cannot be written.
         ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, no new good
             or no defective image can be read, or the defective ones score hardly higher than the good ones.
     """
     content = checkpoint.read(path)
-    make_place(output)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)
+    print(f"device {predictor.runtime.device}")
     known = predictor.runtime.metadata
     if add and known["roi"] != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
@@ -115,14 +120,39 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
 
 
 def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map."""
-    scores, maxima = [], []
-    for path in tqdm(paths, unit="image", disable=not paths):
+    """Score of each image that can be read, and the highest pixel of its map; threads read the next images."""
+
+    def read(path: Path) -> NDArray[Any] | str:
         try:
-            result = predictor.predict(path)
+            return predictor.read(path)
         except (OSError, ValueError) as error:
-            skipped.append(str(error))
-            continue
-        scores.append(result.anomaly_score)
-        maxima.append(float(np.nanmax(result.anomaly_map)))
+            return str(error)
+
+    scores: list[float] = []
+    maxima: list[float] = []
+    threads = ThreadPoolExecutor()
+    try:
+        shown = progress(paths, desc="images", unit="image", disable=not paths)
+        images = zip(paths, ahead(threads, read, shown, AHEAD), strict=True)
+        for batch in batches(_readable(images, skipped), predictor.runtime.batch, lambda one: one[1].size):
+            for (path, _), found in zip(batch, judge_each(predictor, [pixels for _, pixels in batch]), strict=True):
+                if isinstance(found, ValueError):
+                    raise ValueError(f"{path}: {found}") from found
+                if isinstance(found, Exception):
+                    raise found
+                scores.append(found.anomaly_score)
+                maxima.append(float(np.nanmax(found.anomaly_map)))
+    finally:
+        threads.shutdown(cancel_futures=True)
     return scores, maxima
+
+
+def _readable(
+    images: Iterable[tuple[Path, NDArray[Any] | str]], skipped: list[str]
+) -> Iterator[tuple[Path, NDArray[Any]]]:
+    """The images that have pixels and no reason why they could not be read, which is noted."""
+    for path, pixels in images:
+        if isinstance(pixels, str):
+            skipped.append(pixels)
+        else:
+            yield path, pixels

@@ -5,7 +5,6 @@ The package of a runtime is imported when it is chosen, so an exported file need
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.deploy.device import CPU, onnx_providers, openvino_device, torch_device
+from squad_lit.deploy.fixed_size import FixedSize
+from squad_lit.deploy.metadata import KEY, read_metadata
 from squad_lit.image.file import to_float32, to_uint8
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.system.allocator import keep_freed_memory
@@ -23,12 +24,6 @@ from squad_lit.system.package import require
 
 if TYPE_CHECKING:
     import torch
-
-FORMAT = 3
-"""Version of exported files and their description; others are refused."""
-KEY = "squad_lit"
-"""Key of the description in the metadata of a file."""
-
 
 # Images that keep a GPU busy.
 _GPU_BATCH = 64
@@ -102,7 +97,10 @@ def open_runtime(
         )
     if path.suffix.lower() in _KINDS and not path.is_file():
         raise FileNotFoundError(f"no exported model {path.resolve()}; python -m squad_lit.export writes one")
-    return make(path, device, trust) if make is Checkpoint else make(path, device)
+    if make is Checkpoint:
+        return make(path, device, trust)
+    runtime = make(path, device)
+    return runtime if "N" in runtime.metadata["input"]["shape"] else FixedSize(runtime)
 
 
 class Torch:
@@ -166,7 +164,7 @@ class Program(Torch):
             raise ValueError(f"{path} is not a readable torch.export program: damaged, or another file") from error
         finally:
             logging.disable(logging.NOTSET)
-        self.metadata = _metadata(path, found[KEY])
+        self.metadata = read_metadata(path, found[KEY])
 
     def run(self, image: NDArray[Any]) -> Output:
         return super().run(_as_input(image, self.metadata))
@@ -188,7 +186,8 @@ class Onnx:
         if device != "auto" and used != providers[0][0]:  # a library of the device is missing
             raise ValueError(f"device={device}: ONNX Runtime could not start {providers[0][0]}, and offers {used}")
         self.device, self.batch = used, AT_ONCE if used == CPU else _GPU_BATCH
-        self.metadata = _metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
+        self.metadata = read_metadata(path, self._session.get_modelmeta().custom_metadata_map.get(KEY))
+        _check_ports(path, self._session.get_inputs(), {port.name for port in self._session.get_outputs()})
 
     def run(self, image: NDArray[Any]) -> Output:
         return Output(*self._session.run(Output._fields, {"image": _as_input(image, self.metadata)}))
@@ -211,16 +210,13 @@ class OpenVino:
             self._model = core.compile_model(model, self.device, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise ValueError(f"{path} is not a readable model of OpenVINO: {error}") from error
-        self.metadata = _metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
+        self.metadata = read_metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
+        _check_ports(path, model.inputs, {name for port in model.outputs for name in port.names})
 
     def run(self, image: NDArray[Any]) -> Output:
         found = self._model(_as_input(image, self.metadata))
         return Output(*(found[name] for name in Output._fields))
 
-
-# The keys of the description that this module and :mod:`squad_lit.deploy.predictor` read.
-_NEEDED = {"squad_lit", "image_size", "tile", "top", "intensity_range", "false_alarm_rate", "normal_scores"}
-_NEEDED |= {"normal_maxima", "defective_scores", "roi", "input"}
 
 _KINDS: dict[str, tuple[str, Callable[[Path, str], Runtime]]] = {
     ".onnx": ("onnx", Onnx),
@@ -229,25 +225,11 @@ _KINDS: dict[str, tuple[str, Callable[[Path, str], Runtime]]] = {
 }
 
 
+def _check_ports(path: Path, inputs: Sequence[Any], outputs: set[str]) -> None:
+    if len(inputs) != 1 or not outputs >= set(Output._fields):
+        raise ValueError(f"{path} is damaged, or not of squad_lit.export: its graph has other inputs or outputs")
+
+
 def _as_input(image: NDArray[Any], metadata: dict[str, Any]) -> NDArray[Any]:
     """The pixels in the type that the graph takes."""
     return to_uint8(image) if metadata["input"]["type"] == "uint8" else to_float32(image)
-
-
-def _metadata(path: Path, text: str | None) -> dict[str, Any]:
-    """The description of an exported file, checked."""
-    if not text:
-        raise ValueError(f"{path} was not written by squad_lit.export: it has no metadata {KEY!r}")
-    try:
-        found: dict[str, Any] = json.loads(text)
-        known = type(found["format"]) is int and (found["format"] != FORMAT or found.keys() >= _NEEDED)
-    except (ValueError, TypeError, LookupError):
-        known = False
-    if not known:
-        raise ValueError(f"{path} is damaged, or not of squad_lit.export: its metadata {KEY!r} is not whole")
-    by = f"{path} was exported by squad_lit {found['squad_lit']}, which is"
-    if found["format"] < FORMAT:
-        raise ValueError(f"{by} older than this one: export the checkpoint again with python -m squad_lit.export")
-    if found["format"] > FORMAT:
-        raise ValueError(f"{by} newer than this one: update squad_lit")
-    return found

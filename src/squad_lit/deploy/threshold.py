@@ -1,4 +1,8 @@
-"""Thresholds from normal images alone, by order statistics, or from normal images and known defects."""
+"""Thresholds from normal images alone, by order statistics, or from normal images and known defects.
+
+Where normal images are too few for a rate, a threshold can be extrapolated, which assumes how their scores are
+distributed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ import numpy as np
 
 FALSE_ALARM_RATE = 0.01
 """Default share of normal images that may be called anomalous."""
+# From fewer images nothing is extrapolated: the threshold would miss most defects (experiments/threshold).
+_FEWEST = 4
 
 
 class Threshold(NamedTuple):
@@ -23,6 +29,7 @@ class Threshold(NamedTuple):
         interval: 95 % confidence interval of that share.
         images: Number of normal images that it comes from.
         asked: The rate that was asked for; None where known defects chose the threshold.
+        is_extrapolated: Whether rate and interval assume that scores are normally distributed.
     """
 
     value: float
@@ -30,34 +37,45 @@ class Threshold(NamedTuple):
     interval: tuple[float, float]
     images: int
     asked: float | None = None
+    is_extrapolated: bool = False
 
     def __str__(self) -> str:
         low, high = map(_percent, self.interval)
+        if_normal = " if their scores are normally distributed" if self.is_extrapolated else ""
         return (
-            f"{self.value:.3g}: about {_percent(self.false_alarm_rate)} % of normal images lie above it (95 % interval "
-            f"{low} to {high} %, from {_counted(self.images)})"
+            f"{self.value:.3g}: about {_percent(self.false_alarm_rate)} % of normal images lie above it{if_normal} "
+            f"(95 % interval {low} to {high} %, from {_counted(self.images)})"
         )
 
     @property
     def shortfall(self) -> str:
         """What is missing for the rate that was asked for; see the function of this name."""
-        return "" if self.asked is None else shortfall(self.asked, self.images)
+        if self.asked is None:
+            return ""
+        return shortfall(self.asked, self.images, is_extrapolated=self.is_extrapolated)
 
 
-def shortfall(asked: float, images: int) -> str:
+def shortfall(asked: float, images: int, *, is_extrapolated: bool = False) -> str:
     """What so many normal images lack for a false-alarm rate, as a sentence; empty if they support it."""
-    if asked * (images + 1) >= 1 - 1e-9:
+    if _supports(images, asked):
         return ""
     needed = 1 / asked - 1
     number = f"{math.ceil(needed - 1e-9):,}" if needed < 1e9 else "more than a billion"
+    so = "and the threshold is extrapolated" if is_extrapolated else f"for about {_percent(1 / (images + 1))} %"
+    other = (
+        "" if is_extrapolated or images < _FEWEST else ", and predict --extrapolate assumes how scores are distributed"
+    )
     return (
         f"a false-alarm rate of {_percent(asked)} % needs {number} normal images that the model was not trained on; "
-        f"there {'is' if images == 1 else 'are'} {images:,}, for about {_percent(1 / (images + 1))} %; "
-        f"squad-lit calibrate takes more"
+        f"there {'is' if images == 1 else 'are'} {images:,}, {so}; squad-lit calibrate takes more{other}"
     )
 
 
-def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
+def _supports(images: int, rate: float) -> bool:
+    return rate * (images + 1) >= 1 - 1e-9
+
+
+def from_normals(values: Sequence[float], false_alarm_rate: float, *, extrapolate: bool = False) -> Threshold:
     """The threshold that a stated share of normal images exceeds.
 
     If n normal images and a new one come from one distribution, the new one exceeds the k-th highest of the n with
@@ -69,9 +87,11 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
     Args:
         values: Score, or highest pixel of the map, per normal image that the model was not trained on.
         false_alarm_rate: Share in (0, 1).
+        extrapolate: Whether a rate that the images do not support is extrapolated, if there are at least four: see
+            :func:`extrapolated`.
 
     Raises:
-        ValueError: There are no values, or the rate is out of range.
+        ValueError: There are no values, one is not finite, or the rate is out of range.
 
     Example:
         >>> from_normals([0.1, 0.5, 0.2, 0.4], 0.4).value
@@ -82,10 +102,39 @@ def from_normals(values: Sequence[float], false_alarm_rate: float) -> Threshold:
     n = len(values)
     if n == 0:
         raise ValueError("there is no normal image to take a threshold from")
+    _check_finite(values)
+    if extrapolate and n >= _FEWEST and not _supports(n, false_alarm_rate):
+        return extrapolated(values, false_alarm_rate)
     # 1e-9: 0.29 * 100 is 28.999999999999996.
     k = min(max(1, int(false_alarm_rate * (n + 1) + 1e-9)), n)
     interval = _beta_quantile(0.025, k, n), _beta_quantile(0.975, k, n)
     return Threshold(sorted(values)[-k], k / (n + 1), interval, n, false_alarm_rate)
+
+
+def extrapolated(values: Sequence[float], false_alarm_rate: float) -> Threshold:
+    """The threshold that a rate has if the scores of normal images are normally distributed.
+
+    A new one then exceeds mean + t * deviation * sqrt(1 + 1 / n) with the probability of the rate, where t is the
+    quantile of Student's distribution with n - 1 degrees of freedom. The threshold is at least the highest value. Real
+    scores have longer tails than normal ones, so expect some times the rate that was asked for, but less than above the
+    highest value of a few images (experiments/threshold).
+
+    Args:
+        values: As of :func:`from_normals`, at least two.
+        false_alarm_rate: Share in (0, 1).
+
+    Example:
+        >>> round(extrapolated([1.0, 2.0, 3.0, 4.0], 0.01).value, 2)  # 2.5 + 4.54 * 1.29 * 1.12
+        9.05
+    """
+    n, middle, deviation = len(values), statistics.fmean(values), statistics.stdev(values)
+    reach = _student(false_alarm_rate, n - 1) * math.sqrt(1 + 1 / n)
+    # Where the threshold lies in true deviations from the true mean, in many samples of n.
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=20_000) / math.sqrt(n) + reach * np.sqrt(rng.chisquare(n - 1, 20_000) / (n - 1))
+    low, high = (statistics.NormalDist().cdf(-float(np.quantile(places, share))) for share in (0.975, 0.025))
+    value = max(middle + reach * deviation, *values)
+    return Threshold(value, false_alarm_rate, (low, high), n, false_alarm_rate, is_extrapolated=True)
 
 
 def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Threshold:
@@ -100,7 +149,7 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
         defective: Scores of images with a defect.
 
     Raises:
-        ValueError: There is no normal or no defective image.
+        ValueError: There is no normal or no defective image, or a score is not finite.
 
     Example:
         >>> from_defects([0.1, 0.2, 0.6], [0.4, 0.8, 0.9])[:2]
@@ -108,6 +157,7 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     """
     if not normal or not defective:
         raise ValueError(f"expected normal and defective images, got {len(normal)} and {len(defective)}")
+    _check_finite([*normal, *defective])
     good, bad = np.sort(normal), np.sort(defective)
     levels = np.unique([*good, *bad])
     middles = np.array([levels[0] - 1, *(levels[1:] + levels[:-1]) / 2])
@@ -119,6 +169,14 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     low = _beta_quantile(0.025, k, n) if k > 0 else 0.0
     high = _beta_quantile(0.975, k + 1, n) if k < n else 1.0
     return Threshold(float(middles[best]), k / n, (low, high), n)
+
+
+def _check_finite(values: Sequence[float]) -> None:
+    if wrong := [value for value in values if not math.isfinite(value)]:
+        raise ValueError(
+            f"no threshold comes from a score of {wrong[0]}, which {len(wrong)} of {len(values)} images have: the file "
+            f"of the model is damaged, or it diverged"
+        )
 
 
 def separation(normal: Sequence[float], defective: Sequence[float]) -> float:
@@ -153,7 +211,12 @@ def strange(scores: Sequence[float], normal: Sequence[float]) -> str:
 
 
 def choose(
-    scores: Sequence[float], maxima: Sequence[float], defective: Sequence[float], false_alarm_rate: float | None
+    scores: Sequence[float],
+    maxima: Sequence[float],
+    defective: Sequence[float],
+    false_alarm_rate: float | None,
+    *,
+    extrapolate: bool = False,
 ) -> tuple[Threshold, Threshold]:
     """The thresholds of the score and of the pixels of the map.
 
@@ -164,6 +227,7 @@ def choose(
         defective: Scores of images with a defect; may be empty.
         false_alarm_rate: Share in (0, 1). None means the highest F1 if there are defective images, else
             ``FALSE_ALARM_RATE``.
+        extrapolate: See :func:`from_normals`.
 
     Raises:
         ValueError: There is no normal image, or the rate is out of range.
@@ -173,7 +237,8 @@ def choose(
         supported = min(max(limit.false_alarm_rate, 1e-6), 1 - 1e-6)  # a rate of 0 gives the highest maximum
         return limit, from_normals(maxima, supported)._replace(asked=None)
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
-    return from_normals(scores, rate), from_normals(maxima, rate)
+    of_score = from_normals(scores, rate, extrapolate=extrapolate)
+    return of_score, from_normals(maxima, rate, extrapolate=extrapolate)
 
 
 def _percent(share: float) -> str:
@@ -183,6 +248,15 @@ def _percent(share: float) -> str:
 
 def _counted(images: int) -> str:
     return f"{images:,} normal image{'s' * (images != 1)}"
+
+
+@cache
+def _student(rate: float, degrees: int) -> float:
+    """The value that Student's t exceeds with a probability, by the trapezoidal rule over the arc tangent of t."""
+    angle = np.linspace(-math.pi / 2, math.pi / 2, 400_001)
+    density = np.cos(angle) ** (degrees - 1)
+    above = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1])[::-1])])  # from the right
+    return math.sqrt(degrees) * math.tan(np.interp(rate, above / above[-1], angle[::-1]))
 
 
 @cache

@@ -1,21 +1,34 @@
 """Image files as arrays, with NumPy and Pillow alone, because an exported model runs without torch."""
 
+import contextlib
+import io
 import os
-import threading
-from collections.abc import Iterable, Sequence
+import re
+import stat
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from squad_lit.system.memory import free_memory
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
-# Held while Pillow's limit is off; a forked process gets it free, and the limit with it.
-_LIMIT = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
+# Bytes per pixel that a prediction takes at its peak (tests/deploy/test_predictor.py), and the number of pixels from
+# which it is worth a look at how much there is.
+_BYTES, _LARGE = 50, 2**22
 
 
 def find_images(places: Iterable[Path]) -> list[Path]:
@@ -46,19 +59,85 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
-def open_header(path: Path | str) -> ImageFile.ImageFile:
-    """``PIL.Image.open`` for a file of any size; close it, best by ``with``.
+class _Tiff(TiffImagePlugin.TiffImageFile):
+    """A TIFF of any size; Pillow's class compares its size with the limit when it is loaded."""
 
-    Pillow takes an image of 180 megapixels, as a line-scan camera makes it, for an attack, and compares the size with a
-    limit that the whole process shares. Here the files are the user's own: the limit is off while the header is read,
-    and the host's setting is back afterwards.
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.new(self.mode, self._tile_size, None).im
+        super().load_prepare()
+
+
+# What opens each format, by the first bytes of a file.
+_FORMATS: dict[bytes, Callable[[Any], ImageFile.ImageFile]] = {
+    rb"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    rb"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    rb"BM": BmpImagePlugin.BmpImageFile,
+    rb"II[*+]\0|MM\0[*+]": _Tiff,
+    rb"RIFF....WEBP": WebPImagePlugin.WebPImageFile,
+}
+
+
+def open_header(source: Path | str | IO[bytes], name: str = "") -> ImageFile.ImageFile:
+    """A PNG, JPEG, BMP, TIFF or WebP file, as its content says, whose pixels are not decoded yet.
+
+    ``PIL.Image.open`` would take other formats, too, one of which starts another program. It also takes an image of 180
+    megapixels, as a line-scan camera makes it, for an attack, by a limit that belongs to the whole process. That limit
+    is left alone here. What counts is the memory that there is.
+
+    Args:
+        source: The file, or its content.
+        name: What errors call it; empty: by its path.
+
+    Returns:
+        The image; close it, best by ``with``.
+
+    Raises:
+        OSError: The file is no image of these formats, or too large for the free memory; the message names it.
     """
-    with _LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    try:
+        if isinstance(source, Path | str) and not stat.S_ISREG(os.stat(source).st_mode):  # a named pipe would never end
+            raise ValueError("it is no regular file")
+        with open(source, "rb") if isinstance(source, Path | str) else contextlib.nullcontext(source) as file:
+            start = file.read(16)
+        make = next((make for form, make in _FORMATS.items() if re.match(form, start, re.DOTALL)), None)
+        if make is None:
+            what = "its content is not that of a PNG, JPEG, BMP, TIFF or WebP file"
+            raise ValueError(what if start else "it is empty")
+        if isinstance(source, Path | str):
+            image = make(os.fspath(source))
+        else:
+            source.seek(0)
+            image = make(source)
+    except Exception as error:  # Pillow reports a broken file by a dozen types
+        raise _unreadable(name or source, error) from error
+    try:
+        _check_memory(*image.size)
+    except ValueError as error:
+        image.close()
+        raise _unreadable(name or source, error) from error
+    return image
+
+
+def weigh(pixels: int) -> float:
+    """How many small images an image counts for, where some are under way at once."""
+    return max(1, pixels / _LARGE)
+
+
+def _check_memory(width: int, height: int) -> None:
+    needed = _BYTES * width * height
+    if width * height > _LARGE and needed > (free := free_memory()):
+        raise ValueError(
+            f"its {height} x {width} pixels (height x width) need about {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free"
+        )
+
+
+def _unreadable(name: object, error: Exception) -> OSError:
+    reason = "there is not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror  # without the path, which is named already
+    return OSError(f"cannot read image {name}: {reason}")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -67,16 +146,19 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         OSError: The file cannot be read; the message names it.
     """
-    try:
-        with open_header(path) as image:
-            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {pages} pages; save the one that is the image")
-            image.load()
-            # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
-            return ImageOps.exif_transpose(image)
-    # Pillow reports a broken file by a dozen types, depending on the format and on where it breaks.
-    except Exception as error:
-        raise OSError(f"cannot read image {path}: {error}") from error
+    with open_header(path) as image:
+        try:
+            return _load(image)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it has {pages} pages; save the one that is the image")
+    image.load()
+    # Viewers turn the picture, too; otherwise a photo and the mask drawn on it would lie across each other.
+    return ImageOps.exif_transpose(image)
 
 
 def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
@@ -87,7 +169,7 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
     writes 16-bit files therefore gives dark images; its range is 0 to 4095. Pillow decodes 16-bit colour to 8 bits.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or another format that Pillow reads.
+        path: PNG, JPEG, BMP, TIFF or WebP, as the content says.
         intensity_range: For files of more than 8 bits, the grey values that become 0 and 1; values beyond are clipped.
             ``None``: the range of the type.
 
@@ -96,27 +178,68 @@ def read_pixels(path: Path | str, intensity_range: Sequence[float] | None = None
 
     Raises:
         OSError: The file cannot be read; the message names it.
-        ValueError: 32-bit integer or float pixels, which have no range of their own, without ``intensity_range``; or
-            16-bit colour with it.
+        ValueError: Pixels that are NaN or infinite; 32-bit integer or float pixels, which have no range of their own,
+            without ``intensity_range``; or 16-bit colour with it.
     """
     if intensity_range is not None and is_deep_colour(path):
         raise deep_colour_error(f"image {path}")
     return decode(open_image(Path(path)), f"image {path}", intensity_range)
 
 
+def read_sent(
+    content: bytes, name: str, intensity_range: Sequence[float] | None = None, *, most_pixels: int
+) -> NDArray[Any]:
+    """As :func:`read_pixels`, for a file that someone has sent, who may be unkind.
+
+    Args:
+        content: The bytes of the file, in one of the formats of ``IMAGE_EXTENSIONS``. Pillow would start another
+            program for some formats.
+        name: What errors call it.
+        intensity_range: See :func:`read_pixels`.
+        most_pixels: A larger image is refused before it takes memory.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large, or has pixels that :func:`read_pixels` refuses.
+    """
+    with open_header(io.BytesIO(content), name) as header:
+        width, height = header.size
+        if width * height > most_pixels:
+            raise ValueError(f"image {name} has {width} x {height} pixels, and at most {most_pixels:,} are taken")
+        try:
+            image = _load(header)
+        except Exception as error:
+            raise _unreadable(name, error) from error
+    if intensity_range is not None and is_deep_colour(io.BytesIO(content)):
+        raise deep_colour_error(f"image {name}")
+    return decode(image, f"image {name}", intensity_range)
+
+
 def decode(image: Image.Image, name: str, intensity_range: Sequence[float] | None = None) -> NDArray[Any]:
     """As :func:`read_pixels`, for an image that is loaded and turned already; errors call it ``name``."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        grey = finite(np.asarray(image), name)
         if intensity_range is None and image.mode in ("I", "F"):
             kind = "32-bit integer" if image.mode == "I" else "float"
             raise ValueError(
                 f"{name} has {kind} pixels, which have no fixed range; save it as 8 or 16 bits, or train with "
                 f"dataset.intensity_range=[LOW,HIGH]"
             )
-        return scale_grey(np.asarray(image), intensity_range)
+        return scale_grey(grey, intensity_range)
     if image.mode == "La":  # Pillow has no direct way
         image = image.convert("LA")
     return np.array(image.convert("RGB"))
+
+
+def finite(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """The values, if all are finite numbers.
+
+    Raises:
+        ValueError: Some are not; says how many, and what ``name`` is.
+    """
+    if values.dtype.kind == "f" and (count := int(values.size - np.isfinite(values).sum())):
+        raise ValueError(f"{name} has values that are NaN or infinite, {count:,} of {values.size:,}")
+    return values
 
 
 def scale_grey(grey: NDArray[Any], intensity_range: Sequence[float] | None) -> NDArray[np.float32]:
@@ -140,20 +263,26 @@ def read_marked(path: Path | str) -> NDArray[np.bool_]:
     The indices of a palette image count, and any channel of a colour image. Alpha is ignored.
 
     Args:
-        path: The file.
+        path: The file, or a folder of masks of one size, which are united.
 
     Returns:
         ``(H, W)``.
 
     Raises:
         OSError: The file cannot be read; the message names it.
+        ValueError: The masks in a folder differ in size, or pixels are NaN or infinite.
     """
+    if Path(path).is_dir() and (files := [file for file in sorted(Path(path).iterdir()) if is_image(file)]):
+        parts = [read_marked(file) for file in files]
+        if len({part.shape for part in parts}) != 1:
+            raise ValueError(f"{path}: expected masks of one size, got {len(parts)} of several sizes")
+        return np.logical_or.reduce(parts)
     image = open_image(Path(path))
     if image.mode in ("LA", "La", "PA"):
         image = image.getchannel(0)
     elif image.mode in ("RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
-    array = np.asarray(image) != 0
+    array = finite(np.asarray(image), f"mask {path}") != 0
     return array.any(axis=2) if array.ndim == 3 else array
 
 
@@ -186,10 +315,10 @@ def resize_plane(plane: NDArray[Any], size: Sequence[int]) -> NDArray[np.float32
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def is_deep_colour(path: Path | str) -> bool:
+def is_deep_colour(source: Path | str | IO[bytes]) -> bool:
     """Whether a file has 16 bits per colour channel, of which Pillow keeps the upper 8; only the header is read."""
     try:
-        with open_header(path) as image:
+        with open_header(source) as image:
             return image.mode.startswith("RGB") and any(";16" in str(tile.args) for tile in image.tile)
     except Exception:  # reading it will tell
         return False

@@ -45,7 +45,7 @@ class Anomaly(nn.Module):
         self,
         names: Sequence[str],
         *,
-        sigma: Weight,
+        sigma: Annotated[float, Field(ge=0, le=1000)],
         top: Annotated[float, Field(gt=0, le=1)],
         weight: Mapping[str, Weight],
         agreement: Share = 0.0,

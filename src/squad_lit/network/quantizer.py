@@ -14,12 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from squad_lit.system.option import Count, Weight, checked
+from squad_lit.system.option import Weight, checked
 
 # The slope in tanh(slope z), by the name of the bound. 2 sigmoid(1.6 z) - 1 is tanh(0.8 z).
 _SLOPES = {"tanh": 1.0, "ifsq": 0.8}
 # A run counts how often each code occurs.
 _MOST_CODES = 2**20
+Dim = Annotated[int, Field(ge=1, le=4096)]
 # Distances between cells and codes that VQ holds at once per image, 32 MB.
 _DISTANCES = 2**23
 
@@ -149,7 +150,7 @@ class VQ(nn.Module):
         self,
         *,
         codebook_size: Annotated[int, Field(ge=1, le=_MOST_CODES)],
-        dim: Count,
+        dim: Dim,
         decay: Annotated[float, Field(ge=0, lt=1)],
         commitment_weight: Weight,
         dead_code_threshold: Weight,
@@ -201,7 +202,7 @@ class NoQuantizer(nn.Module):
     codebook_size = 0
 
     @checked
-    def __init__(self, *, dim: Count) -> None:
+    def __init__(self, *, dim: Dim) -> None:
         super().__init__()
         self.dim = dim
 

@@ -1,7 +1,8 @@
 """Gathers runs into tables and a page: ``python -m squad_lit.report RUNS... [--output DIR]``.
 
-The command writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv`` and ``results.csv``, which has one row
-per category and run. It exits with 0 on success and 1 on failure.
+The command writes ``report.html``, ``report.md``, ``report.tex``, ``tables.csv``, ``results.csv``, which has one row
+per category and run, and, of several arms, ``comparisons.csv`` with paired tests. It exits with 0 on success
+and 1 on failure.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Imported late, so that a mistake in the options shows at once.
-    from squad_lit.report import gather, page, table, text
-    from squad_lit.system.file import make_folder, write_rows, write_text
+    from squad_lit.report import comparison, gather, page, sweep_plot, table, text
+    from squad_lit.system.file import make_folder, write_text
+    from squad_lit.system.table import write_rows
 
     runs = gather.find(options.runs)
     unfinished = [run for run in runs if run.figures is None]
@@ -40,6 +42,9 @@ def _run(options: argparse.Namespace) -> int:
     folder = options.output or Path(os.path.commonpath([path.resolve() for path in options.runs])) / "report"
     published = table.read_published() if options.published else []
     tables = table.make(results, options.baseline, published)
+    by_dataset = [[r for r in results if r.dataset == name] for name in dict.fromkeys(r.dataset for r in results)]
+    compared = [c for own in by_dataset for c in comparison.compare(own, options.baseline)]
+    tables += [made for own in by_dataset for made in sweep_plot.image_tables(own)] + comparison.tables(compared)
     make_folder(folder)
     html = page.report(
         results, tables, unfinished, repeated, folder=folder.resolve(), panels=options.panels, link=options.link
@@ -54,11 +59,17 @@ def _run(options: argparse.Namespace) -> int:
     write_text(folder / "report.tex", text.latex(tables))
     write_rows(folder / "tables.csv", text.table_rows(tables))
     write_rows(folder / "results.csv", text.result_rows(results, folder.resolve()))
+    if compared:
+        write_rows(folder / "comparisons.csv", comparison.rows(compared))
+    else:
+        (folder / "comparisons.csv").unlink(missing_ok=True)  # of an earlier report
     first = {made.title.partition(":")[0]: made for made in reversed(tables)}  # one per data set
     for made in reversed(first.values()):
         ours = [row for row in made.rows if row.kind != "published"]
         print(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
     print("\n".join(named), end="")
+    if not compared and any(len({r.arm for r in own}) > comparison.MOST_ARMS for own in by_dataset):
+        print("So many arms are not compared each with each: --baseline ARM compares them with one.")
     size = len(html.encode()) / 2**20
     print(f"{len(runs)} runs: {folder / 'report.html'} ({size:.1f} MB), with .md, .tex and .csv beside it")
     return 0

@@ -15,8 +15,9 @@ from squad_lit.metric.curve import named
 from squad_lit.report.curve import curve_plot
 from squad_lit.report.logger import PictureLogger
 from squad_lit.report.panel import Panel, choose, name_all
-from squad_lit.system.file import write_json, write_picture, write_rows
+from squad_lit.system.file import write_json, write_picture
 from squad_lit.system.option import Natural, Positive, checked
+from squad_lit.system.table import write_rows
 from squad_lit.training.detector import Detector
 from squad_lit.training.distributed import gather
 from squad_lit.training.evaluation import Evaluation

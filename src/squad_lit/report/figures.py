@@ -10,6 +10,8 @@ COLUMNS = {
     "Pixel AP": "pixel_ap",
     "AUPRO": "pixel_aupro",
 }
+_DECISIONS = {"F1": "image_f1", "precision": "image_precision", "recall": "image_recall"}
+_DECISIONS |= {"false alarms": "image_false_alarm_rate"}
 # Figures that stand below the table.
 REST = ("copy_ratio", "codebook_usage", "perplexity", "psnr", "ssim", "seconds", "images_per_second")
 
@@ -36,6 +38,9 @@ def table(figures: Mapping[str, Any]) -> str:
         name.ljust(first) + "".join(text.rjust(width) for text in line)
         for name, line in {"%": list(COLUMNS), **cells}.items()
     ]
+    if "image_recall" in figures:  # decided as a prediction decides
+        decided = ", ".join(f"{name} {_cell(figures, key)}" for name, key in _DECISIONS.items())
+        lines += ["", f"images above the threshold (%): {decided}"]
     rest = [key for key, value in figures.items() if key.split("/")[0] in REST and isinstance(value, float)]
     return "\n".join([*(lines if rows else []), "", *(f"{key:<26}{figures[key]:10.3f}" for key in rest)])
 

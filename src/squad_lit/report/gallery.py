@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from tqdm import tqdm
 
 from squad_lit.deploy.device import torch_device
 from squad_lit.deploy.output_folder import files, overlay
 from squad_lit.deploy.predictor import Result, load
+from squad_lit.deploy.verdict import decide
 from squad_lit.image.file import read_marked, read_pixels, to_uint8
 from squad_lit.image.picture import Picture, outline, to_picture
 from squad_lit.report.page import embed, render
-from squad_lit.system.file import read_rows, write_text
+from squad_lit.system.file import write_text
+from squad_lit.system.progress import progress
+from squad_lit.system.table import read_rows
 
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
@@ -122,7 +124,7 @@ def gather(
             f"({', '.join(sorted(OF_A_PREDICTION))})"
         )
     chosen = sorted(gallery.rows, key=normality)[:limit]
-    for row in tqdm(chosen, unit="image"):
+    for row in progress(chosen, desc="pictures", unit="image"):
         try:
             row.pictures = illustrate(row)
         except (OSError, ValueError) as error:
@@ -208,11 +210,11 @@ def _of_run(
         Gallery(f"Test images of {folder.resolve().name}", rows, threshold.value, origin),
         # The most wrong ones first: normal images far above the threshold, defects far below it.
         lambda row: row.score if row.label else 2 * threshold.value - row.score,
-        lambda row: _judge(detector, row, pixel_threshold.value),
+        lambda row: _judge(detector, row, threshold.value, pixel_threshold.value),
     )
 
 
-def _judge(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, str]:
+def _judge(detector: Detector, row: Row, threshold: float, pixel_threshold: float) -> dict[str, str]:
     """Pictures of an image; a score that is not that of the run says that the image or the model is another one."""
     import torch
 
@@ -231,7 +233,7 @@ def _judge(detector: Detector, row: Row, pixel_threshold: float) -> dict[str, st
             f"has changed since the test"
         )
     plain, anomaly_map = to_picture(image[0].cpu().numpy()), maps[0].cpu().numpy()
-    result = Result(anomaly_map, score, 0, anomaly_map > pixel_threshold, [])
+    result = Result(anomaly_map, score, *decide(anomaly_map, score, threshold, pixel_threshold))
     pictures = {"image": _with_defect(plain, row), "map": overlay(plain, result, pixel_threshold)}
     if reconstruction is not None:
         pictures["reconstruction"] = to_picture(reconstruction[0].cpu().numpy())
@@ -274,6 +276,8 @@ def _of_predictions(
 def _stored(folder: Path, row: Row) -> dict[str, str]:
     """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
     file = files(folder, row.name)["overlay"]
+    if not (folder / "overlay").is_dir():  # predict --no-overlay
+        return {"image": _embed(to_uint8(read_pixels(row.path)))}
     if not file.is_file():
         raise FileNotFoundError(f"{row.path}: no {file}")
     pictures = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from squad_lit.network.quantizer import chosen_by
-from squad_lit.run.job import read_config
-from squad_lit.system.file import read_figures, read_rows
+from squad_lit.run.reader import read_config, read_yaml
+from squad_lit.system.file import read_figures
+from squad_lit.system.table import read_rows
 
 # Options that do not make another method: the hardware, what is written, the seed, and what the tables show as rows.
 _IGNORED = {"seed", "fit", "checkpoint", "resume", "threads", "trainer", "logger", "callback", "experiment", "hydra"}
@@ -162,24 +163,36 @@ def results(runs: Sequence[Run]) -> tuple[list[Result], list[Run]]:
             found = Result(run.dataset, category, arm, run.seed, figures, run)
             newest[found.dataset, category, arm, run.seed] = found
     used = {result.run.folder for result in newest.values()}
-    ordered = sorted(newest.values(), key=lambda r: (r.dataset, r.arm != "default", r.arm, r.category, r.seed))
+    ordered = sorted(
+        newest.values(), key=lambda r: (r.dataset, r.arm != "default", *_natural(r.arm), r.category, r.seed)
+    )
     return ordered, [run for run in done if run.folder not in used]
 
 
-def name_arms(runs: Sequence[Run]) -> list[str]:
+def _natural(arm: str) -> tuple[list[tuple[str, float]], str]:
+    """A key that sorts 4 before 16; names that differ in the spelling of a number alone are in alphabetical order."""
+    return [(text, float(number or 0)) for text, number in re.findall(r"(\D*)(\d+(?:\.\d+)?)?", arm)], arm
+
+
+def name_arms(runs: Sequence[Run], without: str = "") -> list[str]:
     """Name each run by what distinguishes its configuration, as one would type it; ``default`` if nothing does.
 
     The typed options name the arms if they distinguish them. Otherwise the fewest and shortest keys in which the
     configurations differ do. The value that most arms share is left out. An option of the data set counts only if it
     varies within a data set.
+
+    Args:
+        runs: The runs.
+        without: An option that names no arm, because its values are the points of a curve.
     """
-    varied = [key for key in dict.fromkeys(key for run in runs for key in run.leaves) if _varies(runs, key)]
+    every = dict.fromkeys(key for run in runs for key in run.leaves if not _is_below(key, without))
+    varied = [key for key in every if _varies(runs, key)]
     arms = _parts(runs, varied)
     by_arm: dict[Any, list[Run]] = {}
     for run, arm in zip(runs, arms, strict=True):
         by_arm.setdefault(arm, []).append(run)
     # A test of a checkpoint has the options of its training, which were typed elsewhere.
-    trained = [[_typed(run) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
+    trained = [[_typed(run, without) for run in own if run.config.get("fit", True)] for own in by_arm.values()]
     names = _names([min(own, key=len) for own in trained]) if all(trained) else []
     if len(set(names)) < len(by_arm):
         kept: list[str] = []
@@ -200,7 +213,7 @@ def readable(read: Callable[[Path], T], file: Path) -> T | None:
         return read(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         print(f"warning: {file} is damaged and left out: {_first_line(str(error))}", file=sys.stderr)
         return None
 
@@ -235,9 +248,9 @@ def _read(folder: Path) -> Run | None:
         if not isinstance(config.get("dataset"), dict) or "_target_" not in config["dataset"]:
             return None
         typed = folder / ".hydra" / "overrides.yaml"
-        overrides = [str(o) for o in OmegaConf.load(typed)] if typed.exists() else []
+        overrides = [str(o) for o in read_yaml(typed)] if typed.exists() else []
         figures = read_figures(folder) if own else None
-    except (OSError, ValueError, YAMLError) as error:
+    except (OSError, ValueError) as error:
         return Run(folder, {}, [], None, _first_line(str(error)))
     if figures is None:
         error_file = folder / "error.txt"
@@ -290,10 +303,15 @@ def _names(options: Sequence[Mapping[str, str]]) -> list[str]:
     return [" ".join(f"{k}={v}" for k, v in own.items()) or "default" for own in options]
 
 
-def _typed(run: Run) -> dict[str, str]:
+def _is_below(key: str, option: str) -> bool:
+    return bool(option) and f"{key}.".startswith(f"{option}.")
+
+
+def _typed(run: Run, without: str) -> dict[str, str]:
     """The typed options that make a method."""
     pairs = [override.lstrip("+~").partition("=") for override in run.overrides]
-    return {key: value for key, _, value in pairs if not _is_ignored(key.split("@")[0])} | run.joint
+    own = [(key, value) for key, _, value in pairs if not _is_ignored(key.split("@")[0])]
+    return {key: value for key, value in own if not _is_below(key, without)} | run.joint
 
 
 def _word(key: str) -> str:

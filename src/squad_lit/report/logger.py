@@ -20,8 +20,8 @@ from squad_lit.metric.curve import AXES, Curve
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.report.curve import curve_plot
 from squad_lit.report.panel import FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS, Panel
-from squad_lit.system.file import read_rows
 from squad_lit.system.package import require
+from squad_lit.system.table import read_rows
 from squad_lit.training.checkpoint import run_id
 
 # The first words after train/, val/ or test/ of two sections. The rest of train/ are losses, all else are metrics.
@@ -97,6 +97,10 @@ class Wandb(WandbLogger):
         artifacts: bool = False,
         **options: Any,
     ) -> None:
+        from wandb import Settings
+
+        # W&B writes every 15 s, and what is not written is lost if the process is killed.
+        options.setdefault("settings", Settings(x_transaction_log_flush_interval=0.1))
         super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), **options)
         self.artifacts = artifacts
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
@@ -283,7 +287,7 @@ class Mlflow(MLFlowLogger):
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSV logger, which goes on with its file when a run is resumed in its own folder.
+    """Lightning's CSV logger, which goes on with the rows of the run that is resumed.
 
     Args:
         save_dir: Folder of the run.
@@ -292,25 +296,20 @@ class ResumableCSVLogger(CSVLogger):
 
     def __init__(self, *, save_dir: str, resume: str | None) -> None:
         super().__init__(save_dir, name="", version="csv")
-        path = Path(self.log_dir) / "metrics.csv"
-        self._before: list[dict[str, Any]] = []
-        if resume is not None and path.exists():
-            self._before = [{k: v for k, v in row.items() if v} for row in read_rows(path)]
-            self._rewrite(self._before)  # at once: Lightning's writer has deleted the file
+        path = Path(resume or "").absolute().parent / Path(self.log_dir).name / "metrics.csv"
+        known = read_rows(path) if resume is not None and path.exists() else []
+        # Now: Lightning's writer deletes the file.
+        whole = [row for row in known if not {None} & {*row, *row.values()}]  # a kill may cut the last one
+        self._before: list[dict[str, Any]] = [{k: v for k, v in row.items() if v} for row in whole]
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        if self._before and step is not None and any(key.startswith("train/") for key in metrics):
-            # Steps after the checkpoint are run, and logged, a second time.
-            self._rewrite([row for row in self._before if float(row["step"]) < step])
-            self._before = []
-        super().log_metrics(metrics, step)
-
-    @rank_zero_only
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+    def go_on(self, step: int) -> None:
+        """Keep the rows up to the step of the checkpoint; what came after it is done, and logged, again."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Experiment logs directory")  # "will be deleted"
             writer = self.experiment
-        Path(writer.metrics_file_path).unlink(missing_ok=True)
-        writer.metrics = rows + writer.metrics
+        kept = [
+            row for row in self._before if float(row["step"]) <= step and not any(k.startswith("test/") for k in row)
+        ]
+        writer.metrics = kept + writer.metrics
         writer.save()

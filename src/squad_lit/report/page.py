@@ -16,13 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from squad_lit.report import plot
+from squad_lit.image.file import read_pixels, to_uint8
+from squad_lit.report import critical_difference, plot, sweep_plot
 from squad_lit.report.curve import curve_figure
 from squad_lit.report.gather import Result, Run, readable
 from squad_lit.report.panel import FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS
 from squad_lit.report.table import Table
 from squad_lit.report.text import cell_text
-from squad_lit.system.file import read_rows
+from squad_lit.system.file import inside
+from squad_lit.system.table import read_rows
 
 _WIDTH, _QUALITY = 1100, 80  # width in pixels and JPEG quality of an embedded panel
 
@@ -98,19 +100,20 @@ def embed(image: Image.Image, side: int, quality: int) -> str:
 
 def _pictures(result: Result, folder: Path, count: int, link: bool) -> list[dict[str, str]]:
     """Rows of ``panels.csv``, with the source of the image element: a JPEG as a data URI, or a relative path."""
+    place = result.run.folder / "panels"
 
     def chosen(table: Path) -> list[dict[str, str]]:
-        return _in_turn([row for row in read_rows(table) if row["category"] == result.category])[:count]
+        rows = [row for row in read_rows(table) if inside(place, row["panel"]) and row["category"] == result.category]
+        return _in_turn(rows)[:count]
 
     def source(file: Path) -> str:
         if link:
             return quote(Path(os.path.relpath(file, folder)).as_posix())
-        with Image.open(file) as opened:
-            return embed(opened.convert("RGB"), _WIDTH, _QUALITY)
+        return embed(Image.fromarray(to_uint8(read_pixels(file))), _WIDTH, _QUALITY)
 
     pictures = []
     for row in readable(chosen, result.run.folder / "panels.csv") or []:
-        if found := readable(source, result.run.folder / "panels" / row["panel"]):
+        if found := readable(source, place / row["panel"]):
             pictures.append(row | {"source": found, "arm": result.arm})
     return pictures
 
@@ -137,6 +140,9 @@ def _plots(results: Sequence[Result]) -> list[tuple[str, Markup, bool]]:
     for dataset in dict.fromkeys(r.dataset for r in results):
         own = [r for r in results if r.dataset == dataset]
         add(f"{dataset}: metrics against the number of codes", plot.metrics_by_codebook, own, colours)
+        add(f"{dataset}: critical differences", critical_difference.plot, own, colours)
+        add(f"{dataset}: number of training images", sweep_plot.image_curves, own)
+        add(f"{dataset}: changed test images", sweep_plot.corruption_curves, own)
         add(f"{dataset}: training", plot.training_curves, own, colours)
         add(f"{dataset}: use of the codebook", plot.codebook_use, own, colours)
         for arm, run in {r.arm: r.run for r in reversed(own)}.items():

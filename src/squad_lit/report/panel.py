@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,8 @@ def name_all(panels: Sequence[Panel]) -> None:
     """Give each panel a unique file name of category, defect and file, because file names repeat across folders."""
     for p in panels:
         file = Path(p.image_path).name
-        p.name = "_".join([p.category, p.defect, file if file.endswith(".png") else f"{file}.png"])
+        name = "_".join([p.category, p.defect, file if file.endswith(".png") else f"{file}.png"])
+        p.name = re.sub(r"[/\\]", "_", name)  # of a kind of defect that a table names
     count = Counter(p.name for p in panels)
     for p in panels:
         if count[p.name] > 1:  # equal names in other folders, or a_b + c and a + b_c

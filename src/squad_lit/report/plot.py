@@ -12,7 +12,7 @@ import numpy as np
 
 from squad_lit.report.gather import Result, Run, codebook_size, readable
 from squad_lit.report.table import METRICS, Column, cell
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def metrics_by_codebook(results: Sequence[Result], colours: Colours) -> Figure |
     sizes = {r.arm: codebook_size(r.run) for r in whole}
     if len({size for size in sizes.values() if size}) < 2:
         return None
-    figure = _figure(len(METRICS))
+    figure = new_figure(len(METRICS))
     for number, (axes, column) in enumerate(zip(figure.subplots(1, len(METRICS)), METRICS, strict=True)):
         axes.set_xscale("log", base=2)
         for arm, size in sizes.items():
@@ -80,7 +80,7 @@ def metrics_by_codebook(results: Sequence[Result], colours: Colours) -> Figure |
                 axes.axhline(found.mean, linestyle="--", linewidth=1, color=colours[arm], label=label)
         axes.set_title(f"{column.title} (%)")
         axes.set_xlabel("codes")
-    return _with_legend(figure)
+    return with_legend(figure)
 
 
 def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
@@ -89,7 +89,7 @@ def codebook_use(results: Sequence[Result], colours: Colours) -> Figure | None:
     arms = list(dict.fromkeys(r.arm for r in results if any(key in r.figures for key in keys)))
     if not arms:
         return None
-    figure = _figure(len(keys), 0.8 + 0.25 * len(arms))
+    figure = new_figure(len(keys), 0.8 + 0.25 * len(arms))
     for number, (axes, key) in enumerate(zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True)):
         column = Column(key, key, 100.0 if key.startswith("codebook") else 1.0)
         found = [cell([r for r in results if r.arm == arm], column) for arm in arms]
@@ -113,7 +113,7 @@ def level_histograms(run: Run) -> Figure | None:
     if not groups:
         return None
     widest = max(map(len, groups.values()))
-    figure = _figure(widest, 1.3 * len(groups), 1.6)
+    figure = new_figure(widest, 1.3 * len(groups), 1.6)
     for row, (group, scalars) in zip(figure.subplots(len(groups), widest, squeeze=False), groups.items(), strict=True):
         for i, axes in enumerate(row):
             axes.set_visible(i < len(scalars))
@@ -134,7 +134,7 @@ def training_curves(results: Sequence[Result], colours: Colours) -> Figure | Non
         return None
     across = min(4, len(lines))
     down = math.ceil(len(lines) / across)
-    figure = _figure(across, 2.1 * down)
+    figure = new_figure(across, 2.1 * down)
     all_axes = figure.subplots(down, across, squeeze=False).flatten()
     for axes in all_axes[len(lines) :]:
         axes.set_visible(False)
@@ -145,7 +145,7 @@ def training_curves(results: Sequence[Result], colours: Colours) -> Figure | Non
         axes.set_xlabel("step")
         if name.startswith("train/") and all((y > 0).all() for _, (_, y) in own):
             axes.set_yscale("log")
-    return _with_legend(figure)
+    return with_legend(figure)
 
 
 def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
@@ -161,13 +161,15 @@ def _logged(file: Path) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _figure(across: int, height: float = 2.4, width: float = 2.6) -> Figure:
+def new_figure(across: int, height: float = 2.4, width: float = 2.6) -> Figure:
+    """A figure for some plots side by side; height of all and width of each in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(max(width * across, 4), height), layout="constrained")
 
 
-def _with_legend(figure: Figure) -> Figure:
+def with_legend(figure: Figure) -> Figure:
+    """The figure with one legend for all of its plots."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -15,7 +15,7 @@ from hydra.utils import get_object
 
 from squad_lit.report.figures import COLUMNS
 from squad_lit.report.gather import Result
-from squad_lit.system.file import read_rows
+from squad_lit.system.table import read_rows
 
 
 class Column(NamedTuple):
@@ -35,12 +35,21 @@ class Column(NamedTuple):
 
 
 METRICS = [Column(key, title) for title, key in COLUMNS.items()]
-# Further figures: more metrics, the use of the codes, and the costs. A key that ends in "/" or "_" is a prefix.
+# Further figures: more metrics, the decisions at the deployed threshold, the use of the codes, and the costs. A key
+# that ends in "/" or "_" is a prefix.
 MORE = [
     Column("image_ap", "image AP"),
-    Column("image_f1_max", "image F1"),
-    Column("pixel_f1_max", "pixel F1"),
+    Column("image_f1_max", "best image F1"),
+    Column("pixel_f1_max", "best pixel F1"),
     Column("pixel_aupro_", "AUPRO"),
+    Column("pixel_aupimo", "AUPIMO"),
+    Column("image_f1", "image F1 at the threshold"),
+    Column("image_precision", "image precision"),
+    Column("image_recall", "image recall"),
+    Column("image_false_alarm_rate", "false alarms", has_best=False),
+    Column("pixel_f1", "pixel F1 at the threshold"),
+    Column("pixel_precision", "pixel precision"),
+    Column("pixel_recall", "pixel recall"),
     Column("synthetic_ap", "synthetic AP"),
     Column("copy_ratio/", "copy ratio", has_best=False),
     Column("codebook_usage/", "codebook usage", has_best=False),
@@ -63,7 +72,9 @@ class Cell:
         undefined: Number of undefined values, which were left out.
         categories: Categories in the mean.
         delta: Difference from the baseline, over the same categories.
-        best: Whether no other arm has a higher mean, rounded as shown.
+        best: Whether it is in bold: no other arm has a higher mean, rounded as shown.
+        interval: 95 % bootstrap interval of a single value, if the run has one (``metric.bootstrap``).
+        text: What is shown in the place of the figures, unless it is empty.
     """
 
     mean: float = math.nan
@@ -73,6 +84,8 @@ class Cell:
     categories: tuple[str, ...] = ()
     delta: float | None = None
     best: bool = False
+    interval: tuple[float, float] | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,8 +158,9 @@ def make(
                 rows = _by_category(own, partial(_cells, arms=here, column=c, baseline=baseline))
                 tables.append(Table(f"{dataset}: {c.title}", "category", here, rows))
         elif several:
-            rows = _by_category(own, lambda results: [cell(results, c) for c in METRICS])
-            tables.append(Table(f"{dataset}: {here[0]}", "category", [c.title for c in METRICS], rows))
+            tables += of_arms(own)
+        for arm in here if several else []:
+            tables += _by_kind([r for r in own if r.arm == arm])
         for category in categories if several else []:
             if category in theirs:
                 rows, sources = _published_rows(theirs[category])
@@ -159,6 +173,17 @@ def make(
     return tables
 
 
+def of_arms(results: Sequence[Result]) -> list[Table]:
+    """The table of a paper for each data set and arm: categories in rows, their means below, metrics in columns."""
+    own: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        own.setdefault((r.dataset, r.arm), []).append(r)
+    return [
+        Table(f"{dataset}: {arm}", "category", [c.title for c in METRICS], _by_category(of_arm, _metrics))
+        for (dataset, arm), of_arm in own.items()
+    ]
+
+
 def read_published() -> list[dict[str, str]]:
     """Published results of other methods in percent, with sources: of a category, or means over all of a benchmark."""
     return read_rows(Path(__file__).with_name("published.csv"))
@@ -168,6 +193,7 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     """The mean of the categories' means over seeds, and its deviation over the seeds that have all categories."""
     by_category: dict[str, dict[int, float]] = {}
     undefined = 0
+    results = list(results)
     for r in results:
         value = r.value(column.key)
         if math.isnan(value):
@@ -181,7 +207,9 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     whole = [seed for seed in seeds if all(seed in own for own in by_category.values())]
     means = [statistics.fmean(own[seed] for own in by_category.values()) for seed in whole]
     deviation = statistics.stdev(means) if len(means) > 1 else None
-    return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)))
+    ends = results[0].figures.get("interval", {}).get(column.key) if len(results) == 1 else None
+    interval = (column.scale * ends[0], column.scale * ends[1]) if ends and None not in ends else None
+    return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)), interval=interval)
 
 
 def _by_arm(
@@ -190,6 +218,23 @@ def _by_arm(
     by_column = [_cells(results, arms, column, baseline) for column in columns]
     total = len({r.category for r in results})
     return [Row(arm, [cells[i] for cells in by_column], categories=total) for i, arm in enumerate(arms)]
+
+
+def _metrics(results: Sequence[Result]) -> list[Cell]:
+    return [cell(results, column) for column in METRICS]
+
+
+def _by_kind(results: Sequence[Result]) -> list[Table]:
+    """The means of each kind of defect of an arm, if all categories have the same kinds, as those of MVTec LOCO AD."""
+    kinds = [set(r.figures.get("per_defect") or {}) for r in results]
+    if len({r.category for r in results}) < 2 or len(kinds[0]) < 2 or any(own != kinds[0] for own in kinds):
+        return []
+    rows = []
+    for kind in sorted(kinds[0]):
+        of_kind = [dataclasses.replace(r, figures=r.figures["per_defect"][kind]) for r in results]
+        rows.append(Row(kind, _metrics(of_kind), categories=len({r.category for r in results})))
+    title = f"{results[0].dataset}: {results[0].arm} by kind of defect"
+    return [Table(title, "kind", [c.title for c in METRICS], rows)]
 
 
 def _by_category(results: Sequence[Result], make_cells: Callable[[Sequence[Result]], Sequence[Cell]]) -> list[Row]:

@@ -29,15 +29,19 @@ _LATEX = {
 
 
 def cell_text(cell: Cell, total: int) -> str:
-    """The text of a cell, such as ``98.2 ± 0.3 (+1.0) (of 3) (1 undefined)``.
+    """The text of a cell, such as ``98.2 ± 0.3 (+1.0) (of 3) (1 undefined)``, or ``98.2 [97.9, 98.5]``.
 
     Args:
         cell: Cell with mean, deviation, difference from the baseline, categories and undefined values.
         total: Number of categories that the mean should be over; a smaller one is stated.
     """
+    if cell.text:
+        return cell.text
     if math.isnan(cell.mean):
         return "undefined" if cell.undefined else "–"
     parts = [f"{cell.mean:.1f}" if cell.deviation is None else f"{cell.mean:.1f} ± {cell.deviation:.1f}"]
+    if cell.interval is not None:
+        parts.append("[{:.1f}, {:.1f}]".format(*cell.interval))
     if cell.delta is not None:
         parts.append(f"({cell.delta:+.1f})".replace("-", "−").replace("(−0.0)", "(+0.0)"))
     if 0 < len(cell.categories) < total:
@@ -191,7 +195,7 @@ def _line(cells: Sequence[str]) -> str:
 def _shown(key: str, value: float) -> float | None:
     if math.isnan(value):
         return None
-    return round(100 * value, 2) if key.startswith(("image_a", "image_f1", "pixel_")) else round(value, 4)
+    return round(100 * value, 2) if key.startswith(("image_", "pixel_")) else round(value, 4)
 
 
 def _number(value: float | None) -> float | None:

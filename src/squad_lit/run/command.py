@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named before they do
 from squad_lit.run.config import CONF, arrange, check_overrides
 from squad_lit.run.option import check_effect
-from squad_lit.system.console import USER_ERRORS, exit_status
+from squad_lit.system.console import exit_status, is_mendable
 from squad_lit.system.file import write_text
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def exit_in_words(run: Callable[[DictConfig, Path], None], config: DictConfig) -
 
 def _record(text: str, error: Exception) -> None:
     """Write an error to ``error.txt`` in the run's folder, and to the log, where Hydra does not write it."""
-    is_users = isinstance(error, USER_ERRORS)
+    is_users = is_mendable(error)
     if is_users and os.environ.get("HYDRA_FULL_ERROR") == "1":
         return
     log.debug("stack trace", exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import os
@@ -9,21 +10,27 @@ import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from squad_lit.run.reader import check_yaml
 
 _PACKAGE = Path(__file__).parents[1]
 # In a wheel the tree lies inside the package, in a checkout at its top.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
-_EXPERIMENT = CONF / "experiment"
+
+
+_SEVERAL = ("experiment", "callback", "logger")  # groups whose files go together
 
 
 def compose(
@@ -51,12 +58,14 @@ def compose(
     setup_globals()
     path = create_config_search_path(str(CONF))
     if config_dir is not None:
+        for file in (f for depth in ("*", "*/*", "*/*/*") for f in Path(config_dir).glob(f"{depth}.yaml")):
+            check_yaml(file)
         path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
     given = [*overrides, f"output={quote(output)}"] if output is not None else [*overrides]
     try:
         config = ConfigLoaderImpl(path).load_configuration(config_name, given, run_mode=RunMode.RUN)
-    except HydraException as error:
-        raise ValueError(_in_words(error, overrides)) from error
+    except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
+        raise ValueError(_in_words(error, overrides, config_dir)) from error
     if not with_hydra:
         with open_dict(config):
             del config["hydra"]
@@ -72,24 +81,44 @@ def check_overrides(arguments: Sequence[str]) -> None:
         arguments: As typed; of a sweep each option's first value is taken.
 
     Raises:
-        ValueError: As of :func:`compose`.
+        ValueError: As of :func:`compose`, or what is typed for Hydra itself cannot be.
     """
-    if any(a.startswith(("-", "hydra.searchpath")) and a not in ("-m", "--multirun") for a in arguments):
-        return  # a configuration of the user's own, or an option of Hydra's command line
-    several = any(a in ("-m", "--multirun") or a.startswith("experiment=") for a in arguments)
-    typed = [a for a in arguments if a not in ("-m", "--multirun")]
+    given, overrides = _parse(arguments)
+    if given.help or given.hydra_help or given.info or given.shell_completion or given.config_path:
+        return  # nothing is run, or by a configuration that is none of ours
+    more: dict[str, Any] = {"config_dir": given.config_dir, "config_name": given.config_name or "train"}
+    several = given.multirun or any(o.startswith(("experiment=", "hydra.mode=MULTIRUN")) for o in overrides)
     try:
-        parsed = OverridesParser.create().parse_overrides(typed)
+        parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise ValueError(_in_words(error, typed)) from error
+        raise ValueError(_in_words(error, overrides, given.config_dir)) from error
+    for o in parsed:
+        group = o.get_key_element()
+        if isinstance(o.value(), list) and group not in _SEVERAL and (CONF / group).is_dir():
+            raise ValueError(f"{o.input_line}: expected one name; -m {group}=A,B runs both")
     first = [o for o in parsed if not (several and o.is_sweep_override())]
-    compose([str(o.input_line) for o in first])
+    _check_hydra(compose([str(o.input_line) for o in first], with_hydra=True, **more).hydra)
     for swept in (o for o in parsed if o not in first and o.is_choice_sweep() and "." not in o.get_key_element()):
         for value in swept.sweep_string_iterator():  # the choices of a group
-            compose([*(str(o.input_line) for o in first), f"{swept.get_key_element()}={value}"])
+            compose([*(str(o.input_line) for o in first), f"{swept.get_key_element()}={value}"], **more)
 
 
-def _in_words(error: HydraException, overrides: Sequence[str]) -> str:
+def _check_hydra(settings: DictConfig) -> None:
+    """Refuse what Hydra would fail on: a launcher that is no part, and folders without a name."""
+    for part in ("launcher", "sweeper"):
+        if not isinstance(settings[part], DictConfig) or "_target_" not in settings[part]:
+            raise ValueError(
+                f"hydra.{part}: expected its options, got {settings[part]!r}; a slash chooses one, as in "
+                f"hydra/{part}=NAME"
+            )
+    raw: Any = OmegaConf.to_container(settings)
+    for place in ("run.dir", "sweep.dir", "sweep.subdir"):
+        group, _, key = place.partition(".")
+        if not str(raw[group][key] or "").strip():
+            raise ValueError(f"hydra.{place}: expected the name of a folder, got {raw[group][key]!r}")
+
+
+def _in_words(error: Exception, overrides: Sequence[str], config_dir: str | Path | None = None) -> str:
     """Hydra's error as a sentence that names the option as typed, and what was probably meant."""
     text = str(error)
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
@@ -97,20 +126,68 @@ def _in_words(error: HydraException, overrides: Sequence[str]) -> str:
         choices = re.findall(r"\n\t(\S+)", text.partition("Config search path")[0])
         return f"{group}={name}: no such choice{_hint(name, choices, f'{group}=')}; there are: {', '.join(choices)}"
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        rest = compose([o for o in overrides if found[1] not in o])
-        parent, _, key = found[1].rpartition(".")
-        while parent and OmegaConf.select(rest, parent) is None:  # it is this part that is unknown
-            parent, _, key = parent.rpartition(".")
-        node = OmegaConf.select(rest, parent) if parent else rest
-        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-        return f"{found[1]}: no such option{_hint(key, known, f'{parent}.'.lstrip('.'))}; +{found[1]}= would add it"
+        return _unknown(found[1], overrides, config_dir)
     if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
         return (
             f"{found[1]}={found[2]}: several values make a sweep, which needs -m; a list is '{found[1]}=[{found[2]}]'"
         )
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: expected NAME=VALUE, with quotes for the shell around lists: 'NAME=[1,2]'"
-    return text
+        return (
+            f"{error.override}: expected NAME=VALUE, with quotes for the shell around lists, as in 'NAME=[1,2]', and "
+            f"more quotes around other signs, as in \"NAME='a^b'\""
+        )
+    if found := re.search(r"Multiple values for (\S+)\. ", text):
+        return f"{found[1]}: it has a value, which is replaced without a plus: {found[1]}=NAME"
+    if "Config group override must be" in text:
+        wrong = [o for o in overrides if (CONF / o.partition("=")[0]).is_dir() and o.endswith(("=null", "="))]
+        groups = [o.partition("=")[0] for o in wrong]
+        names = ", ".join(sorted(file.stem for group in groups for file in (CONF / group).glob("*.yaml")))
+        return f"{' '.join(wrong) or ' '.join(overrides)}: expected a name" + (f"; there are: {names}" if names else "")
+    if isinstance(error, AssertionError):
+        return f"{' '.join(o for o in overrides if o.startswith('hydra.'))}: {text}"
+    if found := re.search(r"Cannot find primary config '([^']+)'", text):
+        return f"--config-name {found[1]}: there is no {found[1]}.yaml in {config_dir or CONF}"
+    # Several lines: the override, what is wrong with it, and then places in OmegaConf.
+    if text.startswith("Error merging override ") and error.__cause__:
+        text += f"\n{error.__cause__}"
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in said if not line.startswith(("full_key", "object_type", "reference_type"))]
+    return ": ".join(told).removeprefix("Error merging override ")
+
+
+def _unknown(name: str, overrides: Sequence[str], config_dir: str | Path | None) -> str:
+    """What is said of an option that the configuration does not have."""
+    if "/" in name and not name.startswith("hydra/"):
+        return f"{name}: no such group; the parts of an option have dots between them: {name.replace('/', '.')}"
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
+    rest = compose(others, config_dir=config_dir, with_hydra=True)
+    parent, _, key = name.rpartition(".")
+    while parent and not isinstance(OmegaConf.select(rest, parent), DictConfig):  # it is this part that is unknown
+        parent, _, key = parent.rpartition(".")
+    node = OmegaConf.select(rest, parent) if parent else rest
+    hint = _hint(key, [str(known) for known in node], f"{parent}.".lstrip("."))
+    given = next((o for o in overrides if o not in others and "=" in o), "")
+    given = "" if name.startswith("hydra.") else given  # nobody reads it
+    add = f"; +{name}= would add it" if _can_be_added(given, others, config_dir) else ""
+    return f"{name}: no such option{hint}{add}"
+
+
+def _can_be_added(override: str, others: Sequence[str], config_dir: str | Path | None) -> bool:
+    """Whether what is made from the configuration takes an option that it does not have."""
+    from squad_lit.run.option import check, check_effect, make  # they read this module's
+
+    if not override:
+        return False
+    given = [*others, f"+{override.lstrip('+')}"]
+    try:
+        config = compose(given, config_dir=config_dir)
+        check(config)
+        check_effect(config, given)
+        if (part := override.partition(".")[0]) in ("synthesis", "augmentation"):  # which refuse unknown kinds
+            make(config, part)
+    except ValueError:
+        return False
+    return True
 
 
 def _hint(name: str, known: Sequence[str], before: str) -> str:
@@ -125,18 +202,38 @@ def quote(value: object) -> str:
 
 
 def arrange(arguments: Sequence[str]) -> list[str]:
-    """The arguments in Hydra's order: ``-m`` before the overrides, wherever it was typed.
+    """The arguments in Hydra's order: its own options before the overrides, wherever they were typed.
 
     Raises:
-        ValueError: There is no such experiment. Hydra's own message does not list the folders.
+        ValueError: There is no such experiment, whose folders Hydra's own message does not list, or no such option.
     """
-    experiments = sorted(f.relative_to(_EXPERIMENT).with_suffix("").as_posix() for f in _EXPERIMENT.rglob("*.yaml"))
-    chosen = [a.removeprefix("experiment=").strip("[]").split(",") for a in arguments if a.startswith("experiment=")]
-    own = any(a.startswith(("--config-dir", "-cd", "hydra.searchpath")) for a in arguments)
+    given, overrides = _parse(arguments)
+    roots = [CONF, *([Path(given.config_dir)] if given.config_dir else [])]
+    files = [(root / "experiment", f) for root in roots for f in (root / "experiment").rglob("*.yaml")]
+    experiments = sorted(f.relative_to(root).with_suffix("").as_posix() for root, f in files)
+    chosen = [o.removeprefix("experiment=").strip("[]").split(",") for o in overrides if o.startswith("experiment=")]
     unknown = [name for names in chosen for name in names if name not in (*experiments, "null")]
-    if unknown and not own:
+    if unknown and not given.config_path and not any(o.startswith("hydra.searchpath") for o in overrides):
         raise ValueError(f"no experiment {', '.join(unknown)}; there are: {', '.join(experiments)}")
-    return sorted(map(_from_python, arguments), key=lambda a: a not in ("-m", "--multirun"))
+    own = list(arguments)
+    for override in overrides:
+        own.remove(override)
+    return [*own, *map(_from_python, overrides)]
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's own options, and the overrides."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        given, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}; --help lists the options") from None
+    if unknown:
+        raise ValueError(f"{unknown[0]}: there is no such option; options are NAME=VALUE, and --help lists them")
+    if given.config_dir and not Path(given.config_dir).is_dir():
+        raise ValueError(f"--config-dir {given.config_dir}: there is no such folder")
+    return given, list(given.overrides)
 
 
 def _from_python(argument: str) -> str:

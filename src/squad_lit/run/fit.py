@@ -20,24 +20,27 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
-from squad_lit.run.job import differences, hold, is_first_process
-from squad_lit.run.option import OF_THE_MODEL, check, check_effect, make, model_content
+from squad_lit.run.folder import clear, write_config
+from squad_lit.run.job import is_first_process
+from squad_lit.run.model import make_module, packages
+from squad_lit.run.option import check, check_effect, make
 from squad_lit.system.allocator import keep_freed_memory
-from squad_lit.system.file import digest, whole, write_json, write_rows, write_text
+from squad_lit.system.console import end, on_sigterm
+from squad_lit.system.file import digest, whole, write_json
+from squad_lit.system.lock import hold
+from squad_lit.system.table import write_rows
 
 if TYPE_CHECKING:
     import lightning as L
 
     from squad_lit.deploy.predictor import Predictor
+    from squad_lit.deploy.threshold import Threshold
     from squad_lit.training.detector import Detector
     from squad_lit.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
-# Files of an earlier run that would contradict the configuration of the next one.
-_RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "curves.png", "error.txt")
-# These refer to the folder of the run, which is that of whoever reads config.yaml.
-_UNRESOLVED = ("callback", "logger")
+_LIMITS = ("max_epochs", "max_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches")
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
     import lightning as L
     import torch
 
+    from squad_lit.deploy.pixel_model import thresholds
+    from squad_lit.training import distributed
+    from squad_lit.training.checkpoint import PREVIOUS
+
     started = time.perf_counter()
     config = config.copy()
     OmegaConf.update(config, "output", str(folder), force_add=True)
@@ -141,6 +148,9 @@ def _run(config: DictConfig, folder: Path) -> Run:
     # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
+    distributed.watch()
+    if config.export:
+        _check_export(config)
     data = make(config, "dataset")
     _check_data(config, data)
     module = make_module(config)
@@ -148,30 +158,53 @@ def _run(config: DictConfig, folder: Path) -> Run:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
     data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
-    plain = _write_config(folder, config, module)
-    left = [*(folder / "panels").glob("*.png"), *folder.glob("last.ckpt.*.part")]  # of a process that was killed
-    for old in [*(folder / name for name in _RESULTS), *left]:
-        old.unlink(missing_ok=True)
+    plain = write_config(folder, config, module)
+    clear(folder, config)
+    last = folder / "last.ckpt"
+    if config.resume and module.state.step >= module.steps and not last.exists():
+        with whole(last) as part:  # what uses the run finds its model, as after a training
+            shutil.copyfile(config.resume, part)
     data.prepare_data()
     data.setup()
     plain |= {"data": (about_data := _about(data))}
     for logger in trainer.loggers:
+        if config.resume and (go_on := getattr(logger, "go_on", None)):  # of a logger that has rows of the run
+            go_on(module.state.step)
         logger.log_hyperparams(plain)
     try:
         if config.fit and module.state.step < module.steps:
             if not config.resume:
                 module.state.trained_on = [digest(p) for s in data.train_set.samples if (p := s.image_path).is_file()]
             resume = os.path.abspath(config.resume) if config.resume else None
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            # Lightning calls an older handler at once, and that of the commands would not wait for the end of a step.
+            older = signal.getsignal(signal.SIGTERM)
+            with on_sigterm(signal.SIG_DFL if older in (None, end) else older):
+                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            if not module.anomaly.standardised:
+                raise ValueError(
+                    f"the training ended after {module.state.step} of {module.steps} steps without a validation, which "
+                    f"the maps are standardised by: leave out {_limits(config) or 'what ends it'}"
+                )
+            (folder / PREVIOUS).unlink(missing_ok=True)
+        limits = thresholds(module, config.threshold.false_alarm_rate)
         if len(data.test_set):
+            evaluation.thresholds = limits[0].value, limits[1].value
             _test(trainer, module, data, folder)
         else:
             log.warning("there are no test images: nothing is measured")
-        figures = _figures(config, trainer, evaluation, module, started) | {"data": about_data}
+        figures = _figures(config, trainer, evaluation, module, limits, started) | {"data": about_data}
+        if data.unreadable:
+            figures["run"]["unreadable"] = len(data.unreadable)
+        if trainer.is_global_zero and (tested := len(evaluation.predictions())) < len(data.test_set):
+            figures["run"]["partly_tested"] = f"{tested} of {len(data.test_set)} images, because of {_limits(config)}"
+            log.warning("the figures are of %s", figures["run"]["partly_tested"])
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", figures)
             if len(data.test_set):
                 write_rows(folder / "predictions.csv", evaluation.predictions())
+        trust = tuple(config.trust) + packages(module.state.config)
+        if config.export and trainer.is_global_zero:
+            _export(config, folder, trust)
         _tell_loggers(trainer, figures, module.state.step, folder)
     except SystemExit:
         if trainer.received_sigterm:  # Lightning exits with 0, like a success
@@ -179,43 +212,13 @@ def _run(config: DictConfig, folder: Path) -> Run:
         if trainer.interrupted:  # and here with 1, like an error
             raise KeyboardInterrupt from None
         raise
+    except RuntimeError as error:
+        if trainer.world_size > 1 and (reason := distributed.lost(error)):
+            raise ConnectionError(reason) from error
+        raise
     finally:
         _finish_wandb(sys.exc_info()[1])
-    return Run(folder, figures, tuple(config.trust) + _packages(module.state.config))
-
-
-def make_module(config: DictConfig) -> Detector:
-    """The model of the configuration, or of the checkpoint to test or continue."""
-    from squad_lit.training import checkpoint
-
-    if config.checkpoint:
-        return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
-    options = {"model": model_content(config), "dataset": _data_options(config)}
-    if config.resume:
-        path = os.path.abspath(config.resume)
-        content = checkpoint.read(path)
-        before = checkpoint.State.load(content)
-        if different := sorted(differences({"model": before.config, "dataset": before.data}, options)):
-            raise ValueError(
-                f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
-                f"continue with the configuration in the config.yaml beside it"
-            )
-    module: Detector = make(config, "model")
-    module.state.config, module.state.data = options["model"], options["dataset"]
-    try:  # now, and not when the training starts
-        module.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"model.optimizer or model.scheduler: {error}") from error
-    if config.resume:
-        module.on_load_checkpoint(content)
-        if module.state.step >= module.steps:
-            log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
-            copy = Path(config.output, "last.ckpt")
-            if config.output and not copy.exists():  # what uses the run finds its model, as after a training
-                with whole(copy) as part:
-                    shutil.copyfile(path, part)
-            return checkpoint.load(path, trust=_packages(options["model"]))  # the user's own configuration names them
-    return module
+    return Run(folder, figures, trust)
 
 
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
@@ -239,6 +242,11 @@ def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
 
 
 def _check_data(config: DictConfig, data: Any) -> None:
+    if data.corruption and "shift" in data.corruption.strengths and config.metric.resolution == "original":
+        raise ValueError(
+            "dataset.corruption: a shift moves the resized masks, and metric.resolution=original reads those of the "
+            "files: use metric.resolution=map"
+        )
     if not config.fit:
         return
     if data.validation_fraction == 0:
@@ -246,6 +254,33 @@ def _check_data(config: DictConfig, data: Any) -> None:
             "dataset.validation_fraction: expected above 0 for training: without a hold-out of the normal training "
             "images the maps cannot be standardised"
         )
+
+
+def _limits(config: DictConfig) -> str:
+    """The options of the trainer that end a training, or a pass over images, before its end."""
+    values = {name: config.trainer.get(name) for name in _LIMITS}
+    return " ".join(f"trainer.{name}={value}" for name, value in values.items() if value not in (None, -1))
+
+
+def _check_export(config: DictConfig) -> None:
+    """Say what an export would lack now, and not after the training."""
+    from squad_lit.deploy.export import check_packages
+
+    check_packages(config.export)
+    if config.fit and not config.callback.get("checkpoint"):
+        raise ValueError(f"export={config.export} exports last.ckpt, which callback.checkpoint=null does not write")
+
+
+def _export(config: DictConfig, folder: Path, trust: Sequence[str]) -> None:
+    """Write the model for another runtime into the folder of the run."""
+    from squad_lit.deploy.export import SUFFIXES, export
+
+    checkpoint = Path(os.path.abspath(config.checkpoint)) if config.checkpoint else folder / "last.ckpt"
+    output = folder / f"model{SUFFIXES[config.export]}"
+    rate = None if config.checkpoint else config.threshold.false_alarm_rate
+    made = export(checkpoint, output, config.export, false_alarm_rate=rate, trust=trust)
+    text = "%s: its scores differ from those of the checkpoint by at most %.1g of their size"
+    log.info(text, output, made.difference)
 
 
 def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None:
@@ -258,12 +293,15 @@ def _test(trainer: L.Trainer, module: Detector, data: Any, folder: Path) -> None
 
 
 def _figures(
-    config: DictConfig, trainer: L.Trainer, evaluation: Evaluation, module: Detector, started: float
+    config: DictConfig,
+    trainer: L.Trainer,
+    evaluation: Evaluation,
+    module: Detector,
+    limits: tuple[Threshold, Threshold],
+    started: float,
 ) -> dict[str, Any]:
     """The content of ``metrics.json``: metrics, label-free measures, times, memory, thresholds and provenance."""
-    from squad_lit.deploy.pixel_model import thresholds
-
-    score, pixel = thresholds(module, config.threshold.false_alarm_rate)
+    score, pixel = limits
     if score.shortfall and trainer.is_global_zero:
         warnings.warn(score.shortfall, stacklevel=2)
     threshold = {"anomaly_score": score.value, "pixel": pixel.value}
@@ -272,9 +310,9 @@ def _figures(
     timed = {key: value for c in others for key, value in getattr(c, "figures", {}).items()}
     run = provenance.about(config, started, trainer.strategy.root_device)
     if module.state.step < module.steps:
-        run["ended_early"] = f"after {module.state.step} of {module.steps} steps"
-        text = "the training ended %s: it was interrupted, or an option of the trainer such as max_epochs ended it"
-        log.warning(text, run["ended_early"])
+        reason = f", because of {options}" if config.fit and (options := _limits(config)) else ""
+        run["ended_early"] = f"after {module.state.step} of {module.steps} steps{reason}"
+        log.warning("the training ended %s", run["ended_early"])
     about = {"threshold": threshold, "run": run}
     return evaluation.figures | module.state.measured | timed | provenance.peak_memory() | about
 
@@ -300,42 +338,13 @@ def _tell_loggers(trainer: L.Trainer, figures: dict[str, Any], step: int, folder
             keep(folder)
 
 
-def _packages(content: Any) -> tuple[str, ...]:
-    """The packages whose classes a plain configuration names."""
-    if isinstance(content, list):
-        return tuple(name for value in content for name in _packages(value))
-    if not isinstance(content, dict):
-        return ()
-    own = (content["_target_"].partition(".")[0],) if "_target_" in content else ()
-    return tuple(dict.fromkeys((*own, *_packages(list(content.values())))))
-
-
-def _data_options(config: DictConfig) -> dict[str, Any]:
-    """The options of the data set that determine the images of a training and their batches."""
-    plain: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in plain.items() if key not in ("root", "num_workers", "cache", "cache_folder")}
-
-
-def _write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
-    """Write the resolved configuration. A test writes the model's options from the checkpoint.
-
-    Returns:
-        The options that determine the figures: all but callbacks, loggers and the folder.
-    """
-    beside: dict[str, Any] = {key: OmegaConf.to_container(config[key]) for key in _UNRESOLVED}
-    beside["output"] = "${hydra:runtime.output_dir}"
-    rest = OmegaConf.masked_copy(config, [key for key in map(str, config) if key not in (*_UNRESOLVED, "output")])
-    plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
-    if config.checkpoint:
-        plain = {key: value for key, value in plain.items() if key not in OF_THE_MODEL} | {"model": module.state.config}
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain | beside)))
-    return plain
-
-
 def _silence() -> None:
     """Hide messages of Lightning that a user cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (r".isinstance\(treespec", r"Found \d+ module\(s\) in eval mode", r"The number of training batches"):
+    shared = "It is recommended to use .self.log"  # what is logged is the same in all processes
+    srun = "The .srun. command is available"  # on the login node of a cluster one trains without it
+    eval_mode = r"Found \d+ module\(s\) in eval mode"
+    for message in (r".isinstance\(treespec", eval_mode, "The number of training", shared, srun):
         warnings.filterwarnings("ignore", message)
 
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict
-from yaml import YAMLError
 
 from squad_lit.run.config import compose, quote
 from squad_lit.run.option import check, check_effect
+from squad_lit.run.reader import read_config
 from squad_lit.system.file import check_archive, read_figures, write_text
+from squad_lit.system.lock import hold
 
 # Options that change no figure: where files lie, how they are read, what is shown.
-_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "trust", "sweep"]
+_NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "export", "trust", "sweep"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 
@@ -186,25 +186,6 @@ def _nodes(config: DictConfig) -> dict[str, str]:
     return found | {"MASTER_PORT": str(port)}
 
 
-def hold(folder: Path) -> contextlib.AbstractContextManager[object]:
-    """Keep other processes out of a folder until the end of a ``with`` block, or of this process, however it ends.
-
-    Raises:
-        ValueError: Another process has it.
-    """
-    lock = FileLock(folder / ".lock", is_singleton=True)  # this process may take it again
-    owner = folder / ".pid"
-    try:
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        pid = f" (pid {owner.read_text()})" if owner.exists() else ""
-        raise ValueError(
-            f"{folder} is in use by another process{pid}: wait for its end, or choose another folder"
-        ) from None
-    owner.write_text(str(os.getpid()))
-    return held
-
-
 def is_first_process() -> bool:
     """Whether this process is the one that writes: the first of a distributed training, or the only one."""
     return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
@@ -224,21 +205,6 @@ def compose_job(overrides: Sequence[str]) -> DictConfig:
     check(config)
     check_effect(config, overrides)
     return config
-
-
-def read_config(path: Path) -> DictConfig:
-    """The configuration that a run has written.
-
-    Raises:
-        ValueError: The file is damaged or holds no configuration.
-    """
-    try:
-        found = OmegaConf.load(path)
-    except (ValueError, YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(found, DictConfig):
-        raise ValueError(f"{path} is no configuration: expected keys with values, got a list")
-    return found
 
 
 def config_hash(config: DictConfig) -> str:

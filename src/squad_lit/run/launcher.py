@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
-from squad_lit.run.job import Job, hold, is_first_process
+from squad_lit.run.job import Job, is_first_process
+from squad_lit.run.option import check, check_effect, cpu_cores
 from squad_lit.run.status import Status
+from squad_lit.system.console import end, on_sigterm
+from squad_lit.system.file import write_text
+from squad_lit.system.lock import hold, take
 
 _KILL = 9  # SIGKILL, which Windows has no name for
-_HELD: list[contextlib.AbstractContextManager[object]] = []  # until this process ends
+_HELD = contextlib.ExitStack()  # until this process ends
 
 
 def run_jobs(
@@ -57,9 +61,8 @@ def run_jobs(
     status = status or Status(1)
     running: dict[Job, contextlib.ExitStack] = {}
     ended: list[Job] = []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // side_by_side) if side_by_side > 1 else None
-    with _sigterm_raises():
+    threads = max(1, cpu_cores() // side_by_side) if side_by_side > 1 else None
+    with on_sigterm(end):
         try:
             while running or left is not None:
                 if left is not None and len(running) < side_by_side and (free := _take_gpu(gpus)) is not None:
@@ -103,28 +106,16 @@ def _failures(job: Job) -> Iterator[None]:
 
 def _stop(jobs: Collection[Job], number: int) -> None:
     """Send a signal to jobs and wait for their ends; Ctrl-C during the wait kills them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends several, and once is enough
-    try:
-        for job in jobs:
-            job.send(number)
-        if number != _KILL and any(job.is_running() for job in jobs):
-            print("waiting for the jobs to leave a checkpoint; Ctrl-C again kills them", file=sys.stderr)
-        while any(job.is_running() for job in jobs):
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        _stop(jobs, _KILL)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with on_sigterm(signal.SIG_IGN):  # SLURM sends several, and once is enough
+        try:
+            for job in jobs:
+                job.send(number)
+            if number != _KILL and any(job.is_running() for job in jobs):
+                print("waiting for the jobs to leave a checkpoint; Ctrl-C again kills them", file=sys.stderr)
+            while any(job.is_running() for job in jobs):
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            _stop(jobs, _KILL)
 
 
 def find_gpus() -> list[str]:
@@ -155,21 +146,52 @@ def _take_gpu(among: Sequence[str]) -> tuple[str | None, contextlib.ExitStack] |
     taken = contextlib.ExitStack()
     if not among:
         return None, taken
-    user = re.sub(r"\W", "_", psutil.Process().username())
-    folder = Path(tempfile.gettempdir()) / f"squad_lit_{user}"
-    folder.mkdir(exist_ok=True)
+    folder = _own_folder()
     for i, name in enumerate(among):
         place = re.sub(r"\W", "_", f"{name} {list(among[:i]).count(name)}")  # the n-th job on this GPU
-        with contextlib.suppress(Timeout):
-            taken.enter_context(FileLock(folder / f"gpu_{place}.lock").acquire(blocking=False))
+        if (lock := take(folder / f"gpu_{place}.lock")) is not None:
+            taken.enter_context(lock)
             return name, taken
     return None
 
 
+def _own_folder() -> Path:
+    """The folder for the locks of this user's jobs on this machine, to which no other user has access.
+
+    Raises:
+        ValueError: Another user has made it, or a link in its place.
+    """
+    user = re.sub(r"\W", "_", psutil.Process().username())
+    folder = Path(tempfile.gettempdir()) / f"squad_lit_{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if sys.platform != "win32":
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+            raise ValueError(f"{folder} is not of this user: remove it, or set TMPDIR to another folder")
+        folder.chmod(0o700)  # older versions let others in
+    return folder
+
+
 class Folder(Callback):
-    """Check before a run or a sweep that its folder can be written to and that no other process uses it."""
+    """Check before a run or a sweep that its folder can be written to and that no other process uses it.
+
+    Options of a run that are wrong are told here, before Hydra writes them into a folder with the results of another.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)
+        composed = config.copy()
+        with open_dict(composed):
+            composed.output = ""  # Hydra does not know it yet
+        try:
+            check(composed)
+            check_effect(composed, list(config.hydra.overrides.task))
+        except ValueError as error:
+            folder = Path(config.hydra.run.dir)
+            if folder.is_dir() and not (folder / "metrics.json").exists():  # of a job, whose sweep reads it there
+                write_text(folder / "error.txt", f"{error}\n")
+            sys.exit(f"error: {error}")
         self._take(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -182,7 +204,7 @@ class Folder(Callback):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if is_first_process():
-                _HELD.append(hold(folder))
+                _HELD.enter_context(hold(folder))
         except OSError as error:
             sys.exit(f"error: hydra.{mode}.dir={folder}: {error.strerror}; choose another folder")
         except ValueError as error:

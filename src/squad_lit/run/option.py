@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 from pydantic import Field
 
+from squad_lit.run.config import CONF
 from squad_lit.system.option import Count, check_arguments
 from squad_lit.training.build import build, find
 
@@ -20,21 +22,59 @@ OF_THE_MODEL = ("model", "quantizer", "discriminator", "backbone", "anomaly", "a
 # A reference to another option, but not a value that a resolver computes.
 _REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)\}")
 _SPECIAL = ("_target_", "_partial_")
+# What every configuration has.
+_PARTS = ("dataset", "model", "trainer", "callback", "logger", "metric", "threshold")
+_MOST_DEVICES = 1024  # of a machine; Lightning makes a list of them
 
 
 def _settings(
     *,
     seed: Annotated[int, Field(ge=0, lt=2**32)],
-    threads: Count | None,
+    threads: Annotated[int, Field(ge=1, le=1024)] | None,
     fit: bool,
     checkpoint: str | None,
     resume: str | None,
     objective: str,
+    export: Literal["onnx", "openvino", "torch"] | None,
     trust: Sequence[str],
     threshold: Mapping[str, Annotated[float, Field(gt=0, lt=1)]],
     sweep: Mapping[str, Count | None],
 ) -> None:
     """The kinds and ranges of the top-level options."""
+
+
+def _trainer(
+    *,
+    max_epochs: Count | Literal[-1] | None,
+    max_steps: Count | Literal[-1],
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)],
+    log_every_n_steps: Count | None,
+    check_val_every_n_epoch: Literal[1],
+    fast_dev_run: Literal[False],
+    overfit_batches: Literal[0],
+    barebones: Literal[False],
+) -> None:
+    """Narrower ranges of options of the trainer, whose other values leave no model, or one that is not calibrated."""
+
+
+MOST_RATE = 1000
+"""Above it no learning rate and no weight decay has a use."""
+_Rate = Annotated[float, Field(ge=0, le=MOST_RATE)]
+
+
+def _optimizer(*, lr: _Rate, weight_decay: _Rate) -> None:
+    """Ranges of what every optimiser takes."""
+
+
+def _scheduler(*, max_lr: _Rate | Sequence[_Rate]) -> None:
+    """The range of what a schedule takes as a learning rate."""
+
+
+_NARROWER: Mapping[str, Callable[..., None]] = {
+    "trainer": _trainer,
+    "model.optimizer": _optimizer,
+    "model.scheduler": _scheduler,
+}
 
 
 def check(config: DictConfig) -> None:
@@ -46,8 +86,20 @@ def check(config: DictConfig) -> None:
     Raises:
         ValueError: An option has the wrong kind or range, or nothing takes it, or two options contradict each other.
     """
+    try:
+        _check(config)
+    except InterpolationKeyError as error:
+        name = str(error).partition("'")[2].partition("'")[0]
+        raise ValueError(f"{error.full_key}: there is no option {name}, which it refers to{_choices(name)}") from None
+
+
+def _check(config: DictConfig) -> None:
+    for name in _PARTS:
+        if not isinstance(value := OmegaConf.select(config, name), DictConfig):
+            raise ValueError(f"{name}: expected a dictionary, got {_shown(value)}{_choices(name)}")
     names = inspect.signature(_settings).parameters
-    check_arguments(_settings, {name: _plain(config[name]) for name in names})
+    check_arguments(_settings, {name: _plain(OmegaConf.select(config, name)) for name in names})
+    _check_names(config)
     if config.fit and config.checkpoint:
         raise ValueError("checkpoint=PATH tests a trained model: add fit=false; to go on training it, use resume=PATH")
     if not config.fit and not config.checkpoint:
@@ -55,6 +107,45 @@ def check(config: DictConfig) -> None:
     if "_target_" not in config.dataset:
         raise ValueError("dataset=default is only what the others share; choose one of them")
     _check_node(config, "", config)
+    for place, function in _NARROWER.items():
+        if isinstance(node := OmegaConf.select(config, place), DictConfig):
+            try:
+                check_arguments(function, _plain(node))
+            except ValueError as error:
+                raise ValueError(f"{place}.{error}") from None
+    _check_devices(_plain(config.trainer))
+
+
+def _check_names(config: DictConfig) -> None:
+    """Refuse a top-level name that nothing reads, and a logger or callback that is none."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    known = {*inspect.signature(_settings).parameters, *groups, *_PARTS, "output"}
+    raw = str(OmegaConf.to_container(config))
+    for name in sorted({str(key) for key in config} - known):
+        if not re.search(rf"\$\{{[^}}]*\b{re.escape(name)}\b", raw):  # an own file may share a value by it
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"{name}: there is no such option" + (f"; did you mean {close[0]}?" if close else ""))
+    for group in ("callback", "logger"):
+        for name in config[group]:
+            part = OmegaConf.select(config[group], name)
+            if part is not None and not (isinstance(part, DictConfig) and "_target_" in part):
+                raise ValueError(f"{group}.{name}: expected a dictionary with _target_ or null, got {_shown(part)}")
+
+
+def _check_devices(trainer: Mapping[str, Any]) -> None:
+    devices, most = trainer.get("devices"), max(2, cpu_cores())  # two show on any machine that several work
+    on_cpu = trainer.get("accelerator") == "cpu" and devices not in ("auto", None)
+    if on_cpu and not (str(devices).isdecimal() and 1 <= int(str(devices)) <= most):
+        raise ValueError(
+            f"trainer.devices: expected 1 to {most} processes for the {cpu_cores()} CPU cores, got {devices!r}"
+        )
+    if type(devices) is int and devices > _MOST_DEVICES:
+        raise ValueError(f"trainer.devices: expected at most {_MOST_DEVICES}, got {devices}")
+
+
+def cpu_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -104,8 +195,8 @@ def _used(config: DictConfig) -> set[str]:
 
 def _taken(config: DictConfig) -> Collection[str]:
     """Names under ``model`` that reach its class."""
-    takers = _takers(find(config.model._target_, "model._target_"))
-    return [str(key) for key in config.model] if takers is None else [*_SPECIAL, *takers]
+    takers, takes_any = _takers(find(config.model._target_, "model._target_"))
+    return [str(key) for key in config.model] if takes_any else [*_SPECIAL, *takers]
 
 
 def model_content(config: DictConfig) -> dict[str, Any]:
@@ -161,11 +252,15 @@ def _check_node(config: DictConfig, place: str, root: DictConfig) -> None:
     made = find(config["_target_"], f"{place}._target_") if "_target_" in config else None
     for key in map(str, config):
         name = f"{place}.{key}".lstrip(".")
-        if key in _SPECIAL or OmegaConf.is_missing(config, key) or (place == "" and key in ("hydra", "output")):
+        if key in _SPECIAL or (place == "" and key in ("hydra", "output")):
             continue
+        if OmegaConf.is_missing(config, key):
+            raise ValueError(f"{name}: expected a value, which has no default{_choices(key)}")
         refers = OmegaConf.is_interpolation(config, key)
         try:
             value = config[key]
+        except InterpolationKeyError:
+            raise
         except InterpolationResolutionError:  # only Hydra knows the value
             continue
         if made is not None:
@@ -175,8 +270,8 @@ def _check_node(config: DictConfig, place: str, root: DictConfig) -> None:
 
 
 def _check_argument(made: Callable[..., Any], key: str, value: Any, name: str) -> None:
-    takers = _takers(made)
-    if takers is None or (key not in takers and name.startswith("model.")):
+    takers, takes_any = _takers(made)
+    if key not in takers and (takes_any or name.startswith("model.")):
         return  # model.fsq is where the command line finds the quantiser
     if key not in takers:
         close = difflib.get_close_matches(key, takers, n=1)
@@ -187,13 +282,14 @@ def _check_argument(made: Callable[..., Any], key: str, value: Any, name: str) -
         try:
             check_arguments(takers[key], {key: plain})
         except ValueError as error:
-            raise ValueError(name + str(error)[len(key) :]) from None
+            chosen = _choices(key) if isinstance(value, str) else ""
+            raise ValueError(name + str(error)[len(key) :] + chosen) from None
 
 
-def _takers(made: Callable[..., Any]) -> dict[str, Callable[..., Any]] | None:
+def _takers(made: Callable[..., Any]) -> tuple[dict[str, Callable[..., Any]], bool]:
     """The function that takes each parameter; for a class its constructor, or that of a base which gets the rest.
 
-    None if the last of them takes any parameter.
+    And whether the last of them takes any further parameter.
     """
     bases = made.__mro__ if isinstance(made, type) else ()
     found: dict[str, Callable[..., Any]] = {}
@@ -202,8 +298,18 @@ def _takers(made: Callable[..., Any]) -> dict[str, Callable[..., Any]] | None:
         named = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
         found |= {name: function for name in named if name not in (*found, "self")}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return found
-    return None
+            return found, False
+    return found, True
+
+
+def _choices(group: str) -> str:
+    """How a group of the configuration is chosen; empty if there is no such group."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
+    return f"; {group}=NAME chooses one of {', '.join(names)}" if names else ""
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(_plain(value))
 
 
 def _plain(value: Any) -> Any:

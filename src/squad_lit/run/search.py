@@ -13,10 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from squad_lit.run.job import Job, compose_job, hold
+from squad_lit.run.job import Job, compose_job
 from squad_lit.run.launcher import run_jobs
 from squad_lit.run.objective import check_jobs, is_cost, objective
-from squad_lit.system.file import make_folder, write_rows
+from squad_lit.system.file import make_folder
+from squad_lit.system.lock import hold
+from squad_lit.system.table import write_rows
 
 if TYPE_CHECKING:
     import optuna

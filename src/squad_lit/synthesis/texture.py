@@ -36,7 +36,7 @@ class Textures(Sequence[Array]):
                 with open_header(path):
                     pass
             except OSError as error:
-                raise ValueError(f"texture_dir: cannot read {path}: {error}") from error
+                raise ValueError(f"texture_dir: {error}") from error
 
     def __len__(self) -> int:
         return len(self.files)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,8 +16,12 @@ from typing import Any
 
 from squad_lit.system.package import explain
 
+_ALLOCATION = re.compile("can't allocate memory|[Ff]ailed to allocate|bad allocation|bad_alloc|DefaultCPUAllocator")
+_SHARED = re.compile(r"[^\n]*(</torch_|shared memory|DataLoader worker \(pid)[^\n]*")
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 """Errors that a user can cause and mend."""
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", None))  # a full disk, and a user's quota
 
 
 def exit_status(
@@ -39,11 +45,14 @@ def exit_status(
         Exception: The error is not one of ``USER_ERRORS``, or HYDRA_FULL_ERROR=1 is in the environment.
     """
     warnings.formatwarning = format_warning
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see squad_lit/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a run when it is printed
             stream.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        with on_sigterm(end):
+            return run()
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
@@ -51,30 +60,73 @@ def exit_status(
         text = sentence(error)
         if failed is not None:
             failed(text, error)
-        mendable = isinstance(error, USER_ERRORS) or _is_out_of_memory(error)
-        if not mendable or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if not is_mendable(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def on_sigterm(handler: Callable[[int, Any], object] | int) -> Iterator[None]:
+    """Handle SIGTERM until the end of the block; a thread other than the main one cannot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: of something that is not Python
+
+
+def end(number: int, frame: Any) -> None:
+    """A handler of signals that ends the program as an exception does, so that temporary files are removed."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    sys.exit(128 + number)
+
+
+def is_mendable(error: Exception) -> bool:
+    """Whether a user can do something about an error, so that a sentence says more than a stack trace."""
+    return isinstance(error, USER_ERRORS) or bool(_of_memory(error))
 
 
 def sentence(error: Exception) -> str:
     """The message of an error without a stack trace; for a missing package it has the command that installs it."""
     if isinstance(error, ImportError):
         return explain(error)
-    if _is_out_of_memory(error):
-        what = str(error).partition(". ")[0]
-        return f"{what}: lower dataset.batch_size or dataset.image_size, or run fewer jobs on this GPU (jobs_per_gpu)"
+    if text := _of_memory(error):
+        return text
     if not isinstance(error, USER_ERRORS):
         return f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"no space left on the disk for {error.filename or 'a file'}: free some, or name another place"
     text = str(error)
     if "Original Traceback" in text:  # from a process of a DataLoader
         return text.strip().splitlines()[-1].partition(": ")[2]
     return text
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is too little memory; libraries that are not imported here have their own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return not isinstance(error, OSError) and _ALLOCATION.search(str(error)) is not None
+
+
+def _of_memory(error: Exception) -> str:
+    """What to do about a lack of memory; empty for all other errors."""
+    text = str(error)
+    what = text.partition(". ")[0].partition("\n")[0] or "there is not enough memory"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{what}: lower dataset.batch_size or dataset.image_size, or run fewer jobs on this GPU (jobs_per_gpu)"
+    if is_out_of_memory(error):
+        return f"too little memory ({what}): lower dataset.image_size, dataset.batch_size or model.pool.clean_limit"
+    if isinstance(error, RuntimeError) and (shared := _SHARED.search(text)):
+        return (
+            f"too little shared memory for the processes that read images ({shared[0]}): set dataset.num_workers=0, "
+            f"or start the container with a larger --shm-size"
+        )
+    return ""
 
 
 def format_warning(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import sys
+import stat
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,51 +34,88 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        if flush:
-            with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(part), part):
-            raise  # of another file
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        with naming(path, part):
+            yield part
+            if flush:
+                with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
+                    os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def lock(path: Path) -> IO[bytes] | None:
-    """Take a lock that ends with this process, however that ends, or when the file that is returned is closed.
+@contextlib.contextmanager
+def whole_beside(path: Path) -> Iterator[Path]:
+    """Yield a folder in which other libraries write a file, and files that belong to it. At the end they are moved.
 
-    Returns:
-        The open file, which is made if it is missing; None if another one has the lock. Where the file system has no
-        locks, nothing is locked.
+    Args:
+        path: The file. The others come beside it, in the order of their names. After an error nothing is left.
+
+    Raises:
+        OSError: They cannot be written, also where the library did not say so; names the file.
     """
-    file = path.open("ab")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+        place = Path(folder)
+        with naming(path, place):
+            try:
+                yield place
+            except Exception as error:
+                if not isinstance(error, OSError):
+                    _check_room(place, error)
+                raise
+            for file in sorted(place.iterdir()):
+                os.replace(file, path.parent / file.name)
+
+
+def _check_room(place: Path, reason: Exception) -> None:
+    """Raise what the system says if no file can be written in a folder, as on a full disk."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (place / "room").open("xb") as file:
+            file.write(bytes(2**20))
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            file.close()
-            return None
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
-            file.close()
-            raise
-    return file
+        raise error from reason
+    (place / "room").unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Let an error of the system name a file, if it names none, or another that stands for it or lies in that."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
+        if error.errno is None or (named is not None and (part is None or not named.is_relative_to(part))):
+            raise  # of another file
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def regular(path: Path) -> Path:
+    """The path, if it is not of something that would never end, such as a named pipe.
+
+    Raises:
+        OSError: There is nothing, or no file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no regular file")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file in a folder, by the name that a table has of it.
+
+    Raises:
+        ValueError: The name, as another's table may have it, leads out of the folder.
+    """
+    if not name or Path(name).anchor or ".." in Path(name).parts:
+        raise ValueError(f"the name {name!r} leads out of {folder}")
+    return folder / name
 
 
 def digest(*paths: Path) -> str:
     """Identify a file, or several that belong together, by the content, in 16 hexadecimal digits."""
     found = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             hashlib.file_digest(file, lambda: found)
     return found.hexdigest()[:16]
 
@@ -106,9 +142,9 @@ def make_place(path: Path) -> None:
         raise ValueError(f"--output: {path} is a folder; name a file in it")
     make_folder(path.parent)
     try:
-        with whole(path.with_name(f".{path.name}.try")) as part:
-            part.touch()
-        path.with_name(f".{path.name}.try").unlink()
+        place = path.with_name(f".{path.name}.{os.getpid()}.try")
+        place.touch()
+        place.unlink()
     except OSError as error:
         raise ValueError(f"--output {path}: {error.strerror}; name a file in a folder that can be written to") from None
 
@@ -139,27 +175,6 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> None:
-    """Write a CSV file; the first row gives the header if none is given. Names that are no text keep their bytes."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, header or (list(rows[0]) if rows else []), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of :func:`write_rows`.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        try:
-            return list(csv.DictReader(file))
-        except csv.Error as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
-
-
 def read_figures(folder: Path) -> dict[str, Any] | None:
     """The content of ``metrics.json`` in the folder of a run; None if there is no such file.
 
@@ -171,7 +186,7 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
         raise ValueError(f"{path} is damaged: it does not say of which run it is")
@@ -181,15 +196,29 @@ def read_figures(folder: Path) -> dict[str, Any] | None:
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture ``(H, W, 3)`` or ``(H, W)`` as PNG."""
     with whole(path) as part:
-        Image.fromarray(picture).save(part, format="PNG")
+        part.write_bytes(to_png(picture))
 
 
 def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
     """Write a map ``(H, W)`` as a TIFF of 32-bit floats."""
-    content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
-    Image.fromarray(values).save(content, format="TIFF", compression="tiff_adobe_deflate")
     with whole(path) as part:
-        part.write_bytes(content.getvalue())
+        part.write_bytes(to_tiff(values))
+
+
+def to_png(picture: NDArray[np.uint8]) -> bytes:
+    """The content of the file of :func:`write_picture`."""
+    return _content(picture, format="PNG")
+
+
+def to_tiff(values: NDArray[np.float32]) -> bytes:
+    """The content of the file of :func:`write_tiff`."""
+    return _content(values, format="TIFF", compression="tiff_adobe_deflate")
+
+
+def _content(pixels: NDArray[Any], **options: Any) -> bytes:
+    content = io.BytesIO()  # given a path, Pillow uses libtiff, which fails on names that are no text
+    Image.fromarray(pixels).save(content, **options)
+    return content.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -21,11 +21,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-Count = Annotated[int, Field(ge=1)]
+# Above the upper bounds nothing has a use: such a number is a typing error, and would run for ever or end in infinity.
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Natural = Annotated[int, Field(ge=0)]
+Processes = Annotated[int, Field(ge=0, le=256)]
+Side = Annotated[int, Field(ge=1, le=16384)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 _EXPECTED = {
@@ -81,18 +84,21 @@ def checked(init: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], *, plain: bool = False) -> None:
     """Compare some arguments of a function or constructor with its annotations.
 
     Args:
         function: The function; of a class its constructor.
         arguments: By parameter; names that the function does not have are left out.
+        plain: Whether objects, which otherwise pass as they are, are refused.
 
     Raises:
         ValueError: An argument does not fit; the message begins with the parameter's name.
     """
     adapters = _adapters(function)
     for name, value in arguments.items():
+        if plain and not _is_plain(value):
+            raise ValueError(f"{name}: expected plain values, got {type(value).__name__} with others in it")
         if name in adapters and _is_plain(value):
             errors = _errors(adapters[name], value)
             if any(error["type"] == "tuple_type" for error in errors):  # YAML has no tuples: a list is one

@@ -11,7 +11,9 @@ _NAMES = {
     "PIL": "pillow",
     "hydra": "hydra-core",
     "mlflow": "mlflow-skinny",
+    "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
+    "python_multipart": "python-multipart",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }

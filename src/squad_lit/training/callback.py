@@ -10,11 +10,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from tqdm import tqdm
 
 from squad_lit.system.option import Positive, checked
+from squad_lit.system.progress import progress
 from squad_lit.training.calibration import calibrate
-from squad_lit.training.checkpoint import RUN_IDS
+from squad_lit.training.checkpoint import PREVIOUS, RUN_IDS
 from squad_lit.training.detector import Detector
 
 
@@ -32,8 +32,9 @@ class Progress(ProgressBar):
     def __init__(self, *, refresh_every: Positive) -> None:
         super().__init__()
         self.refresh_every = refresh_every
-        self._bar: tqdm[Any] | None = None
-        self._validation: tqdm[Any] | None = None
+        self._bar: Any = None
+        self._validation: Any = None
+        self._has_started = False
         self._enabled = True
 
     def disable(self) -> None:
@@ -45,6 +46,12 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Detector)
         self._open("train", pl_module.steps, pl_module.state.step, "step")
+        self._has_started = False
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        if self._bar is not None and not self._has_started:
+            self._bar.unpause()  # what comes before the first step comes once
+            self._has_started = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         assert isinstance(pl_module, Detector)
@@ -67,7 +74,7 @@ class Progress(ProgressBar):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._enabled:
             total = int(sum(trainer.num_val_batches))
-            self._validation = tqdm(total=total, desc="validation", unit="batch", leave=False)
+            self._validation = progress(total=total, desc="validation", unit="batch", leave=False)
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         if self._validation is not None:
@@ -94,7 +101,9 @@ class Progress(ProgressBar):
 
     def _open(self, what: str, total: int, first: int, unit: str) -> None:
         if self._enabled:
-            self._bar = tqdm(total=total, initial=first, desc=what, unit=unit, mininterval=self.refresh_every)
+            # The time left is estimated by the mean time of all steps: a refresh of the pool is as long as many.
+            options: dict[str, Any] = {"unit": unit, "mininterval": self.refresh_every, "smoothing": 0}
+            self._bar = progress(total=total, initial=first, desc=what, **options)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -119,7 +128,7 @@ class LastCheckpoint(Callback):
         checkpoint[RUN_IDS] = {type(logger).__name__: str(logger.version) for logger in trainer.loggers}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -128,7 +137,11 @@ class LastCheckpoint(Callback):
             return
         if trainer.state.fn != "fit" or pl_module.state.step == 0:
             where = f"{self.path} has the trained model" if self.path.exists() else "there is nothing to continue"
+            if (previous := self.path.with_name(PREVIOUS)).exists():
+                where += f", and {previous} has that of the run before"
             print(f"stopped outside of the training; {where}")
+            return
+        if not trainer.is_global_zero:
             return
         pl_module.anomaly.standardised.fill_(False)  # what there is is of older weights
         images: Any = trainer.val_dataloaders
@@ -136,7 +149,8 @@ class LastCheckpoint(Callback):
             # A validation image that cannot be read may be the error; the precision is that of a validation.
             with contextlib.suppress(OSError, ValueError), trainer.precision_plugin.forward_context():
                 pl_module.take(calibrate(pl_module, images, count=len(images.dataset)))
-        trainer.save_checkpoint(self.path, weights_only=False)
+        # Not trainer.save_checkpoint, which waits for the other processes.
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), self.path)
         print(f"stopped at step {pl_module.state.step} of {pl_module.steps}; continue with resume={self.path}")
 
 

@@ -17,15 +17,20 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squad_lit.system.file import check_archive, whole
+from squad_lit.system.option import check_arguments
 from squad_lit.training.build import rebuild
 
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 7
+VERSION = 8
+PREVIOUS = "previous.ckpt"
+"""The model of an earlier run in the folder, until this one has its own."""
 RUN_IDS = "squad_lit_run_ids"
 """Key of a checkpoint with the run's number in each dashboard, by the class of the logger; older files lack it."""
+# What Lightning keeps, by its kind.
+_LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
@@ -70,8 +75,11 @@ class State:
 
         Raises:
             LookupError: A part of it is missing.
+            ValueError: A part of it is of another kind.
         """
-        return cls(**{f.name: checkpoint[KEY][f.name] for f in fields(cls)})
+        values = {f.name: checkpoint[KEY][f.name] for f in fields(cls)}
+        check_arguments(cls, values, plain=True)
+        return cls(**values)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Put the state into a checkpoint, in the place of any other."""
@@ -129,7 +137,10 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} has checkpoint version {own['version']}; this squad_lit reads {VERSION}: {todo}")
     try:
         State.load(content)
-    except LookupError as error:
+        for key, kind in _LIGHTNING.items():
+            if not isinstance(content.get(key, kind()), kind):
+                raise ValueError(f"{key} is {type(content[key]).__name__}")
+    except (LookupError, ValueError) as error:
         raise _misfit(path, error) from error
     return content
 
@@ -176,7 +187,7 @@ def load(path: str | Path, *, trust: Sequence[str] = ()) -> Detector:
         module: Detector = rebuild(_without_files(State.load(content).config), trust)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"])
-    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+    except (LookupError, AttributeError, TypeError, RuntimeError, ArithmeticError) as error:
         raise _misfit(path, error) from error
     if not module.anomaly.standardised:
         raise ValueError(

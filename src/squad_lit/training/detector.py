@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.sample import AnomalyDataset
@@ -21,14 +20,15 @@ from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.contract import ImageSynthesis
-from squad_lit.system.option import Count, checked
+from squad_lit.system.option import Count, Side, checked
+from squad_lit.system.progress import progress
 from squad_lit.training.calibration import Calibration, Calibrator, Measure
 from squad_lit.training.checkpoint import State
 from squad_lit.training.chunk import chunks_ahead
 from squad_lit.training.forward import ForwardOutput, cut, merge_tiles
 
 # At a larger share nearly all of the work is done again and again.
-_MOST_OVERLAP = 0.9
+Overlap = Annotated[float, Field(ge=0, le=0.9)]
 
 
 class Detector(L.LightningModule):
@@ -65,8 +65,8 @@ class Detector(L.LightningModule):
         synthesis: ImageSynthesis,
         steps: Count,
         seed: int,
-        tile: Count | None = None,
-        tile_overlap: Annotated[float, Field(ge=0, le=_MOST_OVERLAP)] = 0.0,
+        tile: Side | None = None,
+        tile_overlap: Overlap = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -114,15 +114,17 @@ class Detector(L.LightningModule):
             ValueError: Sides that the strides do not divide, or data that a trained model was not made for.
         """
         if any(side % self.multiple for side in image_size):
-            nearest = [max(1, round(side / self.multiple)) * self.multiple for side in image_size]
+            nearest = [_nearest(side, self.multiple) for side in image_size]
             raise ValueError(
                 f"dataset.image_size: expected multiples of {self.multiple} px for groups {self.backbone.groups}, "
                 f"got {list(image_size)}; the nearest are {nearest}"
             )
         if self.tile is not None and self.tile > min(image_size):
+            stride = max(self.backbone.stride.values())
+            largest = min(image_size) // stride * stride or "null"
             raise ValueError(
                 f"model.tile: expected at most the smaller side of dataset.image_size={list(image_size)}, "
-                f"got {self.tile}"
+                f"got {self.tile}; the nearest is {largest}"
             )
         if self.state.step == 0:
             return
@@ -165,7 +167,8 @@ class Detector(L.LightningModule):
         stride = max(self.backbone.stride.values())
         if self.tile is not None and self.tile % stride:
             raise ValueError(
-                f"tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, got {self.tile}"
+                f"tile: expected null or a multiple of {stride} px for groups {self.backbone.groups}, got {self.tile}; "
+                f"the nearest is {_nearest(self.tile, stride)}"
             )
 
     def tiles(self, images: AnomalyDataset, what: str) -> Iterator[Tensor]:
@@ -185,7 +188,7 @@ class Detector(L.LightningModule):
             return image[:, *grid.windows[number % len(grid)]].contiguous()  # the large image may go
 
         total = len(images) * len(grid)
-        with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self.shows_progress) as bar:
+        with progress(total=total, desc=what, unit="image", leave=False, disable=not self.shows_progress) as bar:
             for chunk in chunks_ahead(tile, total, self.device):
                 yield chunk.to(self.device)
                 bar.update(len(chunk))
@@ -201,7 +204,7 @@ class Detector(L.LightningModule):
         hidden = not self.shows_progress or memory.selection == "random"
         with (
             torch.no_grad(),
-            tqdm(total=memory.patches, desc="coreset", unit="patch", leave=False, disable=hidden) as bar,
+            progress(total=memory.patches, desc="coreset", unit="patch", leave=False, disable=hidden) as bar,
         ):
             features = map(self.backbone, self.tiles(images, "memory"))
             memory.fill(features, len(images), self.seed, bar.update, tiles=tiles)
@@ -218,12 +221,22 @@ class Detector(L.LightningModule):
             return
         tensors = {name: value for name, value in self._values.items() if isinstance(value, Tensor)}
         numbers = torch.stack(list(tensors.values())).tolist() if tensors else []  # one wait for the device
-        values = self._values | dict(zip(tensors, numbers, strict=True))
-        self.log_dict(values, logger=False)
-        for logger in self.loggers:
-            logger.log_metrics(values, self.state.step)
-            logger.save()
+        self.log_now(self._values | dict(zip(tensors, numbers, strict=True)))
         self._values = {}
+
+    def log_now(self, values: Mapping[str, Tensor | float], **options: bool) -> None:
+        """Log values under ``state.step``, at once: what is logged is not lost if the process is killed.
+
+        Lightning's own way adds its number of the epoch, which a training that was interrupted counts otherwise.
+
+        Args:
+            values: By name.
+            options: Those of :meth:`lightning.LightningModule.log_dict`.
+        """
+        self.log_dict(values, logger=False, **options)  # type: ignore[arg-type]
+        for logger in self.loggers:
+            logger.log_metrics(values, self.state.step)  # type: ignore[arg-type]
+            logger.save()
 
     # Validation
 
@@ -239,8 +252,8 @@ class Detector(L.LightningModule):
         found = self._calibrator.compute()
         del self._calibrator  # it holds the maps of all images
         self.take(found)
-        single = {f"val/{name}": value for name, value in found.measured.items() if isinstance(value, float)}
-        self.log_dict(single | {"step": float(self.state.step)})
+        if not self.trainer.sanity_checking:
+            self.log_now({f"val/{name}": value for name, value in found.measured.items() if isinstance(value, float)})
 
     def take(self, found: Calibration) -> None:
         """Standardise the maps by a calibration, and keep what it found."""
@@ -281,3 +294,8 @@ class Detector(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.state = State.load(checkpoint)
+
+
+def _nearest(side: int, multiple: int) -> int:
+    """The nearest multiple that is not 0; of two that are as near the larger one, which loses no detail."""
+    return max(1, (2 * side + multiple) // (2 * multiple)) * multiple

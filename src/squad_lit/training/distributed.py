@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import Tensor, distributed
+
+# Seconds in which this process has to leave a checkpoint when another one has ended.
+_GRACE = 60
+_CONNECTION = ("gloo", "nccl", "connection", "broken pipe", "socket")  # in what torch says when a process is gone
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def gather(found: dict[int, Any]) -> dict[int, Any] | None:
@@ -37,6 +49,60 @@ def total(value: Tensor) -> Tensor:
     value = value.clone()
     distributed.all_reduce(value)
     return value
+
+
+def watch() -> None:
+    """End this process with a word and, if it can, a checkpoint when one that it has started for a training has failed.
+
+    Lightning's own way kills it at once, without either.
+    """
+    subprocess_script._launch_process_observer = _watch  # type: ignore[attr-defined,assignment]
+
+
+def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    _started[:] = processes
+
+    def run() -> None:
+        try:
+            while not (reason := _failure()):
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            reason = "one of its processes was interrupted"
+        time.sleep(_GRACE)  # mostly it has noticed that the connection is lost, and ends by itself
+        print(f"error: {reason}", file=sys.stderr)
+        for process in processes:
+            process.kill()
+        os._exit(1)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def lost(error: Exception) -> str:
+    """Which process is gone, where an error of torch says that the connection to it is lost; else empty.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+    """
+    words = str(error).lower()
+    if not isinstance(error, RuntimeError) or not any(word in words for word in _CONNECTION):
+        return ""
+    for _ in range(20):  # it may not have ended quite yet
+        if reason := _failure():
+            return reason
+        time.sleep(0.1 if _started else 0)
+    return "another process of this training has ended, and the connection to it is lost"
+
+
+def _failure() -> str:
+    """How the first process that has failed has ended; empty as long as none has."""
+    for rank, process in enumerate(_started, 1):
+        status = process.poll()
+        if status in (130, -2):
+            raise KeyboardInterrupt
+        if status:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
+            return f"process {rank} of this training {how}{', perhaps for memory' if status == -9 else ''}"
+    return ""
 
 
 def _several() -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from pydantic import Field
 from torch import Tensor
 
 from squad_lit import metric
@@ -17,7 +18,7 @@ from squad_lit.dataset.image import image_size, read_mask, resize
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
 from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
-from squad_lit.system.option import Natural, checked
+from squad_lit.system.option import checked
 from squad_lit.training.detector import Detector
 from squad_lit.training.distributed import gather
 
@@ -30,6 +31,9 @@ class Evaluation(Callback):
     As a callback of a trainer it collects what the model's ``test_step`` returns. After the test ``figures`` has the
     metrics in the first process and is empty in the others. Maps stay float32 and masks bool, on the CPU, once. An
     image that a distributed sampler repeats counts once (by index).
+
+    With ``thresholds``, those of the score and of the pixels that the deployed model has, the figures include F1,
+    precision, recall and false-alarm rate of its decisions.
 
     Args:
         fpr_limit: Right ends of the per-region-overlap curve, in (0, 1], besides 0.3, which is that of
@@ -50,13 +54,14 @@ class Evaluation(Callback):
         *,
         fpr_limit: float | Sequence[float],
         resolution: Literal["map", "original"] = "map",
-        bootstrap: Natural = 0,
+        bootstrap: Annotated[int, Field(ge=0, le=10**5)] = 0,
         seed: int = 0,
     ) -> None:
         limits = list(check_limits(fpr_limit).values())
         # One key never means two things: pixel_aupro is at 0.3, as in the benchmark, whatever else is measured.
         fpr_limit = [0.3, *(limit for limit in limits if limit != 0.3)]
         self.fpr_limit, self.resolution, self.resamples, self.seed = fpr_limit, resolution, bootstrap, seed
+        self.thresholds: tuple[float, float] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -118,10 +123,10 @@ class Evaluation(Callback):
         if self.gather():
             self.figures = self.compute()
         single = {k: v for k, v in (self.figures | pl_module.state.measured).items() if isinstance(v, float)}
-        logged = {f"test/{k}": v for k, v in single.items()} | {"step": float(pl_module.state.step)}
+        logged = {f"test/{k}": v for k, v in single.items()}
         for category, own in self.figures.get("per_category", {}).items():
             logged |= {f"test/per_category/{category}/{k}": v for k, v in own.items() if isinstance(v, float)}
-        pl_module.log_dict(logged, rank_zero_only=True)
+        pl_module.log_now(logged, rank_zero_only=True)
 
     def predictions(self) -> Rows:
         """A row for each image, in the order of the data set: path, category, defect, label, score, mask."""
@@ -136,9 +141,10 @@ class Evaluation(Callback):
 
         Returns:
             ``image_auroc``, ``image_ap``, ``image_f1_max``, ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max``,
-            ``pixel_aupro`` (and one for each further limit), and the extras. For each category also ``per_defect``
-            (each kind of defect against all normal images) and ``per_region_size`` (see
-            :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
+            ``pixel_aupro`` (and one for each further limit), ``pixel_aupimo``, with thresholds those of
+            :func:`squad_lit.metric.image_decisions` and :func:`squad_lit.metric.pixel_decisions`, and the extras. For
+            each category also ``per_defect`` (each kind of defect against all normal images) and ``per_region_size``
+            (see :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
         """
         rows = [row for _, row in sorted(self._rows.items())]
         names = list(dict.fromkeys(row["category"] for row in rows))
@@ -199,11 +205,19 @@ class Evaluation(Callback):
     def _metrics(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, float]:
         score, label = _scores(rows)
         figures = metric.image_metrics(score, label)
+        if self.thresholds:
+            figures |= metric.image_decisions(score, label, self.thresholds[0])
         if count := _without_mask(rows):
             warnings.warn(f"{count} anomalous images have no mask", stacklevel=2)
-            keys = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *check_limits(self.fpr_limit))
+            keys = ("pixel_auroc", "pixel_ap", "pixel_f1_max", *check_limits(self.fpr_limit), "pixel_aupimo")
             return _plain(figures) | dict.fromkeys(keys, math.nan)
-        return _plain(figures | metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit))
+        figures |= metric.pixel_metrics(maps, masks, fpr_limit=self.fpr_limit)
+        # A defect that was lost when its mask was resized does not make a normal image.
+        kept = [i for i, row in enumerate(rows) if row["label"] == 0 or masks[i].any()]
+        figures["pixel_aupimo"] = metric.aupimo([maps[i] for i in kept], [masks[i] for i in kept])
+        if self.thresholds:
+            figures |= metric.pixel_decisions(maps, masks, self.thresholds[1])
+        return _plain(figures)
 
     def _per_defect(self, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
         """The metrics of each kind of defect, its images and all the normal ones taken as a test set of their own."""

@@ -12,7 +12,8 @@ from squad_lit.network.anomaly import Anomaly
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.contract import ImageSynthesis
-from squad_lit.training.detector import Detector
+from squad_lit.system.option import Side
+from squad_lit.training.detector import Detector, Overlap
 from squad_lit.training.forward import ForwardOutput
 
 
@@ -39,8 +40,8 @@ class Memory(Detector):
         anomaly: Callable[..., Anomaly],
         synthesis: ImageSynthesis,
         seed: int,
-        tile: int | None = None,
-        tile_overlap: float = 0.0,
+        tile: Side | None = None,
+        tile_overlap: Overlap = 0.0,
     ) -> None:
         super().__init__(
             backbone=backbone,

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
-from squad_lit.system.option import Count, Natural, checked
+from squad_lit.system.memory import free_memory
+from squad_lit.system.option import Count, Processes, checked
+from squad_lit.system.progress import progress
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
 
 # Normal images of its category that a synthetic anomaly may take a part from.
@@ -57,13 +59,13 @@ class FeaturePool:
     def __init__(
         self,
         *,
-        views: Count,
+        views: Annotated[int, Field(ge=1, le=1000)],
         clean_limit: Count,
-        synthetic: Count,
+        synthetic: Annotated[int, Field(ge=1, le=10**6)],
         refresh_every: Count,
         augmentation: View,
         synthesis: ImageSynthesis,
-        workers: Natural | None = None,
+        workers: Processes | None = None,
     ) -> None:
         self.views, self.clean_limit = views, clean_limit
         self.synthetic, self.refresh_every, self.workers = synthetic, refresh_every, workers
@@ -188,6 +190,8 @@ class FeaturePool:
 
         total = len(self._slots)
         self._fits = self._device.type == "cuda" and self._size() <= torch.cuda.mem_get_info(self._device)[0] / 2
+        if not self._fits:
+            self._check_memory()
         images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
         category = [""] * total
         views = chunks_ahead(view_of, total, self._device)
@@ -252,7 +256,7 @@ class FeaturePool:
         """Half-precision features of many images; only a chunk of images is held at a time."""
         out: dict[str, Tensor] = {}
         done, total = 0, len(sources)
-        with tqdm(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
+        with progress(total=total, desc=what, unit="image", leave=False, disable=not self._show) as bar:
             for chunk in images:
                 features = self._backbone(chunk.to(self._device))
                 numbers = torch.tensor(sources[done : done + len(chunk)], device=self._device)
@@ -273,6 +277,15 @@ class FeaturePool:
         features = sum(2 * channels[group] * pixels // strides[group] ** 2 for group in channels)
         return (len(self._slots) + self._drawn) * (features + 4 * pixels)
 
+    def _check_memory(self) -> None:
+        needed, free = self._size(), free_memory()
+        if needed > free:
+            raise ValueError(
+                f"model.pool: {len(self._slots)} clean views and {self._drawn} synthetic anomalies of "
+                f"{' x '.join(map(str, self._grid.tile))} px take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+                f"free: lower model.pool.clean_limit, model.pool.synthetic or dataset.image_size"
+            )
+
     def _store(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """An empty tensor on the device if the whole pool fits there, else where the device copies from fastest."""
         if self._device.type != "cuda" or self._fits:
@@ -284,13 +297,16 @@ class FeaturePool:
 
     def _order(self, stream: int, step: int, size_of_part: int, size: int) -> Tensor:
         """Which of ``size`` are in the part of a batch: passes of permutations, from the first step of the period."""
-        if (stream, size_of_part) not in self._orders:
-            passes = -(-self.refresh_every * size_of_part // size)
-            rounds = [_permutation(self._seed, stream, self._period, number, size) for number in range(passes)]
-            order = torch.tensor(np.concatenate([np.empty(0, np.int64), *rounds]))
-            self._orders[stream, size_of_part] = order.to(self._image.device)
         first = step % self.refresh_every * size_of_part
-        return self._orders[stream, size_of_part][first : first + size_of_part]
+        passes = range(first // size, -(-(first + size_of_part) // size))
+        for old in [key for key in self._orders if key[0] == stream and key[1] < passes.start]:
+            del self._orders[old]
+        for number in passes:
+            if (stream, number) not in self._orders:
+                order = torch.from_numpy(_permutation(self._seed, stream, self._period, number, size))
+                self._orders[stream, number] = order.to(self._image.device)
+        joined = torch.cat([self._image.new_empty(0, dtype=torch.int64), *(self._orders[stream, n] for n in passes)])
+        return joined[first % size :][:size_of_part]
 
 
 class _Anomalies(Dataset[tuple[Tensor, Tensor]]):

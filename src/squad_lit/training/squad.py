@@ -19,9 +19,9 @@ from squad_lit.network.contract import FeatureExtractor
 from squad_lit.network.generator import Generator
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.system.console import uninterrupted
-from squad_lit.system.option import Count, Positive, Share, Weight, checked
+from squad_lit.system.option import Count, Positive, Share, Side, Weight, checked
 from squad_lit.training.calibration import Measure
-from squad_lit.training.detector import Detector
+from squad_lit.training.detector import Detector, Overlap
 from squad_lit.training.forward import ForwardOutput, blend
 from squad_lit.training.graph import Graph
 from squad_lit.training.measure import ReconstructionMeasure
@@ -51,6 +51,8 @@ class Squad(Detector):
         image_every: One of so many images in a batch trains the image decoder, clean and corrupted ones in turn. The
             decoder is for looking, and at full resolution it is the costliest part of a step.
         loss_weight: Weights of the losses ``feature``, ``image``, ``focal``, ``dice`` and ``adversarial``, at least 0.
+        easy_share: Share of the cells of each image, those that are rebuilt best, whose gradient of the feature loss
+            counts a tenth; see :func:`squad_lit.network.loss.feature_loss`.
         focal_gamma: Exponent of the focal loss, at least 0; 0 makes it binary cross-entropy.
         stop_gradient: Whether the loss of the segmentation discriminator stops before the generator, which would
             otherwise learn to make the discriminator's task easy.
@@ -87,6 +89,7 @@ class Squad(Detector):
         synthetic_fraction: Share,
         image_every: Count,
         loss_weight: Mapping[str, Weight],
+        easy_share: Share,
         focal_gamma: Weight,
         stop_gradient: bool,
         adversarial_start: Share,
@@ -96,8 +99,8 @@ class Squad(Detector):
         seed: int,
         memory: Callable[..., PatchMemory] | None = None,
         cuda_graph: bool = True,
-        tile: int | None = None,
-        tile_overlap: float = 0.0,
+        tile: Side | None = None,
+        tile_overlap: Overlap = 0.0,
     ) -> None:
         known = {"feature", "image", "focal", "dice", "adversarial"}
         if set(loss_weight) != known:
@@ -132,7 +135,8 @@ class Squad(Detector):
         self.pool = pool
         self.validate_every = validate_every
         self.synthetic_fraction = synthetic_fraction
-        self.image_every, self.focal_gamma, self.stop_gradient = image_every, focal_gamma, stop_gradient
+        self.image_every, self.stop_gradient = image_every, stop_gradient
+        self.easy_share, self.focal_gamma = easy_share, focal_gamma
         self.loss_weight, self.adversarial_start = dict(loss_weight), adversarial_start
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         self.cuda_graph = cuda_graph
@@ -301,7 +305,7 @@ class Squad(Detector):
     def _feature_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         terms = []
         for group, found in recon.items():
-            terms.append(losses.feature_loss(found, batch["target"][group]))
+            terms.append(losses.feature_loss(found, batch["target"][group], easy_share=self.easy_share))
             log[f"feature/{group}"] = terms[-1].detach()
         return torch.stack(terms).sum()
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from squad_lit.dataset.drawing import damage, product
 from squad_lit.dataset.drawing.canvas import UNITS, Array, Canvas
 from squad_lit.dataset.sample import NORMAL
-from squad_lit.system.option import Count, Natural, check_arguments
+from squad_lit.system.option import Natural, check_arguments
 
 DRAWING = 1
 """Version of the pictures. Raise it when they change, so that files of an older version are not reused."""
@@ -22,6 +22,9 @@ VISIBLE = 8
 """Least change of a channel, of 255, that makes a pixel damaged; about the least that an eye sees."""
 LEAST_DAMAGE = 24
 """Least pixels (of 256 x 256) of a mask. Damage that shows less is drawn again elsewhere."""
+
+
+_Images = Annotated[int, Field(ge=1, le=10**5)]
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,10 @@ class Recipe:
     """
 
     seed: Natural
-    size: Annotated[int, Field(ge=64)]
-    train: Count
-    test_good: Count
-    per_defect: Count
+    size: Annotated[int, Field(ge=64, le=4096)]
+    train: _Images
+    test_good: _Images
+    per_defect: _Images
 
     def __post_init__(self) -> None:
         check_arguments(type(self), vars(self))

@@ -63,7 +63,7 @@ def test_pairs_and_counts_and_where_a_sweep_is_when_it_ends(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("fake_training")
 def test_stop_after_starts_no_further_job(tmp_path: Path) -> None:
-    done = sweep(tmp_path, "++end=none,error,kill,none", "sweep.stop_after=1")
+    done = sweep(tmp_path, "trust=[none],[error],[kill],[none]", "sweep.stop_after=1")
     assert done.returncode == 1
     assert "1 of the jobs failed, 2 were not started (sweep.stop_after=1), all not named here are done:" in done.stderr
     assert (tmp_path / "0" / "metrics.json").exists()

@@ -1,0 +1,1 @@
+"""A service over HTTP: requests, batches of them, and its figures."""
