@@ -148,6 +148,7 @@ names = {"gpu": "CUDA_VISIBLE_DEVICES", "slurm": "SLURM_JOB_NAME", "rank": "SLUR
 names |= {"address": "MASTER_ADDR", "port": "MASTER_PORT", "node": "NODE_RANK"}
 known = {"run": {}} | {key: os.environ.get(name) for key, name in names.items()}
 rate = float(given.get("model.optimizer.lr", 0.5))
+known["ignores_usr2"] = signal.getsignal(getattr(signal, "SIGUSR2", signal.SIGTERM)) == signal.SIG_IGN
 known["synthetic_ap"] = None if rate > 0.9 else rate
 (folder / "metrics.json").write_text(json.dumps(given | known))
 """

@@ -109,6 +109,7 @@ def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory, mvtec: Path) -> 
 def without_time(folder: Path) -> dict[str, Any]:
     """The content of all files of a run, except for checkpoints and for what is a time, or of one process."""
     timed = {"run", "peak_memory_mb", "seconds/train", "images_per_second/train", "train/images_per_second"}
+    timed |= {"test/peak_memory_mb"}
     found: dict[str, Any] = {}
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()

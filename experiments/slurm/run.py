@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-TINY = "dataset.category=gear dataset.image_size=64 trainer=smoke model.steps=100 model.validate_every=20 threads=1"
-TINY += " model.pool.refresh_every=20 callback.progress=null logger=none"
+TINY = "dataset.category=gear dataset.image_size=64 dataset.limit_train=8 model.steps=100 model.validate_every=20"
+TINY += " model.pool.refresh_every=20 model.pool.clean_limit=16 model.pool.synthetic=8"
+TINY += " threads=1 callback.progress=null logger=none"
 SLURM = "hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 hydra.launcher.mem_gb=4"
 SLURM += " hydra.launcher.signal_delay_s=20"
 # In the place of a training, where only the sweep is looked at.
@@ -95,11 +96,11 @@ def array(out: Path) -> str:
 
 def killed(out: Path) -> str:
     """The sweep's own process is killed, and the same command is given again."""
-    sweep = Sweep(out, "seed=0,1,2,3", seconds=60)
+    sweep = Sweep(out, "seed=0,1,2,3", seconds=150)
     until(lambda: (out / "0" / "starts").exists())
     sweep.process.send_signal(signal.SIGKILL)
     sweep.process.wait()
-    again = Sweep(out, "seed=0,1,2,3", seconds=60)
+    again = Sweep(out, "seed=0,1,2,3", seconds=150)
     status = again.end()
     starts = [(out / str(i) / "starts").read_text() for i in range(4)]
     attached = re.findall(r"\d+ jobs are in SLURM's queue already", again.text)
@@ -149,11 +150,25 @@ def preempted(out: Path) -> str:
 
 
 def timed_out(out: Path) -> str:
-    """The time limit is over; the signal of submitit is sent by hand, because SLURM counts in minutes."""
-    sweep, job = training(out, "hydra.launcher.timeout_min=1")
-    slurm("scancel", "--signal=USR2", number(job))
-    status = sweep.end()
-    return f"exit status {status}; {_log(out)}; {metrics(job)}"
+    """A training of several minutes, with a time limit of two."""
+    sweep, job = training(out, "hydra.launcher.timeout_min=2", "hydra.launcher.max_num_timeout=20", "model.steps=600")
+    return f"exit status {sweep.end()}; {_log(out)}; {metrics(job)}"
+
+
+def out_of_time(out: Path) -> str:
+    """The same, but it may run out of time once."""
+    sweep, _ = training(out, "hydra.launcher.timeout_min=2", "hydra.launcher.max_num_timeout=0", "model.steps=2000")
+    return f"exit status {sweep.end()}; {_log(out)}; {re.findall('  job 0: .*', sweep.text)}"
+
+
+def nodes(out: Path) -> str:
+    """One training on both nodes, a process with gloo on each, that is stopped once."""
+    options = ("trainer=nodes", "trainer.accelerator=cpu")
+    sweep, job = training(out, *options)
+    slurm("scancel", number(job))
+    first = sweep.end()
+    again = Sweep(out, *TINY.split(), *options)
+    return f"exit status {first}, again {again.end()}; {_log(out)}; {metrics(job)}"
 
 
 def _log(out: Path) -> list[str]:
@@ -180,7 +195,8 @@ def full(out: Path) -> str:
 def main() -> None:
     """Run what is named after the folder, or all."""
     out = Path(sys.argv[1]).absolute()
-    for act in (array, killed, drained, unavailable, full, cancelled, preempted, timed_out):
+    acts = (array, killed, drained, unavailable, full, cancelled, preempted, timed_out, out_of_time, nodes)
+    for act in acts:
         if not sys.argv[2:] or act.__name__ in sys.argv[2:]:
             print(f"{act.__name__}: {act(out / act.__name__)}", flush=True)
 

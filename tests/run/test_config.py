@@ -29,6 +29,11 @@ SAMPLE = Path(__file__).parents[1] / "sample" / "conf"
             r"^model/steps: no such group; the parts of an option have dots between them: model\.steps$",
         ),
         (["hydra.nosuch=1"], r"^hydra\.nosuch: no such option$"),
+        (["model.loss_weight={imagee:1}"], r"^model\.loss_weight\.imagee: no such option; did you mean model\."),
+        (
+            ["hydra.launcher._target_=hydra_plugins.ray_x.Launcher"],
+            r"^hydra/launcher: No module named 'hydra_plugins\.ray_x'$",
+        ),
         (
             ["hydra.launcher=joblib"],
             r"^hydra\.launcher: .* got 'joblib'; a slash chooses one, as in hydra/launcher=NAME$",

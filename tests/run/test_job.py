@@ -304,6 +304,7 @@ def test_slurm_leaves_the_processes_of_a_job_to_lightning(tmp_path: Path, monkey
     assert SLURMEnvironment.detect()
     figures = run(tmp_path).figures or {}
     assert figures["rank"] is None
+    assert figures["ignores_usr2"]  # which SLURM sends to all processes of a job, and which would end them
     monkeypatch.setenv("SLURM_JOB_NAME", str(figures["slurm"]))
     assert not SLURMEnvironment.detect()
 

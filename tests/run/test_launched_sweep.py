@@ -1,8 +1,10 @@
 """What a sweep checks before its first job, what it shows, and how it ends; the trainings are a script."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,9 +148,11 @@ def test_jobs_in_slurms_queue_are_waited_for_and_not_submitted_again(
     queue.write_text(next(states))
     monkeypatch.setattr(slurm.time, "sleep", sleep)
     monkeypatch.setattr(slurm, "_submit", lambda *_: pytest.fail("there was nothing to submit"))
-    slurm.run_on_slurm(jobs, {}, Status(4))
+    slurm.run_on_slurm(jobs, {"submitit_folder": "out/%j"}, Status(4))
     assert [job.figures is not None for job in jobs] == [True, False, True, False]
-    assert jobs[1].error == "its job 9_1 in SLURM ended without figures or a message: SLURM says CANCELLED"
+    assert jobs[1].error == (
+        "its job 9_1 in SLURM ended without figures or a message: SLURM says CANCELLED; its output is in out/9_1"
+    )
     assert jobs[3].error == "no folder for category cable"
     told = capsys.readouterr().out
     assert "sweep: 2 waiting, 1 running, 1 done, 0 failed (waiting: Resources)" in told
@@ -174,7 +178,7 @@ def test_after_so_many_failures_waiting_jobs_leave_slurms_queue(
         queue.write_text(rows[1] if "9_2" in asked[-1] else "" if len(asked) > 4 else "9_0|RUNNING|None\n")
 
     monkeypatch.setattr(slurm.time, "sleep", sleep)
-    slurm.run_on_slurm(jobs, {}, Status(3, stop_after=1))
+    slurm.run_on_slurm(jobs, {"submitit_folder": "out/%j"}, Status(3, stop_after=1))
     assert "9_0|RUNNING|None\n" in asked  # it runs, and 9_2 is gone
     assert [bool(job.error) for job in jobs] == [True, True, False]
 
@@ -185,14 +189,48 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         slurm.run_on_slurm([], {}, Status(0))
 
 
-def test_a_job_that_runs_can_be_put_back_into_slurms_queue(tmp_path: Path) -> None:
-    """submitit pickles what ``checkpoint`` returns, while the training runs."""
+def test_a_training_has_left_its_checkpoint_before_its_job_is_back_in_slurms_queue(tmp_path: Path) -> None:
+    """SLURM kills what still runs then. submitit pickles what ``checkpoint`` returns."""
     submitit = pytest.importorskip("submitit")
     job = Job(tmp_path, ["seed=3"], compose(["seed=3"]), "job 0")
-    with subprocess.Popen(["sleep", "60"]) as job._process:
-        slurm._Remote().checkpoint(job).dump(tmp_path / "again.pkl")
-        job._process.kill()
+    script = f"trap 'sleep 0.3; touch {tmp_path}/last.ckpt; exit 143' TERM; touch {tmp_path}/ready; sleep 60 & wait"
+    with subprocess.Popen(["bash", "-c", script], start_new_session=True) as job._process:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        slurm._Remote(30).checkpoint(job).dump(tmp_path / "again.pkl")
+        assert (tmp_path / "last.ckpt").exists()
     again = submitit.core.utils.DelayedSubmission.load(tmp_path / "again.pkl")
     (loaded,) = again.args
     assert (loaded.folder, loaded.arguments, loaded.config, loaded.name) == (tmp_path, ["seed=3"], job.config, "job 0")
-    assert hasattr(again.function, "checkpoint")
+    assert again.function.patience == 30
+
+
+def test_a_training_that_does_not_stop_does_not_keep_its_job_out_of_the_queue(tmp_path: Path) -> None:
+    job = Job(tmp_path, [], compose([]))
+    with subprocess.Popen(["bash", "-c", "trap '' TERM; sleep 60"], start_new_session=True) as job._process:
+        began = time.monotonic()
+        slurm._Remote(0.3).checkpoint(job)
+        assert 0.3 <= time.monotonic() - began < 20
+        os.killpg(job._process.pid, signal.SIGKILL)
+
+
+def test_a_job_that_ran_out_of_time_too_often_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+
+    def end(jobs: list[Job]) -> None:
+        raise submitit.core.utils.UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    monkeypatch.setattr(slurm, "run_jobs", end)
+    with pytest.raises(SystemExit):
+        slurm._Remote(0)(Job(tmp_path, []))
+    assert (tmp_path / "error.txt").read_text().startswith("it ran out of time too often: raise hydra.launcher.timeout")
+
+
+@pytest.mark.usefixtures("fake_training")
+def test_ray_runs_the_jobs_of_a_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs an environment with the extra 'ray'")
+    options = ["hydra/launcher=ray_cluster", "hydra.launcher.ray.remote={num_cpus:1,num_gpus:0}"]
+    done = sweep(tmp_path, "trust=[none],[error],[]", *options, "+hydra.launcher.ray.init.num_cpus=2")
+    assert done.returncode == 1
+    assert "job 1 (trust=[error]): no folder for category cable; " in done.stderr
+    assert [(tmp_path / job / "metrics.json").exists() for job in "012"] == [True, False, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import importlib.util
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from squad_lit.run.reader import check_yaml
+from squad_lit.system.package import explain
 
 _PACKAGE = Path(__file__).parents[1]
 # In a wheel the tree lies inside the package, in a checkout at its top.
@@ -111,6 +113,10 @@ def _check_hydra(settings: DictConfig) -> None:
                 f"hydra.{part}: expected its options, got {settings[part]!r}; a slash chooses one, as in "
                 f"hydra/{part}=NAME"
             )
+        plugin = ".".join(settings[part]._target_.split(".")[:2])
+        if importlib.util.find_spec(plugin) is None:
+            missing = ModuleNotFoundError(f"No module named {plugin!r}", name=plugin.rpartition(".")[2])
+            raise ValueError(f"hydra/{part}: {explain(missing)}")
     raw: Any = OmegaConf.to_container(settings)
     for place in ("run.dir", "sweep.dir", "sweep.subdir"):
         group, _, key = place.partition(".")
@@ -126,7 +132,10 @@ def _in_words(error: Exception, overrides: Sequence[str], config_dir: str | Path
         choices = re.findall(r"\n\t(\S+)", text.partition("Config search path")[0])
         return f"{group}={name}: no such choice{_hint(name, choices, f'{group}=')}; there are: {', '.join(choices)}"
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        return _unknown(found[1], overrides, config_dir)
+        inner = re.search(
+            rf"full_key: ({re.escape(found[1])}\.\S+)", f"{error.__cause__}"
+        )  # of a dictionary that was given
+        return _unknown(found[1], inner[1] if inner else found[1], overrides, config_dir)
     if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
         return (
             f"{found[1]}={found[2]}: several values make a sweep, which needs -m; a list is '{found[1]}=[{found[2]}]'"
@@ -155,11 +164,11 @@ def _in_words(error: Exception, overrides: Sequence[str], config_dir: str | Path
     return ": ".join(told).removeprefix("Error merging override ")
 
 
-def _unknown(name: str, overrides: Sequence[str], config_dir: str | Path | None) -> str:
-    """What is said of an option that the configuration does not have."""
+def _unknown(given_name: str, name: str, overrides: Sequence[str], config_dir: str | Path | None) -> str:
+    """What is said of an option that the configuration does not have, or of such a key in a dictionary."""
     if "/" in name and not name.startswith("hydra/"):
         return f"{name}: no such group; the parts of an option have dots between them: {name.replace('/', '.')}"
-    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != given_name]
     rest = compose(others, config_dir=config_dir, with_hydra=True)
     parent, _, key = name.rpartition(".")
     while parent and not isinstance(OmegaConf.select(rest, parent), DictConfig):  # it is this part that is unknown

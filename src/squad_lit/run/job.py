@@ -89,7 +89,7 @@ class Job:
         if resume:
             print(f"{self.name} goes on from its last.ckpt", flush=True)
         environment = {key: value for key, value in os.environ.items() if key not in _RANKS}
-        if "SLURM_JOB_NAME" in environment:
+        if slurm := "SLURM_JOB_NAME" in environment:
             environment |= _nodes(self.config)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -104,6 +104,7 @@ class Job:
                 stdout=output,
                 stderr=subprocess.STDOUT if quiet else None,
                 start_new_session=True,  # Ctrl-C reaches it from here, once, and with it all processes of the job
+                preexec_fn=_ignore_usr2 if slurm else None,
             )
 
     def find_figures(self) -> bool:
@@ -157,6 +158,11 @@ class Job:
         elif number != signal.SIGINT:
             for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
                 process.kill()
+
+
+def _ignore_usr2() -> None:
+    """SLURM sends it to all processes of a job before its time is over; a training would end without a checkpoint."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _has_nodes(config: DictConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,16 +30,33 @@ class _Entry(NamedTuple):
 
 
 class _Remote:
-    """What a job of SLURM does; submitit calls ``checkpoint`` before the time is over, and runs what it returns."""
+    """What a job of SLURM does; submitit calls ``checkpoint`` before the time is over, and runs what it returns.
+
+    Args:
+        patience: How long, in seconds, a training may take to leave a checkpoint before the time is over.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
 
     def __call__(self, job: Job) -> None:
-        run_jobs([job])
+        try:
+            run_jobs([job])
+        except require("submitit").core.utils.UncompletedJobError:  # raised by its handler of the signal
+            job.error = (
+                "it ran out of time too often: raise hydra.launcher.timeout_min or hydra.launcher.max_num_timeout"
+            )
+            write_text(job.folder / "error.txt", f"{job.error}\n")
         if job.figures is None:
             if not (file := job.folder / "error.txt").exists():
                 write_text(file, f"{job.error}\n")
             sys.exit(1)  # SLURM, too, calls it failed
 
     def checkpoint(self, job: Job) -> Any:
+        job.send(signal.SIGTERM)  # now: SLURM kills the training when it queues the job again
+        deadline = time.monotonic() + self.patience
+        while job.is_running() and time.monotonic() < deadline:
+            time.sleep(0.1)
         return require("submitit").helpers.DelayedSubmission(self, Job(job.folder, job.arguments, job.config, job.name))
 
 
@@ -73,7 +91,7 @@ def run_on_slurm(jobs: Sequence[Job], options: Mapping[str, Any], status: Status
     if new:
         ids |= _submit(new, options)
     try:
-        _wait(ids, status)
+        _wait(ids, status, options["submitit_folder"])
     except KeyboardInterrupt:
         numbers = " ".join(sorted({number.partition("_")[0] for number in ids.values()}))
         print(f"the jobs go on in SLURM; scancel {numbers} would stop them", file=sys.stderr)
@@ -98,7 +116,8 @@ def _submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> dict[Job, str]:
     try:
         executor = submitit.AutoExecutor(cluster="slurm", folder=folder, slurm_max_num_timeout=timeouts)
         executor.update_parameters(**{key if key in common else f"slurm_{key}": v for key, v in given.items()})
-        sent = executor.map_array(_Remote(), jobs)
+        # SLURM's signal comes so long before the end, or up to a minute earlier.
+        sent = executor.map_array(_Remote(0.75 * options["signal_delay_s"]), jobs)
     except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError, RuntimeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ValueError(f"SLURM did not take the jobs: {lines[-1].removeprefix('subprocess.')}") from error
@@ -108,8 +127,8 @@ def _submit(jobs: Sequence[Job], options: Mapping[str, Any]) -> dict[Job, str]:
     return found
 
 
-def _wait(ids: dict[Job, str], status: Status) -> None:
-    """Wait until the jobs have left the queue, and count them."""
+def _wait(ids: dict[Job, str], status: Status, output: str) -> None:
+    """Wait until the jobs have left the queue, and count them; their output is in a folder, with %j for the number."""
     left, missed = dict(ids), set[Job]()
     while left:
         queue = _queue(patient=True)
@@ -123,7 +142,7 @@ def _wait(ids: dict[Job, str], status: Status) -> None:
             elif job not in missed:
                 missed.add(job)  # once more: its last file may not be visible here yet
             else:
-                _read(job, number)
+                _read(job, number, output.replace("%j", number))
                 status.end(job)
                 del left[job]
         waiting = {job: n for job, n in left.items() if n in queue and queue[n].state not in _STARTED}
@@ -135,7 +154,7 @@ def _wait(ids: dict[Job, str], status: Status) -> None:
             time.sleep(1 if missed else _POLL)
 
 
-def _read(job: Job, number: str) -> None:
+def _read(job: Job, number: str, output: str) -> None:
     """The figures of a job that has left the queue, or the reason why it has none."""
     if _find_figures(job) or job.error:
         return
@@ -147,7 +166,7 @@ def _read(job: Job, number: str) -> None:
     )
     state = re.search(r"JobState=(\w+)", done.stdout)
     said = f"SLURM says {state[1]}" if state else "SLURM has forgotten it"
-    job.error = f"its job {number} in SLURM ended without figures or a message: {said}"
+    job.error = f"its job {number} in SLURM ended without figures or a message: {said}; its output is in {output}"
 
 
 def _find_figures(job: Job) -> bool:

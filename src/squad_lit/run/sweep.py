@@ -47,7 +47,7 @@ def launch(
     print(_how_to_go_on(sweep.hydra.sweep.dir), flush=True)
     status = Status(len(planned), sweep.sweep.stop_after)
     run_jobs(planned, side_by_side=min(jobs or len(gpus) or 1, len(planned)), gpus=gpus, status=status)
-    return _returns(planned, sweep)
+    return _returns(planned, sweep, overrides)
 
 
 def launch_on_slurm(
@@ -72,7 +72,7 @@ def launch_on_slurm(
         run_on_slurm(planned, options, status)
     except ValueError as error:
         raise CompactHydraException(f"error: {error}") from None
-    return _returns(planned, sweep)
+    return _returns(planned, sweep, overrides)
 
 
 def run_here(config: DictConfig) -> float:
@@ -140,7 +140,7 @@ def _check(planned: Sequence[Job], gpus: Sequence[str], *, here: bool) -> None:
     raise ValueError("\n".join([f"{len(wrong)} of {len(planned)} jobs cannot run:", *lines, *filter(None, hints)]))
 
 
-def _returns(planned: Sequence[Job], sweep: DictConfig) -> list[JobReturn]:
+def _returns(planned: Sequence[Job], sweep: DictConfig, overrides: Overrides) -> list[JobReturn]:
     """What Hydra's sweeper gets for each job; the sweep's end says where it is and what can be done next."""
     folder, stop_after = sweep.hydra.sweep.dir, sweep.sweep.stop_after
     failed = [job for job in planned if job.figures is None]
@@ -153,12 +153,12 @@ def _returns(planned: Sequence[Job], sweep: DictConfig) -> list[JobReturn]:
     told = CompactHydraException("\n".join([*lines, _how_to_go_on(folder), f"next: squad-lit report {folder}"]))
     return [
         JobReturn(
-            overrides=[*job.arguments],
+            overrides=[*own],
             cfg=job.config,
             status=JobStatus.FAILED if job in failed else JobStatus.COMPLETED,
             _return_value=told if job in failed or job.config is None else objective(job.figures, job.config.objective),
         )
-        for job in planned
+        for job, own in zip(planned, overrides, strict=True)
     ]
 
 
