@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 from test_graph import Recorded, on, record
+from test_pool import SIDE as POOL_SIDE
+from test_pool import Pixels, Textures
+from test_pool import make as make_pool
 from test_squad import SIDE, draw, make
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from squad_lit.deploy.pixel_model import Inference
 from squad_lit.deploy.runtime import Torch
+from squad_lit.image.tile import Grid
 from squad_lit.training.graph import Graph
 from squad_lit.training.squad import Squad
 
@@ -74,6 +78,20 @@ def test_a_training_step_reads_nothing_back_and_copies_nothing_to_the_device(aut
         with OnDevice():
             module.training_step(batch, 0)
         assert module.state.step == step + 1
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_batch_is_put_together_where_the_pool_lies(draw_texture, every):
+    pool = make_pool()
+    pool.attach(Textures(draw_texture, 5), Pixels().to("meta"), Grid((POOL_SIDE, POOL_SIDE)), seed=0, device="meta")
+    for step in (0, 4):  # a period each
+        pool.advance(step)
+        pool.batch(step, clean=2, synthetic=2)  # the first of a pass brings its order to the device
+        with OnDevice():
+            batch = pool.batch(step + 1, clean=2, synthetic=2, image_every=every)
+        assert batch["features"]["pixel"].shape == (4, 3, POOL_SIDE, POOL_SIDE)
+        assert batch["image"].shape == (4 // every, 3, POOL_SIDE, POOL_SIDE)
+        assert batch["mask"].device.type == batch["shown"].device.type == "meta"
 
 
 @pytest.mark.parametrize("quantizer", ["fsq", "vq", "none"])
