@@ -160,6 +160,8 @@ class Program(Torch):
 
     def __init__(self, path: Path, device: str) -> None:
         torch = require("torch")
+        from torch.export.passes import move_to_device_pass  # torch does not import it by itself
+
         keep_freed_memory()
         place = torch_device(device)
         found = {KEY: ""}
@@ -168,13 +170,16 @@ class Program(Torch):
             check_archive(path)
             program = torch.export.load(path, extra_files=found)
             if place.type != "cpu":
-                program = torch.export.passes.move_to_device_pass(program, str(place))
-            self._start(program.module(), place)
+                program = move_to_device_pass(program, str(place))
+            model = program.module()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise ValueError(f"{path} is not a readable torch.export program: damaged, or another file") from error
         finally:
             logging.disable(logging.NOTSET)
         self.metadata = read_metadata(path, found[KEY])
+        self._start(model, place)
 
     def run(self, image: NDArray[Any]) -> Output:
         return super().run(_as_input(image, self.metadata))
