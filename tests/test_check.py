@@ -94,6 +94,9 @@ def test_a_device_that_is_not_there_is_refused_as_by_the_other_commands(folder: 
     done = run("dataset=folder", f"dataset.root={folder}", *options)
     assert done.returncode == 1
     assert done.stderr.startswith("error: device=cuda:99 is not there: torch sees")
+    done = run("dataset=folder", f"dataset.root={folder}", "--device", "cuda:99")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --device cuda:99 is for a model: add fit=false checkpoint=PATH")
 
 
 @pytest.mark.filterwarnings("ignore:a false-alarm rate of")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def test_files_give_what_the_checkpoint_gives(models, exported, images, name, fo
         np.testing.assert_allclose(anomaly_map, expected.anomaly_map, atol=1e-3)
         assert model_map.shape == (len(image), SIDE, SIDE)
         np.testing.assert_allclose(model_map, expected.model_map, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "torch"])
+def test_a_model_is_moved_to_the_device_that_is_asked_for(models, exported, images, monkeypatch, form):
+    """The truth: torch's device ``meta``, which has no values, and refuses an operation with a tensor of the CPU."""
+    monkeypatch.setattr("squad_lit.deploy.runtime.torch_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta knows none
+    runtime: Any = open_runtime(models["hybrid"] if form == "checkpoint" else exported["hybrid", form], device="cuda")
+    assert runtime.device == "meta"
+    with torch.inference_mode():
+        found = runtime._model(torch.tensor(images[0][None], device="meta"))
+    assert {t.device.type for t in found} == {"meta"}
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        runtime.run(images[0][None])
 
 
 @pytest.mark.parametrize(("name", "form"), [("tiled", "checkpoint"), *TILED])

@@ -25,6 +25,7 @@ from squad_lit import train
 from squad_lit.deploy.threshold import from_normals
 from squad_lit.run import fit
 from squad_lit.run.config import compose
+from squad_lit.run.model import make_module
 from squad_lit.system.console import uninterrupted
 from squad_lit.training import checkpoint
 from squad_lit.training.pool import FeaturePool
@@ -216,6 +217,12 @@ def test_resume_with_another_configuration_names_the_difference(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(other.partition("=")[0])):
         run(tmp_path, mvtec, f"resume={trained / 'last.ckpt'}", other)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path, mvtec: Path, trained: Path) -> None:
+    data = ["dataset=mvtec", f"dataset.root={mvtec}", "dataset.category=bottle"]
+    resumed = [*SMALL, *data, f"resume={trained / 'last.ckpt'}", "model.pool.workers=2"]
+    assert make_module(compose(resumed, output=tmp_path)).state.step == 4
 
 
 def test_what_the_data_sets_share_is_no_data_set(tmp_path: Path) -> None:

@@ -280,6 +280,8 @@ def test_mistakes_are_told_in_words(run: Path, made: Path, capsys: pytest.Captur
     assert "false-alarm rate: expected a share in (0, 1), got 2.0" in capsys.readouterr().err
     assert main([str(made / "out"), "--false-alarm-rate", "0.1"]) == 1
     assert "add --checkpoint FILE" in capsys.readouterr().err
+    assert main([str(made / "out"), "--device", "cpu"]) == 1
+    assert "--device cpu is for a model, and" in capsys.readouterr().err
     text = (run / "predictions.csv").read_bytes().replace(b"/data/", b"/gone/")
     (run / "predictions.csv").write_bytes(text)
     assert main([str(run)]) == 1

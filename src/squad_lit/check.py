@@ -75,6 +75,8 @@ def _look(config: DictConfig, folder: Path, device: str) -> bool:
 
     check_options(config)
     if not config.checkpoint:
+        if device != "auto":
+            raise ValueError(f"--device {device} is for a model: add fit=false checkpoint=PATH, or leave it out")
         return check(config)
     rank(config, folder, device)
     return True

@@ -42,8 +42,9 @@ def test_openvino_names_its_devices_with_a_point():
         openvino_device("npu", ["CPU"])
 
 
-@pytest.mark.parametrize("name", ["gpu0", "cuda:", "cuda:x", "CPU", "", "tpu"])
+@pytest.mark.parametrize("name", ["gpu0", "cuda:", "cuda:x", "CPU", "", "tpu", "cpu:3", "cpu:0"])
 def test_unknown_names_are_refused_in_words(name):
-    for choose in (torch_device, lambda n: onnx_providers(n, [CPU]), lambda n: openvino_device(n, ["CPU"])):
-        with pytest.raises(ValueError, match=rf"^device={name}: expected auto, cpu, "):
+    onnx, openvino = (lambda n: onnx_providers(n, [CPU])), (lambda n: openvino_device(n, ["CPU"]))
+    for choose, example in ((torch_device, "cuda:1"), (onnx, "cuda:1"), (openvino, "gpu:1")):
+        with pytest.raises(ValueError, match=rf"^device={name}: expected auto, cpu, .* a number, as in {example}$"):
             choose(name)

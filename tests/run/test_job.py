@@ -66,6 +66,13 @@ def test_the_hash_is_of_what_changes_figures() -> None:
     same = make(threads=2, resume="x", logger={}, callback={"a": 1})
     same.dataset.root, same.dataset.num_workers = "b", 3
     assert config_hash(same) == config_hash(make())
+    more = (
+        {"steps": 3, "pool": {"workers": 2}},
+        {"steps": 3, "pool": {"workers": None}},
+        {"steps": 3, "pool": {"views": 2}},
+    )
+    workers, default, views = (config_hash(make(model=model)) for model in more)
+    assert workers == default != views
     assert len({config_hash(make(seed=seed)) for seed in range(3)}) == 3
     folders = [make(dataset={"_target_": "squad_lit.dataset.folder.Folder", "root": root}) for root in "ab"]
     assert config_hash(folders[0]) != config_hash(folders[1])

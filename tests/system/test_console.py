@@ -51,11 +51,11 @@ def test_a_gpu_without_memory_is_a_sentence_with_what_to_do(capsys: pytest.Captu
                 "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
                 "RuntimeError: unable to write to file </torch_12_3>: No space left on device (28)\n"
             ),
-            r"too little shared memory .*\(RuntimeError: unable to write to file .*num_workers=0, .*--shm-size",
+            r"a process that .*\(RuntimeError: unable to write to file .*num_workers=0 .*pool.workers=0, .*--shm-size",
         ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."),
-            "too little shared memory .*Bus error",
+            r"a process that .* makes synthetic anomalies cannot go on \(DataLoader .* Bus error\.\), mostly",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """The truths: which images a loss has seen, gradients that must or must not be there, and sums by hand."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -145,10 +146,11 @@ def test_gradients_are_clipped_after_they_are_unscaled_and_all_optimisers_see_on
     torch.testing.assert_close(weights[1].data, torch.full((2,), 0.9))
 
 
-def test_a_step_whose_gradients_overflow_in_half_precision_is_left_out_and_the_scale_is_halved():
+@pytest.mark.parametrize("make_optimizer", [torch.optim.SGD, partial(torch.optim.AdamW, fused=True)])
+def test_a_step_whose_gradients_overflow_in_half_precision_is_left_out_and_the_scale_is_halved(make_optimizer):
     module = make()
     weight = nn.Parameter(torch.ones(2))
-    optimizer, scaler = torch.optim.SGD([weight], lr=1.0), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer, scaler = make_optimizer([weight], lr=1.0), torch.amp.GradScaler("cpu", init_scale=1024.0)
     module.trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))  # type: ignore[assignment]
     scaler.scale(weight.sum()).backward()
     assert weight.grad is not None

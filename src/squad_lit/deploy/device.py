@@ -72,9 +72,9 @@ def openvino_device(name: str, available: Sequence[str]) -> str:
 
 def _split(name: str, known: Any, runtime: str) -> tuple[str, int]:
     kind, colon, number = name.partition(":")
-    if kind not in known or (colon and not number.isdecimal()):
-        choices = ", ".join(["auto", *known])
-        raise ValueError(f"device={name}: expected {choices} for {runtime}, or one with a number, as in cuda:1")
+    if kind not in known or (colon and (kind == "cpu" or not number.isdecimal())):
+        choices, numbered = ", ".join(["auto", *known]), next(k for k in known if k != "cpu")
+        raise ValueError(f"device={name}: expected {choices} for {runtime}, or one with a number, as in {numbered}:1")
     return kind, int(number or 0)
 
 

@@ -5,7 +5,9 @@ The package of a runtime is imported when it is chosen, so an exported file need
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -110,25 +112,33 @@ class Torch:
     batch = AT_ONCE
 
     def _start(self, model: Any, device: torch.device) -> None:
-        self._model, self._device, self.device = model, device, str(device)
+        self._model, self._single, self._device, self.device = model, model, device, str(device)
         self._last: tuple[int, ...] = ()
+        self._turn: Any = contextlib.nullcontext()
         if device.type == "cuda":
             from squad_lit.training.graph import Graph
 
             self.batch = _GPU_BATCH
             self.device += f" ({require('torch').cuda.get_device_name(device)})"
             self._single = Graph(model)
+            self._turn = threading.Lock()  # a graph has one memory, and threads may share a model
 
     def run(self, image: NDArray[Any]) -> Output:
         import torch
 
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             pixels = torch.tensor(image, device=self._device)
             # A capture takes as long as some images, so it waits for a second one of a size.
-            repeated = self._device.type == "cuda" and len(image) == 1 and image.shape == self._last
-            model, self._last = self._single if repeated else self._model, image.shape
-            anomaly_map, score, _, model_map = model(pixels)
-        return Output(anomaly_map.cpu().numpy(), score.cpu().numpy(), model_map.cpu().numpy())
+            repeated, self._last = len(image) == 1 and image.shape == self._last, image.shape
+            anomaly_map, score, _, model_map = self._replay(pixels) if repeated else self._model(pixels)
+            return Output(anomaly_map.cpu().numpy(), score.cpu().numpy(), model_map.cpu().numpy())
+
+    def _replay(self, pixels: torch.Tensor) -> Any:
+        try:
+            return self._single(pixels)
+        except ValueError:  # a part of one's own waits for the device
+            self._single = self._model
+            return self._model(pixels)
 
 
 class Checkpoint(Torch):
@@ -150,6 +160,8 @@ class Program(Torch):
 
     def __init__(self, path: Path, device: str) -> None:
         torch = require("torch")
+        from torch.export.passes import move_to_device_pass  # torch does not import it by itself
+
         keep_freed_memory()
         place = torch_device(device)
         found = {KEY: ""}
@@ -158,13 +170,16 @@ class Program(Torch):
             check_archive(path)
             program = torch.export.load(path, extra_files=found)
             if place.type != "cpu":
-                program = torch.export.passes.move_to_device_pass(program, str(place))
-            self._start(program.module(), place)
+                program = move_to_device_pass(program, str(place))
+            model = program.module()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise ValueError(f"{path} is not a readable torch.export program: damaged, or another file") from error
         finally:
             logging.disable(logging.NOTSET)
         self.metadata = read_metadata(path, found[KEY])
+        self._start(model, place)
 
     def run(self, image: NDArray[Any]) -> Output:
         return super().run(_as_input(image, self.metadata))

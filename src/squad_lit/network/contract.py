@@ -37,7 +37,8 @@ class Quantizer(Protocol):
 
     Two methods are optional. ``level_histogram(count) -> list[list[float]]`` gives the share of each level of each
     scalar, from the occurrences ``(codebook_size,)`` of each code. ``synchronise()`` is called once if several
-    processes train together.
+    processes train together. An optional attribute ``capturable = False`` says that the quantiser waits for the GPU in
+    a training, as ``Tensor.item()`` does, so that no CUDA graph is made of a step.
     """
 
     dim: int

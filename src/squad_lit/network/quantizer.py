@@ -145,6 +145,8 @@ class VQ(nn.Module):
             encoding of the batch.
     """
 
+    capturable = False  # the library reads on the CPU whether the codebook is initialised, and which codes are dead
+
     @checked
     def __init__(
         self,

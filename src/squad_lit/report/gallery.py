@@ -117,6 +117,8 @@ def gather(
         checkpoint = checkpoint or folder / "last.ckpt"
         gallery, normality, illustrate = _of_run(folder, lines, checkpoint, false_alarm_rate, trust, device)
     elif lines[0].keys() >= OF_A_PREDICTION:
+        if device != "auto":
+            raise ValueError(f"--device {device} is for a model, and {folder} has overlays without one: leave it out")
         gallery, normality, illustrate = _of_predictions(folder, lines, checkpoint, false_alarm_rate, trust)
     else:
         raise ValueError(
@@ -201,7 +203,9 @@ def _of_run(
         raise FileNotFoundError(
             f"no checkpoint {checkpoint.resolve()}; if the run tested that of another, name it with --checkpoint FILE"
         )
-    detector = checkpoints.load(checkpoint, trust=trust).to(torch_device(device))
+    place = torch_device(device)
+    print(f"device {place}")
+    detector = checkpoints.load(checkpoint, trust=trust).to(place)
     threshold, pixel_threshold = thresholds(detector, rate)
     known = detector.state.defective_scores if rate is None else []
     source = "normal images and of known defects" if known else "normal images"

@@ -25,9 +25,12 @@ from squad_lit.run.reader import read_config
 from squad_lit.system.file import check_archive, read_figures, write_text
 from squad_lit.system.lock import hold
 
+WORKERS = "model.pool.workers"
+"""The one option of the model that changes no figure."""
 # Options that change no figure: where files lie, how they are read, what is shown.
 _NO_EFFECT = ["callback", "logger", "threads", "resume", "objective", "output", "export", "trust", "sweep"]
 _NO_EFFECT += ["dataset.root", "dataset.cache", "dataset.cache_folder", "dataset.num_workers"]
+_NO_EFFECT += [WORKERS]
 _NO_EFFECT += ["trainer.enable_progress_bar", "trainer.log_every_n_steps", "trainer.default_root_dir"]
 
 # Environment variables that tell a process its rank in a distributed training.
@@ -229,11 +232,13 @@ def _effective(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration without what changes no figure."""
     plain: Any = OmegaConf.to_container(config, resolve=False)  # the folder is known in a run alone
     for name in _NO_EFFECT:
-        node, _, key = name.rpartition(".")
+        *nodes, key = name.split(".")
         # The root of a benchmark is a place; the root of a user's folder identifies the data.
         if name == "dataset.root" and str(OmegaConf.select(config, "dataset._target_")).endswith(".Folder"):
             continue
-        parent = plain.get(node) if node else plain
+        parent = plain
+        for node in nodes:
+            parent = parent.get(node) if isinstance(parent, dict) else None
         if isinstance(parent, dict):
             parent.pop(key, None)
     content: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from squad_lit.run.job import differences
+from squad_lit.run.job import WORKERS, differences
 from squad_lit.run.option import MOST_RATE, make, model_content
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def make_module(config: DictConfig) -> Detector:
         path = os.path.abspath(config.resume)
         content = checkpoint.read(path)
         before = checkpoint.State.load(content)
-        if different := sorted(differences({"model": before.config, "dataset": before.data}, options)):
+        if different := sorted({*differences({"model": before.config, "dataset": before.data}, options)} - {WORKERS}):
             raise ValueError(
                 f"resume={config.resume}: this checkpoint was made with other values of: {', '.join(different)}; "
                 f"continue with the configuration in the config.yaml beside it"

@@ -123,8 +123,9 @@ def _of_memory(error: Exception) -> str:
         return f"too little memory ({what}): lower dataset.image_size, dataset.batch_size or model.pool.clean_limit"
     if isinstance(error, RuntimeError) and (shared := _SHARED.search(text)):
         return (
-            f"too little shared memory for the processes that read images ({shared[0]}): set dataset.num_workers=0, "
-            f"or start the container with a larger --shm-size"
+            f"a process that reads images or makes synthetic anomalies cannot go on ({shared[0].strip()}), mostly for "
+            f"too little (shared) memory: set dataset.num_workers=0 and model.pool.workers=0, or start the container "
+            f"with a larger --shm-size"
         )
     return ""
 

@@ -64,8 +64,8 @@ class Squad(Detector):
         memory: Makes a memory of patches from ``channels``, or None. The distances to its patches are one more map, and
             a group ``memory`` of one channel for the segmentation discriminator, whose reconstruction is 0. In training
             the patches of the same image do not count, since each image would find itself.
-        cuda_graph: Whether one GPU replays the step as a CUDA graph. False launches each kernel, which is easier to
-            debug.
+        cuda_graph: Whether one GPU replays the step as a CUDA graph, if the quantiser allows it. False launches each
+            kernel, which is easier to debug.
         tile: Side in pixels of the square tiles in which images are processed; None processes whole images.
         tile_overlap: Least overlap of neighbouring tiles as a share of their side, in [0, 0.9].
 
@@ -223,12 +223,19 @@ class Squad(Detector):
             show=self.shows_progress,
             beside=lambda features, numbers: self._beside(features, rank % len(images) + world * numbers),
         )
-        captured = self.cuda_graph and self.device.type == "cuda" and world == 1
+        captured = self.captures
         self._losses_and_gradients = Graph(self, self._backward) if captured else self._backward
         self._diverged_at = torch.full((), self.steps, device=self.device)
         # A CUDA graph has one shape, and DDP waits for a gradient of each weight in each step.
         every = min(self.image_every, self.local_batch) if captured or world > 1 else self.image_every
         return _Epochs(self, clean=self.local_batch - synthetic, synthetic=synthetic, image_every=every)
+
+    @property
+    def captures(self) -> bool:
+        """Whether the step is captured as a CUDA graph: on one GPU, unless a quantiser waits for it."""
+        quantizers = self.generator.quantizer.values()
+        alone = self.device.type == "cuda" and self.trainer.world_size == 1
+        return self.cuda_graph and alone and all(getattr(q, "capturable", True) for q in quantizers)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.state.step
