@@ -60,7 +60,7 @@ def measure(
             category, arm, seed = keys[job.folder]
             found = Result("", category, arm, seed, job.figures, Run(job.folder, {}, [], job.figures))
             (row,) = result_rows([found], results.parent)
-            left_out = {"dataset", "run", *(key for key, value in row.items() if value is None)}
+            left_out = {"dataset", "run", "lacks", *(key for key, value in row.items() if value is None)}
             rows[category, arm, seed] = {key: value for key, value in row.items() if key not in left_out}
             write(results, list(rows.values()))
 

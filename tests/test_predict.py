@@ -499,3 +499,24 @@ def test_regions_and_times_on_request(
         if boxes:
             x, y, width, height = boxes[0]
             assert f"{y} {x} {height} {width}" == row["largest_box"]
+
+
+def test_names_as_long_as_can_be_are_shortened_and_stay_apart(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{'a' * 250}{end}.png" for end in "12"] + [f"{'é' * 125}.png", "short.png"]
+    place = tmp_path / "parts"
+    place.mkdir()
+    for i, name in enumerate(names):
+        Image.fromarray(draw(100 + i)).save(place / name)
+    output = tmp_path / "out"
+    for done in (0, 4):
+        assert main(["--checkpoint", str(model), "--output", str(output), str(place)]) == 0
+        assert f"{done} done before, 0 skipped" in capsys.readouterr().out
+    found = {Path(row["image_path"]).name: row["name"] for row in rows(output)}
+    assert found.keys() == set(names)
+    assert len(set(found.values())) == 4
+    assert found["short.png"] == "short.png"
+    for name in found.values():
+        assert (output / "map" / f"{name}.tiff").is_file()
+    assert view.main([str(output)]) == 0

@@ -17,6 +17,7 @@ from PIL import Image
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.report import gather, table, text
 from squad_lit.report.__main__ import main
+from squad_lit.system.table import read_rows
 
 KEYS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
 QUANTIZER = {
@@ -154,7 +155,7 @@ def test_what_is_no_run_of_ours_is_passed_over(runs: Path) -> None:
         ("metrics.json", '{"image_auroc": 0.', "metrics.json is damaged: "),
         ("metrics.json", "{}", "metrics.json is damaged: it does not say of which run it is"),
         ("metrics.json", "[]", "metrics.json is damaged: it does not say of which run it is"),
-        ("metrics.json", '{"run": {}, "per_category": 1}', "config.yaml or metrics.json is incomplete"),
+        ("metrics.json", '{"run": {}, "per_category": 1}', "metrics.json is damaged: per_category is 1"),
         ("config.yaml", "a: [", "config.yaml is damaged: "),
         ("config.yaml", "[1, 2]", "config.yaml is no configuration"),
         ("config.yaml", "dataset: {_target_: squad_lit.dataset.mvtec.MVTec}", "is incomplete (KeyError('seed'))"),
@@ -467,3 +468,25 @@ def test_mistakes_are_told_in_words(
     Path("file").touch()
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_runs_that_ended_early_are_marked_and_never_the_best(tmp_path: Path) -> None:
+    make(tmp_path / "runs" / "whole", "bottle", 0, same(0.5))
+    early = make(tmp_path / "runs" / "early", "bottle", 0, same(0.9), "model.steps=50")
+    figures = json.loads((early / "metrics.json").read_text())
+    figures["run"] = {"ended_early": "after 2 of 50 steps", "partly_tested": "3 of 9 images"}
+    (early / "metrics.json").write_text(json.dumps(figures))
+    assert main([str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 0
+    why = "its training ended after 2 of 50 steps; it was tested on 3 of 9 images"
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "| model.steps=50 | 90.0† |" in markdown
+    assert "| **50.0** |" not in markdown  # it stands alone
+    assert "**90.0" not in markdown
+    assert f"`{early}`: {why}" in markdown
+    assert r"90.0$\dagger$" in (tmp_path / "out" / "report.tex").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "90.0†" in page
+    assert why in page
+    assert "† of a run that ended early" in page
+    rows = {row["arm"]: row["lacks"] for row in read_rows(tmp_path / "out" / "results.csv")}
+    assert rows == {"default": "", "model.steps=50": why}

@@ -438,14 +438,15 @@ def test_interrupt_leaves_a_usable_checkpoint(tmp_path: Path, mvtec: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "words"),
+    ("number", "status", "words", "both"),
     [
-        (signal.SIGKILL, 1, "error: process 1 of this training was killed by signal 9, perhaps for memory"),
-        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGKILL, 1, "error: process 1 of this training was killed by signal 9, perhaps for memory", False),
+        (signal.SIGINT, 130, "interrupted", False),
+        (signal.SIGINT, 130, "interrupted", True),  # Ctrl-C in a terminal
     ],
 )
 def test_one_of_two_processes_that_is_lost_ends_the_other_with_a_checkpoint(
-    tmp_path: Path, mvtec: Path, number: int, status: int, words: str
+    tmp_path: Path, mvtec: Path, number: int, status: int, words: str, both: bool
 ) -> None:
     options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.log_every_n_steps=1"]
     options += ["model.steps=100000", "model.validate_every=100000", "model.pool.refresh_every=100000", "logger=csv"]
@@ -462,7 +463,8 @@ def test_one_of_two_processes_that_is_lost_ends_the_other_with_a_checkpoint(
             time.sleep(0.05)
         (other,) = psutil.Process(process.pid).children()
         lost = time.monotonic()
-        os.kill(other.pid, number)
+        for one in (process, other) if both else (other,):
+            os.kill(one.pid, number)
         output, _ = process.communicate()
     assert time.monotonic() - lost < 20
     assert process.returncode == status, output
@@ -470,3 +472,22 @@ def test_one_of_two_processes_that_is_lost_ends_the_other_with_a_checkpoint(
     assert "Traceback" not in output
     assert "continue with resume=" in output
     assert checkpoint.read(tmp_path / "last.ckpt")["squad_lit"]["step"] > 0
+
+
+def test_a_run_that_fails_leaves_the_record_of_the_run_whose_results_are_there(
+    tmp_path: Path, mvtec: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "overrides.yaml").write_text("- seed=0\n")
+    before = without_time(folder)
+    with pytest.raises(SystemExit) as ended:
+        train.main([*command(folder, tmp_path / "nosuch")[3:], "model.steps=6"])
+    assert ended.value.code == 1
+    assert (folder / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
+    told = (folder / "error.txt").read_text()
+    assert "nosuch" in told.splitlines()[0]
+    assert told.splitlines()[-1] == "The other files here are of an earlier run, which this one has not replaced."
+    after = without_time(folder)
+    assert {name: after[name] for name in before if name != "train.log"} == before

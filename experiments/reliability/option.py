@@ -1,26 +1,26 @@
 """Every option that is no text with values that make no sense: what is said, and what is accepted.
 
-Each value is set in the composed configuration, which is checked as a training checks it; with ``--build`` what it
-describes is made, too: trainer, data set and model, without images. A fault is an error without a sentence, a sentence
+Each value is set in the composed configuration, which is checked as a training checks it; what it describes is
+made, too: trainer, data set and model, without images. A fault is an error without a sentence, a sentence
 of several lines or without the name of the option, a value that is no number and is accepted, or more than ten seconds.
 
-``python -m experiments.reliability.option --build`` (about 20 minutes) prints a table and the faults.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
 import logging
 import math
+import random
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.reliability.command import SMALL, Trial, fault, run
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit.run import fit
@@ -38,6 +38,8 @@ VALUES: dict[str, Any] = {
     "null": None,
     "1e30": 1e30,
     "10^12": 10**12,
+    "1e-300": 1e-300,
+    "{}": {},
 }
 BASES = (
     ("discriminator=both", "model=hybrid"),
@@ -48,7 +50,7 @@ BASES = (
 _TOO_LONG = 10  # seconds
 
 
-class Trial(NamedTuple):
+class Told(NamedTuple):
     """What one value of an option led to."""
 
     option: str
@@ -80,11 +82,11 @@ def bases() -> Iterator[tuple[DictConfig, list[str]]]:
         yield config, new
 
 
-def look(config: DictConfig, option: str, value: str, *, build: bool) -> Trial:
+def look(config: DictConfig, option: str, value: str, *, build: bool) -> Told:
     """Set one option to a value, and see what is said."""
     changed = copy.deepcopy(config)
-    OmegaConf.update(changed, option, VALUES[value], force_add=True)
-    said = fault = ""
+    OmegaConf.update(changed, option, VALUES[value], merge=False, force_add=True)
+    said = wrong = ""
     started = time.perf_counter()
     try:
         check(changed)
@@ -93,14 +95,16 @@ def look(config: DictConfig, option: str, value: str, *, build: bool) -> Trial:
     except USER_ERRORS as error:
         said = str(error)
         if "\n" in said:
-            fault = "several lines"
+            wrong = "several lines"
         elif not any(name in said for name in (option, option.rpartition(".")[0] or option, f"/{value}; ")):
-            fault = "does not name the option"
+            wrong = "does not name the option"
     except Exception as error:
-        said = fault = f"{type(error).__name__}: {error}"
+        said = wrong = f"{type(error).__name__}: {error}"
+    if not (said or wrong) and value in ("nan", "inf"):
+        wrong = "accepted"
     if (seconds := time.perf_counter() - started) > _TOO_LONG:
-        fault = f"takes {seconds:.0f} s"
-    return Trial(option, value, said, fault)
+        wrong = f"takes {seconds:.0f} s"
+    return Told(option, value, said, wrong)
 
 
 def _build(config: DictConfig) -> None:
@@ -115,32 +119,37 @@ def _build(config: DictConfig) -> None:
             module.check_data(data.categories, data.image_size)
 
 
-def table(trials: Sequence[Trial]) -> str:
-    """Counts per value."""
-    lines = [f"{'value':8}{'refused':>9}{'accepted':>10}{'faults':>8}"]
-    for value in VALUES:
-        own = [trial for trial in trials if trial.value == value]
-        count: Mapping[bool, int] = Counter(bool(trial.said) for trial in own)
-        lines.append(f"{value:8}{count[True]:9}{count[False]:10}{sum(bool(trial.fault) for trial in own):8}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Try all values, and print a table, the accepted values and the faults."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--build", action="store_true", help="make trainer, data set and model, too")
-    build = parser.parse_args().build
+def trials(work: Path, rng: random.Random, count: int) -> Iterator[Trial]:
+    """Set each option to each value, in a random order, and make what they describe; then type what was once typed."""
     logging.disable(logging.CRITICAL)
     check(compose())  # the imports take seconds
-    trials = [look(c, option, value, build=build) for c, names in bases() for option in names for value in VALUES]
-    for trial in trials:
-        if not trial.said:
-            print(f"accepted: {trial.option}={trial.value}")
-    for trial in trials:
-        if trial.fault:
-            print(f"fault: {trial.option}={trial.value}: {trial.fault}: {trial.said}")
-    print(f"{len({trial.option for trial in trials})} options, {len(trials)} values\n{table(trials)}")
+    typed = rng.sample(TYPED, min(len(TYPED), max(3, count // 20)))
+    chosen = [(c, option, value) for c, names in bases() for option in names for value in VALUES]
+    rng.shuffle(chosen)
+    for config, option, value in chosen[: count - len(typed)]:
+        told = look(config, option, value, build=True)
+        yield f"{option}={value}", f"{told.fault}: {told.said}" if told.fault else None
+    logging.disable(logging.NOTSET)
+    for number, text in enumerate(typed):
+        said = run("squad_lit.train", *SMALL, f"hydra.run.dir={work / str(number)}", *text.split(" "))
+        lines = [line for line in said.text.splitlines() if not line.startswith(("(HYDRA_FULL_ERROR", "warning:"))]
+        wrong = fault(said, 1, names=text.split("=")[0].lstrip("-+~").rpartition("/")[2])
+        yield f"typed: {text}", wrong or (f"{len(lines)} lines: {lines}" if len(lines) > 1 else None)
 
 
-if __name__ == "__main__":
-    main()
+# As a user types it; each is refused in one sentence, before there are images.
+TYPED = [
+    "dataset=nosuch", "nosuch=1", "+nosuch=1", "++nosuch=1", "model.nosuch=1", "model.fsq.levels=[8,6", "model.steps",
+    "hydra.run.dir=null", "hydra.run.dir=", "trainer.devices=1000000000000", "trainer.devices=99", "fit=no",
+    "model=null",
+    "dataset.image_size=abc", "dataset.batch_size=1e30", "seed=-1", "seed=1.5", "~model", "dataset=[mvtec,visa]",
+    "model.steps=1,2", "experiment=nosuch", "--nosuch", "--config-name nosuch", "--config-dir /nosuch",
+    "trainer=nosuch",
+    "hydra.job_logging.handlers.file=5", "hydra.job_logging=5", "hydra.job_logging.version=9", "hydra.verbose=[5",
+    "hydra.job_logging.root.level=LOUD", "hydra.job_logging.handlers.file.class=nosuch.Class", "hydra.launcher=5",
+    "hydra.job_logging.formatters.simple=5", "hydra.job_logging.root.handlers=[nosuch]", "hydra.sweep.dir=null",
+    "checkpoint=nosuch.ckpt", "resume=nosuch.ckpt", "threads=0", "trainer.accelerator=abacus", "trainer.precision=5",
+    "model.optimizer=5", "model.optimizer._target_=os.system", "dataset._target_=builtins.eval", "metric=null",
+    "callback.panels=5", "logger.csv=5", "threshold.false_alarm_rate=2", "export=docx", "objective=5", "trust=5",
+    "hydra.job_logging.handlers.file.filename=/nosuch/folder/a.log", "hydra.output_subdir=/proc/nosuch",
+]  # fmt: skip

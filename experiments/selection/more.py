@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from squad_lit.metric import average_precision
 from squad_lit.run.config import compose
 from squad_lit.run.option import make
-from squad_lit.system.file import read_figures
+from squad_lit.system.figures import read_figures
 from squad_lit.training import checkpoint
 
 COPIES = (1, 2, 4, 8, 16)

@@ -26,7 +26,7 @@ from PIL import Image
 from squad_lit.dataset.drawing import PRODUCTS, Recipe, render
 from squad_lit.dataset.mvtec import MVTec
 from squad_lit.run.config import quote
-from squad_lit.system.file import read_figures
+from squad_lit.system.figures import read_figures
 
 DRAWN = 50  # different pictures of a category; others are these, shifted
 TEST = 4  # normal test images of a category, and as many with a defect

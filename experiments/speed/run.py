@@ -21,7 +21,7 @@ from typing import Any
 
 from experiments.shared import DATASETS, folder_of
 
-from squad_lit.system.file import read_figures
+from squad_lit.system.figures import read_figures
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
 

@@ -74,3 +74,25 @@ def test_pixels_that_may_be_no_numbers_are_always_looked_at(tmp_path: Path) -> N
     for is_mask in (False, True):
         with pytest.raises(ValueError, match="NaN or infinite"):
             check_image(tmp_path / "a.tif", (0, 1), is_mask=is_mask)
+
+
+def test_a_whole_file_that_reading_refuses_is_refused_here(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    with pytest.raises(OSError, match="it has 2 pages"):
+        check_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("tag", [256, 257, 258, 273])
+def test_a_directory_that_lacks_an_entry_is_a_sentence(tmp_path: Path, tag: int) -> None:
+    """As ``read_pixels`` says, which asks Pillow."""
+    save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = int.from_bytes(content[4:8], "little") + 2
+    place = next(p for p in range(at, len(content) - 12, 12) if int.from_bytes(content[p : p + 2], "little") == tag)
+    content[place : place + 2] = (60000).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(OSError, match=r"cannot read image .*a\.tif"):
+        read_pixels(tmp_path / "a.tif")
+    with pytest.raises(OSError, match=r"cannot read image .*a\.tif"):
+        check_image(tmp_path / "a.tif")

@@ -46,3 +46,11 @@ def test_names_are_of_their_own():
     made[0].image_path, made[1].image_path, made[2].image_path = "a/000.png", "a/000.jpg", "b/000.png"
     name_all(made)
     assert [p.name for p in made] == ["bottle_good_000_0.png", "bottle_good_000.jpg.png", "bottle_good_000_2.png"]
+
+
+def test_names_as_long_as_can_be_have_room_and_stay_apart() -> None:
+    names = [f"{'a' * 250}{end}.png" for end in "12"] + [f"{'é' * 125}.bmp"]
+    made = [Panel(i, f"/parts/{name}", "cap", "good", 0, 1.0) for i, name in enumerate(names)]
+    name_all(made)
+    assert len({p.name for p in made}) == 3
+    assert all(len(p.name.encode()) <= 255 and p.name.startswith("cap_good_") for p in made)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import math
 import re
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from squad_lit.run.config import CONF, compose
+from squad_lit.run.config import CONF, check_overrides, compose
 from squad_lit.run.model import make_module
 from squad_lit.run.option import check, check_effect, model_content
 from squad_lit.training.squad import Squad
@@ -270,3 +271,26 @@ def test_options_of_the_model_are_refused_where_a_trained_one_is_tested(given: s
 def test_options_with_an_effect_pass(given: str) -> None:
     for model in ("squad", "memory"):
         check_effect(compose([f"model={model}", given]), [f"model={model}", given])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.job_logging=5",
+        "hydra.job_logging.version=9",
+        "hydra.job_logging.handlers.file=5",
+        "hydra.job_logging.handlers.file.class=nosuch.Class",
+        "hydra.job_logging.handlers.file.filename=/proc/nosuch/a.log",
+        "hydra.job_logging.formatters.simple=5",
+        "hydra.job_logging.root.level=LOUD",
+        "hydra.job_logging.root.handlers=[nosuch]",
+        "hydra.hydra_logging.root.level=LOUD",
+    ],
+)
+def test_a_logging_that_python_does_not_take_is_a_sentence(override: str) -> None:
+    handlers = logging.getLogger().handlers[:]
+    with pytest.raises(ValueError, match=override.partition("=")[0].rpartition("logging")[0] + "logging") as caught:
+        check_overrides([override])
+    assert "\n" not in str(caught.value)
+    assert logging.getLogger().handlers == handlers
+    check_overrides(["hydra.job_logging.root.level=WARNING", "hydra.job_logging.handlers.file.filename=/dev/null"])

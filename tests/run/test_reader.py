@@ -1,5 +1,6 @@
 """Files that stand for more than they look like, or for less."""
 
+import os
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from squad_lit.run.config import compose
 from squad_lit.run.reader import read_config
+from squad_lit.system.figures import read_figures
 
 
 def bomb(levels: int) -> str:
@@ -46,3 +48,12 @@ def test_what_is_no_configuration_is_one_sentence(tmp_path: Path, content: bytes
     with pytest.raises(ValueError, match=message) as caught:
         read_config(tmp_path / "config.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_named_pipe_is_read_by_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    os.mkfifo(tmp_path / "metrics.json")
+    with pytest.raises(OSError, match=r"config\.yaml is no regular file"):
+        read_config(tmp_path / "config.yaml")
+    with pytest.raises(OSError, match=r"metrics\.json is no regular file"):
+        read_figures(tmp_path)

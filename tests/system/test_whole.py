@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from squad_lit.system.file import digest, whole
+from squad_lit.system.file import digest, fitting, whole
 
 
 def test_a_file_is_replaced_at_the_end_and_kept_after_an_error(tmp_path: Path) -> None:
@@ -47,3 +47,14 @@ def test_two_processes_that_write_one_file_do_not_share_a_part(tmp_path: Path, m
 def test_a_digest_is_the_start_of_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-4
     assert digest(tmp_path / "a") == "ba7816bf8f01cfea"
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, b"\xff".decode("utf-8", "surrogateescape") * 255, "日" * 85])
+def test_a_name_as_long_as_can_be_is_written_whole(tmp_path: Path, name: str) -> None:
+    with whole(tmp_path / name) as part:
+        part.write_text("after")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    shorter = fitting(name, 20)
+    assert len(os.fsencode(shorter)) <= 235
+    assert shorter != fitting(f"{name[:-1]}b", 20)  # another name is told from it
+    assert fitting(f"{name}/{'b' * 235}", 20) == f"{name}/{'b' * 235}"  # a folder needs no room

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squad_lit.image.picture import colour_map, outline
-from squad_lit.system.file import inside, make_folder, write_picture, write_tiff
+from squad_lit.system.file import fitting, inside, make_folder, write_picture, write_tiff
 from squad_lit.system.lock import hold
 from squad_lit.system.table import append_row, read_rows, write_rows
 
@@ -26,6 +26,7 @@ HEADER += ["min_area", "roi", "model", "file"]
 ENDINGS = {"map": ".tiff", "mask": ".png", "overlay": ".png"}
 # Rows of an overlay that are drawn at a time, and the brightness outside of the region of interest.
 _STRIP = 256
+_ROOM = max(map(len, ENDINGS.values()))
 _DIMMED = 0.35
 
 
@@ -63,14 +64,15 @@ class Predictions:
     def name(self, path: Path, folder: Path) -> str:
         """The name of an image: its path below ``folder``, longer by parent folders if another image has that name.
 
-        An image keeps the name that it once got, and no two images share one.
+        An image keeps the name that it once got, and no two images share one. A name is cut that is too long for the
+        endings of the files.
         """
         key = os.path.abspath(path)
         if key in self._rows:
             return str(self._rows[key]["name"])
         parts = Path(key).parts[1:]
         fewest = len(parts) - len(folder.absolute().parts) + 1
-        names = ["/".join(parts[-count:]) for count in range(fewest, len(parts) + 1)]
+        names = [output_name("/".join(parts[-count:])) for count in range(fewest, len(parts) + 1)]
         name = next(name for name in names if self._owner.get(name, key) == key)
         self._owner[name] = key
         return name
@@ -94,6 +96,11 @@ class Predictions:
         """Rewrite the table with one row per image, where one that was predicted again had two, and free the folder."""
         with self._lock:
             write_rows(self.table, list(self._rows.values()), HEADER)
+
+
+def output_name(name: str) -> str:
+    """The name of an image in the folder: its own, unless that is too long for the endings of the files."""
+    return fitting(name, _ROOM)
 
 
 def add_kinds(parser: ArgumentParser) -> None:

@@ -196,7 +196,7 @@ class Onnx:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # each thing that can be wrong has a type of its own
-            raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
+            raise ValueError(f"{path} is not a readable ONNX file: {' '.join(str(error).split())}") from error
         used = self._session.get_providers()[0]
         if device != "auto" and used != providers[0][0]:  # a library of the device is missing
             raise ValueError(f"device={device}: ONNX Runtime could not start {providers[0][0]}, and offers {used}")
@@ -224,7 +224,7 @@ class OpenVino:
             # float32: on some processors the default is bfloat16, which moves codes.
             self._model = core.compile_model(model, self.device, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
-            raise ValueError(f"{path} is not a readable model of OpenVINO: {error}") from error
+            raise ValueError(f"{path} is not a readable model of OpenVINO: {' '.join(str(error).split())}") from error
         self.metadata = read_metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
         _check_ports(path, model.inputs, {name for port in model.outputs for name in port.names})
 

@@ -135,6 +135,8 @@ def _check_memory(width: int, height: int) -> None:
 
 def _unreadable(name: object, error: Exception) -> OSError:
     reason = "there is not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    if not isinstance(error, OSError | ValueError | SyntaxError | MemoryError):  # a damaged directory of a TIFF file
+        reason = f"it is damaged ({type(error).__name__}: {error})"
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror  # without the path, which is named already
     return OSError(f"cannot read image {name}: {reason}")

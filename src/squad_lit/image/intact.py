@@ -27,7 +27,10 @@ def check_image(
         ValueError: Its pixels are of a kind that is not taken.
     """
     with open_header(path) as image:
-        is_sure = image.mode not in ("I", "F") and _ends_well(image, path)
+        try:
+            is_sure = image.mode not in ("I", "F") and _ends_well(image, path)
+        except Exception:  # Pillow has half a dozen for a damaged directory, and decoding will tell
+            is_sure = False
     if decode or not is_sure:
         if is_mask:
             read_marked(path)
@@ -50,7 +53,7 @@ def _ends_well(image: ImageFile.ImageFile, path: Path) -> bool:
         return end.rstrip(b"\0").endswith(b"\xff\xd9")
     if image.format == "WEBP":
         return int.from_bytes(start[4:8], "little") + 8 <= size
-    if image.format == "TIFF":
+    if image.format == "TIFF" and getattr(image, "n_frames", 1) == 1:  # several are refused where they are decoded
         tags = image.tag_v2  # type: ignore[attr-defined]
         for offsets, lengths in ((273, 279), (324, 325)):  # of strips, and of tiles
             if offsets in tags and lengths in tags:

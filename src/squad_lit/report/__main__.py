@@ -51,6 +51,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     write_text(folder / "report.html", html)
     lists = {
+        "† of runs that ended early, or were tested in part": list(
+            dict.fromkeys(f"`{r.run.folder}`: {r.run.lacks}" for r in results if r.run.lacks)
+        ),
         "Without figures": [f"`{run.folder}`: {run.problem}" for run in unfinished],
         "Replaced by a newer run": [f"`{run.folder}`" for run in repeated],
     }

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.run.reader import read_config, read_yaml
-from squad_lit.system.file import read_figures
+from squad_lit.system.figures import read_figures
+from squad_lit.system.file import regular
 from squad_lit.system.table import read_rows
 
 # Options that do not make another method: the hardware, what is written, the seed, and what the tables show as rows.
@@ -85,6 +86,13 @@ class Run:
     def seed(self) -> int:
         """Seed of everything random."""
         return int(self.config["seed"])
+
+    @property
+    def lacks(self) -> str:
+        """What makes its figures others than those of a whole run, in words; empty if nothing does."""
+        about = (self.figures or {}).get("run", {})
+        words = {"ended_early": "its training ended", "partly_tested": "it was tested on"}
+        return "; ".join(f"{text} {about[key]}" for key, text in words.items() if key in about)
 
     @property
     def _chosen(self) -> Any:
@@ -210,7 +218,7 @@ def name_arms(runs: Sequence[Run], without: str = "") -> list[str]:
 def readable(read: Callable[[Path], T], file: Path) -> T | None:
     """Read a file beside the figures; None if it is missing or, with a warning, damaged."""
     try:
-        return read(file)
+        return read(regular(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -254,7 +262,7 @@ def _read(folder: Path) -> Run | None:
         return Run(folder, {}, [], None, _first_line(str(error)))
     if figures is None:
         error_file = folder / "error.txt"
-        told = error_file.read_text(encoding="utf-8", errors="replace") if error_file.exists() else "not finished"
+        told = error_file.read_text(encoding="utf-8", errors="replace") if error_file.is_file() else "not finished"
         return Run(folder, config, overrides, None, _first_line(told))
     run = Run(folder, config, overrides, figures)
     try:

@@ -79,6 +79,7 @@ def report(
         link=link,
         arms={arm: _about(results, arm) for arm in dict.fromkeys(r.arm for r in results)},
         unfinished={os.path.relpath(run.folder, folder): run.problem for run in unfinished},
+        partial={os.path.relpath(r.run.folder, folder): r.run.lacks for r in results if r.run.lacks},
         repeated=[os.path.relpath(run.folder, folder) for run in repeated],
         runs=len({r.run.folder for r in results}),
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from squad_lit.image.picture import Picture, panel
+from squad_lit.system.file import fitting
 
+_ROOM = len("_1234567.png")  # at the end of a name
 # Ranks, and no verdicts: with a perfect separation, the highest score of a normal image is no false alarm.
 FIRST, HIGHEST_NORMAL, LOWEST_ANOMALOUS = "first", "highest normal", "lowest anomalous"
 
@@ -99,8 +101,8 @@ def name_all(panels: Sequence[Panel]) -> None:
     """Give each panel a unique file name of category, defect and file, because file names repeat across folders."""
     for p in panels:
         file = Path(p.image_path).name
-        name = "_".join([p.category, p.defect, file if file.endswith(".png") else f"{file}.png"])
-        p.name = re.sub(r"[/\\]", "_", name)  # of a kind of defect that a table names
+        name = re.sub(r"[/\\]", "_", "_".join([p.category, p.defect, file.removesuffix(".png")]))  # defects of a table
+        p.name = f"{fitting(name, _ROOM)}.png"
     count = Counter(p.name for p in panels)
     for p in panels:
         if count[p.name] > 1:  # equal names in other folders, or a_b + c and a + b_c

@@ -61,6 +61,9 @@ MORE = [
 ]
 
 
+PARTIAL = "† of a run that ended early, or was tested in part"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A figure of a table; shares are in percent.
@@ -75,6 +78,7 @@ class Cell:
         best: Whether it is in bold: no other arm has a higher mean, rounded as shown.
         interval: 95 % bootstrap interval of a single value, if the run has one (``metric.bootstrap``).
         text: What is shown in the place of the figures, unless it is empty.
+        is_partial: Whether a run in it ended early or was tested in part; see ``Run.lacks``.
     """
 
     mean: float = math.nan
@@ -86,6 +90,7 @@ class Cell:
     best: bool = False
     interval: tuple[float, float] | None = None
     text: str = ""
+    is_partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its title and notes; ``corner`` is the title of the first column."""
+    """A table with its title and notes; ``corner`` is the title of the first column, and ``partial`` a further note."""
 
     title: str
     corner: str
     columns: Sequence[str]
     rows: Sequence[Row]
     notes: Sequence[str] = field(default_factory=list)
+
+    @property
+    def partial(self) -> list[str]:
+        """The note that explains the mark of partial figures, if there are some."""
+        return [PARTIAL] if any(cell.is_partial for row in self.rows for cell in row.cells) else []
 
 
 def make(
@@ -209,7 +219,8 @@ def cell(results: Iterable[Result], column: Column) -> Cell:
     deviation = statistics.stdev(means) if len(means) > 1 else None
     ends = results[0].figures.get("interval", {}).get(column.key) if len(results) == 1 else None
     interval = (column.scale * ends[0], column.scale * ends[1]) if ends and None not in ends else None
-    return Cell(mean, deviation, len(seeds), undefined, tuple(sorted(by_category)), interval=interval)
+    categories, is_partial = tuple(sorted(by_category)), any(r.run.lacks for r in results)
+    return Cell(mean, deviation, len(seeds), undefined, categories, interval=interval, is_partial=is_partial)
 
 
 def _by_arm(
@@ -263,12 +274,12 @@ def _cells(results: Sequence[Result], arms: Sequence[str], column: Column, basel
     """A cell per arm, with its difference; the best is marked among those with the most categories."""
     cells = {arm: cell([r for r in results if r.arm == arm], column) for arm in arms}
     most = max(len(c.categories) for c in cells.values())
-    able = [c for c in cells.values() if len(c.categories) == most and not math.isnan(c.mean)]
+    able = [c for c in cells.values() if len(c.categories) == most and not (math.isnan(c.mean) or c.is_partial)]
     highest = max((round(c.mean, 1) for c in able), default=math.nan) if column.has_best and len(able) > 1 else math.nan
     base = cells.get(baseline) if baseline is not None else None
     found = []
     for arm, c in cells.items():
-        best = len(c.categories) == most and round(c.mean, 1) == highest
+        best = c in able and round(c.mean, 1) == highest
         comparable = base is not None and arm != baseline and c.categories == base.categories and c.categories
         found.append(dataclasses.replace(c, best=best, delta=c.mean - base.mean if base and comparable else None))
     return found

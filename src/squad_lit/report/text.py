@@ -40,6 +40,7 @@ def cell_text(cell: Cell, total: int) -> str:
     if math.isnan(cell.mean):
         return "undefined" if cell.undefined else "–"
     parts = [f"{cell.mean:.1f}" if cell.deviation is None else f"{cell.mean:.1f} ± {cell.deviation:.1f}"]
+    parts[0] += "†" if cell.is_partial else ""
     if cell.interval is not None:
         parts.append("[{:.1f}, {:.1f}]".format(*cell.interval))
     if cell.delta is not None:
@@ -59,7 +60,7 @@ def markdown(tables: Sequence[Table]) -> str:
 def _markdown(table: Table) -> str:
     head, *rows = _rows(table, lambda text, best: f"**{text}**" if best else text, escape_markdown)
     lines = [f"### {escape_markdown(table.title)}", "", _line(head), _line(["---"] + ["---:"] * len(table.columns))]
-    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    notes = [f"- {escape_markdown(note)}" for note in (*table.notes, *table.partial)]
     return "\n".join([*lines, *map(_line, rows), "", *notes, *([""] if notes else [])])
 
 
@@ -96,7 +97,7 @@ def _latex(table: Table) -> str:
         if row.kind == "mean":
             body.append("\\midrule")
         body.append(" & ".join(cells) + r" \\")
-    notes = [f"{escape_latex(note)}.\\\\" for note in table.notes]
+    notes = [f"{escape_latex(note)}.\\\\" for note in (*table.notes, *table.partial)]
     return "\n".join(
         [
             "\\begin{table}",
@@ -133,6 +134,7 @@ def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
             "seeds": cell.seeds,
             "categories": len(cell.categories),
             "undefined": cell.undefined,
+            "partial": int(cell.is_partial),
         }
         for table in tables
         for row in table.rows
@@ -153,7 +155,7 @@ def result_rows(results: Sequence[Result], folder: Path) -> list[dict[str, Any]]
     return [
         {"dataset": r.dataset, "category": r.category, "arm": r.arm, "seed": r.seed}
         | {key: _shown(key, r.value(key)) for key in keys}
-        | {"run": os.path.relpath(r.run.folder, folder)}
+        | {"run": os.path.relpath(r.run.folder, folder), "lacks": r.run.lacks}
         for r in results
     ]
 
@@ -166,7 +168,7 @@ def escape_latex(text: str) -> str:
         model.fsq.levels={[}8,5{]} \& 100\%
     """
     escaped = "".join(_LATEX.get(sign, sign) for sign in text)
-    return escaped.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+    return escaped.replace("±", r"$\pm$").replace("†", r"$\dagger$").replace("−", "$-$").replace("–", "--")
 
 
 def escape_markdown(text: str) -> str:

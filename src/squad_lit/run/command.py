@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a missing package is named before they do
 from squad_lit.run.config import CONF, arrange, check_overrides
+from squad_lit.run.folder import restore_record
 from squad_lit.run.option import check_effect
 from squad_lit.system.console import exit_status, is_mendable
 from squad_lit.system.file import write_text
@@ -60,6 +61,7 @@ def exit_in_words(run: Callable[[DictConfig, Path], None], config: DictConfig) -
         return 0
 
     if code := exit_status(status, failed=_record):
+        restore_record()  # after Ctrl-C, too
         sys.exit(code)
 
 
@@ -68,6 +70,7 @@ def _record(text: str, error: Exception) -> None:
     is_users = is_mendable(error)
     if is_users and os.environ.get("HYDRA_FULL_ERROR") == "1":
         return
+    text = text.encode("utf-8", "backslashreplace").decode()  # a name that is no text
     log.debug("stack trace", exc_info=True)
     if not HydraConfig.initialized():
         return
@@ -77,8 +80,11 @@ def _record(text: str, error: Exception) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the terminal gets it in another form
             handler.handle(record)
+    others = (
+        "The other files here are of an earlier run, which this one has not replaced.\n" if restore_record() else ""
+    )
     with contextlib.suppress(OSError):  # a full disk may be the error
-        write_text(Path(settings.runtime.output_dir) / "error.txt", f"{text}\n")
+        write_text(Path(settings.runtime.output_dir) / "error.txt", f"{text}\n{others}")
     if is_users and settings.mode == RunMode.MULTIRUN:
         text = f"job {settings.job.num} ({settings.job.override_dirname}): {text}"
         print(f"error: {text}", file=sys.stderr)

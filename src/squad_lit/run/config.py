@@ -6,6 +6,8 @@ import argparse
 import ast
 import difflib
 import importlib.util
+import logging
+import logging.config
 import os
 import re
 import secrets
@@ -99,7 +101,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if isinstance(o.value(), list) and group not in _SEVERAL and (CONF / group).is_dir():
             raise ValueError(f"{o.input_line}: expected one name; -m {group}=A,B runs both")
     first = [o for o in parsed if not (several and o.is_sweep_override())]
-    _check_hydra(compose([str(o.input_line) for o in first], with_hydra=True, **more).hydra)
+    settings = compose([str(o.input_line) for o in first], with_hydra=True, **more).hydra
+    _check_hydra(settings)
+    if any("_logging" in o for o in overrides) or given.config_dir:
+        for part in ("hydra_logging", "job_logging"):
+            _check_logging(part, settings[part])
     for swept in (o for o in parsed if o not in first and o.is_choice_sweep() and "." not in o.get_key_element()):
         for value in swept.sweep_string_iterator():  # the choices of a group
             compose([*(str(o.input_line) for o in first), f"{swept.get_key_element()}={value}"], **more)
@@ -122,6 +128,27 @@ def _check_hydra(settings: DictConfig) -> None:
         group, _, key = place.partition(".")
         if not str(raw[group][key] or "").strip():
             raise ValueError(f"hydra.{place}: expected the name of a folder, got {raw[group][key]!r}")
+
+
+def _check_logging(part: str, settings: Any) -> None:
+    """Refuse what Python's logging does not take; Hydra would show a trace."""
+    if settings is None:
+        return
+    if not isinstance(settings, DictConfig):
+        raise ValueError(f"hydra.{part}: expected its options, got {settings!r}")
+    plain: Any = OmegaConf.to_container(settings)
+    for handler in (plain["handlers"] or {}).values() if isinstance(plain.get("handlers"), dict) else ():
+        if isinstance(handler, dict) and "${" in str(handler.get("filename", "")):
+            handler["filename"] = os.devnull  # only a run knows its folder
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    try:
+        logging.config.dictConfig(plain)
+    except (ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
+        reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+        raise ValueError(f"hydra.{part}: Python's logging does not take it: {' '.join(reason.split())}") from error
+    finally:
+        root.level, root.handlers[:] = before
 
 
 def _in_words(error: Exception, overrides: Sequence[str], config_dir: str | Path | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from squad_lit.run.job import is_first_process
 from squad_lit.run.option import OF_THE_MODEL
-from squad_lit.system.file import write_text
+from squad_lit.system.file import whole, write_text
 
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
@@ -20,6 +21,28 @@ _RESULTS = ("metrics.json", "predictions.csv", "panels.csv", "curves.json", "cur
 _EXPORTED = ("model.onnx", "model.xml", "model.bin", "model.pt2")
 # These refer to the folder of the run, which is that of whoever reads config.yaml.
 _UNRESOLVED = ("callback", "logger")
+
+
+# What Hydra had written of the run whose results are in the folder, until those make room for a new one's.
+_record: dict[Path, bytes] = {}
+
+
+def keep_record(folder: Path) -> None:
+    """Remember what Hydra has written of an earlier run, before it writes the same of a new one."""
+    _record.clear()
+    if (folder / "metrics.json").exists():
+        _record.update((file, file.read_bytes()) for file in (folder / ".hydra").glob("*.yaml") if file.is_file())
+
+
+def restore_record() -> bool:
+    """After a failure, let ``.hydra`` be of the run whose results the folder still has; returns whether it has some."""
+    found = bool(_record)
+    with contextlib.suppress(OSError):  # a full disk may be the failure
+        for file, content in _record.items():
+            with whole(file) as part:
+                part.write_bytes(content)
+    _record.clear()
+    return found
 
 
 def write_config(folder: Path, config: DictConfig, module: Detector) -> dict[str, Any]:
@@ -42,6 +65,7 @@ def clear(folder: Path, config: DictConfig) -> None:
     """Remove the results of an earlier run in the folder, and keep its model apart as ``previous.ckpt``."""
     from squad_lit.training.checkpoint import PREVIOUS  # here, because it imports torch
 
+    _record.clear()
     old = [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]
     old += [folder / name for name in _EXPORTED] if config.fit else []
     old += folder.glob("last.ckpt.*.part")  # of a process that was killed

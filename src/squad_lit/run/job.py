@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from squad_lit.run.config import compose, quote
 from squad_lit.run.option import check, check_effect
 from squad_lit.run.reader import read_config
-from squad_lit.system.file import check_archive, read_figures, write_text
+from squad_lit.system.figures import read_figures
+from squad_lit.system.file import check_archive, write_text
 from squad_lit.system.lock import hold
 
 WORKERS = "model.pool.workers"
@@ -149,7 +150,7 @@ class Job:
             reason = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
             killed = ", perhaps for memory" if status == -9 else ""
             write_text(error, f"its process {reason}{killed}, without a message\n")
-        raise ValueError(error.read_text(encoding="utf-8").strip())
+        raise ValueError(error.read_text(encoding="utf-8", errors="replace").strip())
 
     def send(self, number: int) -> None:
         """Send a signal to all processes of the job, if it runs."""

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
+from squad_lit.run.folder import keep_record
 from squad_lit.run.job import Job, is_first_process
 from squad_lit.run.option import check, check_effect, cpu_cores
 from squad_lit.run.status import Status
@@ -205,6 +206,7 @@ class Folder(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             if is_first_process():
                 _HELD.enter_context(hold(folder))
+                keep_record(folder)
         except OSError as error:
             sys.exit(f"error: hydra.{mode}.dir={folder}: {error.strerror}; choose another folder")
         except ValueError as error:

@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from squad_lit.system.file import regular
+
 _LARGEST = 10**6  # bytes
 _MOST = 10**5  # values, where each alias counts as all that it stands for
 
@@ -45,9 +47,10 @@ def check_yaml(path: Path) -> None:
     """Refuse a file that is too large, or whose aliases of aliases stand for too much; each level doubles them.
 
     Raises:
+        OSError: It is no file, such as a named pipe.
         ValueError: It is such a file.
     """
-    if path.stat().st_size > _LARGEST:
+    if regular(path).stat().st_size > _LARGEST:
         raise ValueError(f"{path} is no configuration: it has more than {_LARGEST // 10**6} MB")
     text = path.read_text(encoding="utf-8", errors="replace")
     if "&" not in text or "*" not in text:

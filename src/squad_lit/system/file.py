@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pillow loads all formats to find it
 
+_LONGEST = 255  # bytes of a file name, on most file systems
+
 
 @contextlib.contextmanager
 def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
@@ -32,7 +34,8 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, such as on a full disk; names the file.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    ending = f".{os.getpid()}.part"
+    part = path.with_name(fitting(path.name, len(ending)) + ending)
     try:
         with naming(path, part):
             yield part
@@ -87,6 +90,28 @@ def naming(path: Path, part: Path | None = None) -> Iterator[None]:
         if error.errno is None or (named is not None and (part is None or not named.is_relative_to(part))):
             raise  # of another file
         raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def fitting(name: str, room: int) -> str:
+    """A file name that leaves room for so many more bytes: a long one is cut, with a digest that tells it from others.
+
+    Args:
+        name: The name, or a path with slashes, whose last part is cut.
+        room: Bytes of what will be added.
+
+    Example:
+        >>> fitting("a.png", 10), len(fitting("a" * 255, 10))
+        ('a.png', 245)
+    """
+    folders, slash, last = name.rpartition("/")
+    content = os.fsencode(last)
+    if len(content) + room <= _LONGEST:
+        return name
+    mark = f"~{hashlib.sha256(content).hexdigest()[:8]}"
+    kept = content[: _LONGEST - room - len(mark)]
+    while kept and (content[len(kept)] & 0xC0) == 0x80:  # not in the middle of a letter of UTF-8
+        kept = kept[:-1]
+    return f"{folders}{slash}{os.fsdecode(kept)}{mark}"
 
 
 def regular(path: Path) -> Path:
@@ -165,32 +190,14 @@ def check_archive(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
+    """Write a text file; names of files that are no text are spelled with backslashes."""
     with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write a JSON file, on one line if ``indent`` is None; NaN and infinity become null."""
     write_text(path, json.dumps(_plain(value), indent=indent) + "\n")
-
-
-def read_figures(folder: Path) -> dict[str, Any] | None:
-    """The content of ``metrics.json`` in the folder of a run; None if there is no such file.
-
-    Raises:
-        ValueError: The file is damaged, or no run wrote it.
-    """
-    path = folder / "metrics.json"
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
-        raise ValueError(f"{path} is damaged: it does not say of which run it is")
-    return found
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:

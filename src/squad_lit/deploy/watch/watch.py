@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from squad_lit.deploy.drift import RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
-from squad_lit.deploy.output_folder import ENDINGS, HEADER, files, write
+from squad_lit.deploy.output_folder import ENDINGS, HEADER, files, output_name, write
 from squad_lit.deploy.output_folder import describe as columns
 from squad_lit.deploy.together import AHEAD, batches
 from squad_lit.deploy.watch.arrival import Arrival, Arrivals, describe
@@ -185,7 +185,7 @@ class Watch:
         return arrival, line | {"error": str(error)}
 
     def _name(self, arrival: Arrival) -> str:
-        return arrival.path.relative_to(self._folder).as_posix()
+        return output_name(arrival.path.relative_to(self._folder).as_posix())
 
     def _enter(self, judged: Sequence[_Judged]) -> None:
         """Enter images into the journal, and write their rows and lines."""
