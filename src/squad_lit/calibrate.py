@@ -1,7 +1,8 @@
 """New thresholds without training: ``python -m squad_lit.calibrate --checkpoint FILE --output FILE GOOD...``.
 
 The scores of new normal images replace those of the images that the training held out, or are added to them. With a few
-known defects the threshold becomes the one that separates the two best. The weights stay as they are.
+known defects the threshold becomes the one that separates the two best. The weights stay as they are. ``--remember``
+also extends the memory of patches that ``model=hybrid`` and ``model=memory`` have.
 
 The command exits with 0 on success, 2 if some images were skipped and 1 on failure.
 """
@@ -42,6 +43,7 @@ def _run(options: argparse.Namespace) -> int:
             good,
             bad,
             add=options.add,
+            remember=options.remember,
             roi=options.roi,
             trust=options.trust,
             device=options.device,
@@ -58,6 +60,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint with the new thresholds")
     parser.add_argument("--defective", type=Path, nargs="+", metavar="IMAGE_OR_DIR", help="known defects, if any")
     parser.add_argument("--add", action="store_true", help="keep the scores that the checkpoint has, and add these")
+    remember = "the good parts also extend the memory of the model, in seconds; each is judged without its own patches"
+    parser.add_argument("--remember", action="store_true", help=remember)
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     roi = "picture of the region of interest; give predict the same one"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
@@ -65,7 +69,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.add and options.remember:
+        parser.error(
+            "--remember finds all scores anew, so that --add has none to keep: name the good parts of before, too, if "
+            "their scores are to count"
+        )
+    return options
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "normal_maxima": state.normal_maxima,
         "defective_scores": state.defective_scores,
         "roi": state.roi,
+        "remembered": state.remembered,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {
             "name": "image",

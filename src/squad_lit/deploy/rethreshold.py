@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from squad_lit.deploy.extension import read, remember_more
+from squad_lit.deploy.known_image import without
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
 from squad_lit.deploy.together import AHEAD, batches, judge_each
 from squad_lit.system.ahead import ahead
-from squad_lit.system.file import digest
 from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
 
@@ -31,6 +33,7 @@ def rethreshold(
     bad: Sequence[Path],
     *,
     add: bool = False,
+    remember: bool = False,
     roi: Path | None = None,
     trust: Sequence[str] = (),
     device: str = "auto",
@@ -40,9 +43,13 @@ def rethreshold(
     Args:
         path: The checkpoint.
         output: The copy, written whole or not at all; it may be the same file.
-        good: Normal images. Those that the model was trained on are left out.
+        good: Normal images. Those that the model was trained on are left out, and so are those that its memory was
+            extended by, unless ``remember`` is set.
         bad: Images with a defect; may be empty.
         add: Whether the scores that the checkpoint has are kept.
+        remember: Whether the new normal images extend the memory of the model. The score of each is then found without
+            its own patches, as if it had not been remembered, so that the threshold comes from images that the model
+            does not know.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
         trust: Packages whose classes the checkpoint may name.
         device: Where the model computes; see :func:`squad_lit.load`.
@@ -52,8 +59,9 @@ def rethreshold(
 
     Raises:
         OSError: There is no such checkpoint, or the copy cannot be written.
-        ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, no new good
-            or no defective image can be read, or the defective ones score hardly higher than the good ones.
+        ValueError: The file is no checkpoint, the model has no memory to extend, the region is empty or not that of the
+            scores to add to, no new good or no defective image can be read, or the defective ones score hardly higher
+            than the good ones.
     """
     content = checkpoint.read(path)
     with warnings.catch_warnings():
@@ -65,8 +73,12 @@ def rethreshold(
         raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
     skipped: list[str] = []
     state = checkpoint.State.load(content)
-    good = _without_known(good, state.trained_on, skipped)
-    scores, maxima = _judge(predictor, good, skipped)
+    if remember:
+        own = remember_more(predictor, content, good, skipped)
+        good, state = list(own), checkpoint.State.load(content)
+    else:
+        good, own = without(good, {*state.trained_on, *state.remembered}, skipped), {}
+    scores, maxima = _judge(predictor, good, skipped, own)
     defective, _ = _judge(predictor, bad, skipped)
     for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
         if paths and not found:
@@ -88,24 +100,6 @@ def rethreshold(
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
 
 
-def _without_known(good: Sequence[Path], trained_on: Sequence[str], skipped: list[str]) -> list[Path]:
-    """Leave out the images that the model was trained on, because their scores are too low for a threshold."""
-    known = set(trained_on)
-
-    def is_new(path: Path) -> bool:
-        try:
-            return digest(path) not in known
-        except OSError:  # it is named where it is read
-            return True
-
-    new = [path for path in good if is_new(path)]
-    if good and not new:
-        raise ValueError(f"the model was trained on all {len(good)} good images; give it new ones")
-    if len(new) < len(good):
-        skipped.append(f"{len(good) - len(new)} of {len(good)} good images, which the model was trained on")
-    return new
-
-
 def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> None:
     """Refuse defects that no threshold separates from normal images, and warn of those that one barely does."""
     found = separation(normal, defective)
@@ -119,22 +113,24 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
         warnings.warn(text.format("only a little"), stacklevel=3)
 
 
-def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map; threads read the next images."""
+def _judge(
+    predictor: Predictor, paths: Sequence[Path], skipped: list[str], own: Mapping[Path, int] | None = None
+) -> tuple[list[float], list[float]]:
+    """Score of each image that can be read, and the highest pixel of its map; threads read the next images.
 
-    def read(path: Path) -> NDArray[Any] | str:
-        try:
-            return predictor.read(path)
-        except (OSError, ValueError) as error:
-            return str(error)
-
+    Images with a number of their own in the memory are judged one by one, each without its patches.
+    """
+    runtime: Any = predictor.runtime
+    most = 1 if own else predictor.runtime.batch
     scores: list[float] = []
     maxima: list[float] = []
     threads = ThreadPoolExecutor()
     try:
         shown = progress(paths, desc="images", unit="image", disable=not paths)
-        images = zip(paths, ahead(threads, read, shown, AHEAD), strict=True)
-        for batch in batches(_readable(images, skipped), predictor.runtime.batch, lambda one: one[1].size):
+        images = zip(paths, ahead(threads, partial(read, predictor), shown, AHEAD), strict=True)
+        for batch in batches(_readable(images, skipped), most, lambda one: one[1].size):
+            if own:
+                runtime.detector.memory.left_out = own[batch[0][0]]
             for (path, _), found in zip(batch, judge_each(predictor, [pixels for _, pixels in batch]), strict=True):
                 if isinstance(found, ValueError):
                     raise ValueError(f"{path}: {found}") from found
@@ -144,6 +140,8 @@ def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> t
                 maxima.append(float(np.nanmax(found.anomaly_map)))
     finally:
         threads.shutdown(cancel_futures=True)
+        if own:
+            runtime.detector.memory.left_out = None
     return scores, maxima
 
 

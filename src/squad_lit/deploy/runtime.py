@@ -108,6 +108,8 @@ class Torch:
 
     metadata: dict[str, Any]
     batch = AT_ONCE
+    captures = True
+    """Whether a GPU may replay a captured graph, which does not see that the model has changed in between."""
 
     def _start(self, model: Any, device: torch.device) -> None:
         self._model, self._device, self.device = model, device, str(device)
@@ -125,7 +127,7 @@ class Torch:
         with torch.inference_mode():
             pixels = torch.tensor(image, device=self._device)
             # A capture takes as long as some images, so it waits for a second one of a size.
-            repeated = self._device.type == "cuda" and len(image) == 1 and image.shape == self._last
+            repeated = self.captures and self._device.type == "cuda" and len(image) == 1 and image.shape == self._last
             model, self._last = self._single if repeated else self._model, image.shape
             anomaly_map, score, _, model_map = model(pixels)
         return Output(anomaly_map.cpu().numpy(), score.cpu().numpy(), model_map.cpu().numpy())
@@ -140,7 +142,7 @@ class Checkpoint(Torch):
 
         keep_freed_memory()
         place = torch_device(device)
-        detector = checkpoint.load(path, trust=trust)
+        self.detector = detector = checkpoint.load(path, trust=trust)
         self.metadata = describe(detector)
         self._start(Inference(detector, self.metadata["threshold"]).to(place), place)
 

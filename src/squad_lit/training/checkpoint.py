@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 8
+VERSION = 9
 PREVIOUS = "previous.ckpt"
 """The model of an earlier run in the folder, until this one has its own."""
 # What Lightning keeps, by its kind.
@@ -42,6 +42,8 @@ class State:
         data: Options of the data set that decide which images a training sees.
         categories: What it was trained on.
         trained_on: Digest of each training image's file; see :func:`squad_lit.system.file.digest`.
+        remembered: Digests of the images whose patches ``squad_lit.calibrate --remember`` has added to the memory; the
+            number of the first one in the memory is -1, and those of the others follow downwards.
         image_size: Height and width, in pixels.
         step: Training steps that are done.
         measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
@@ -57,6 +59,7 @@ class State:
     data: dict[str, Any] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
     trained_on: list[str] = field(default_factory=list)
+    remembered: list[str] = field(default_factory=list)
     image_size: list[int] = field(default_factory=list)
     step: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
