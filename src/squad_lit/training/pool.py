@@ -18,13 +18,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
 from squad_lit.synthesis.contract import ImageSynthesis, View
 from squad_lit.system.memory import free_memory
-from squad_lit.system.option import Count, Processes, checked
+from squad_lit.system.option import Count, Processes, Share, checked
 from squad_lit.system.progress import progress
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
+from squad_lit.training.known import SYNTHETIC, KnownDefects, to_array, without_unknown
 
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
@@ -48,6 +50,8 @@ class FeaturePool:
         refresh_every: Steps between refreshes.
         augmentation: Makes the views.
         synthesis: Makes the anomalies.
+        known: Share of the anomalies that are made of known defects, if there are any: half of those with a mask are
+            pasted on normal images, and the others are the images themselves, augmented.
         workers: Processes that make the anomalies of the next period while this one trains; 0: threads make them at
             the refresh. None: on a GPU one process less than torch has threads, else 0. The anomalies are the same.
 
@@ -65,8 +69,10 @@ class FeaturePool:
         refresh_every: Count,
         augmentation: View,
         synthesis: ImageSynthesis,
+        known: Share = 0.0,
         workers: Processes | None = None,
     ) -> None:
+        self.known = known
         self.views, self.clean_limit = views, clean_limit
         self.synthetic, self.refresh_every, self.workers = synthetic, refresh_every, workers
         self.augmentation, self.synthesis = augmentation, synthesis
@@ -85,6 +91,7 @@ class FeaturePool:
         device: torch.device | str = "cpu",
         processes: int = 1,
         show: bool = False,
+        known: AnomalyDataset | None = None,
         beside: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]] = lambda features, images: {},
     ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
@@ -97,6 +104,7 @@ class FeaturePool:
             device: Where the backbone is, and where the pool lies if it fits.
             processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.
+            known: Known defects; None or an empty data set: there are none.
             beside: Makes further groups, ``{group: (N, C, H, W)}``, of features and of the numbers of the images
                 ``(N,)`` that they are views of, or that their synthetic anomalies are made from.
         """
@@ -104,6 +112,9 @@ class FeaturePool:
         self._beside = beside
         self._device, self._drawn = torch.device(device), -(-self.synthetic // processes)
         self._period, self._slots, self._clean = -1, [], {}
+        self._defects = None
+        if known is not None and len(known) and self.known > 0:
+            self._defects = KnownDefects(known, self.augmentation, grid, self.known, seed)
 
     def batches(self, first: int, end: int, **parts: int) -> Iterator[Batch]:
         """The batches from step ``first`` to the one before ``end``; ``parts`` as of :meth:`batch`."""
@@ -138,7 +149,10 @@ class FeaturePool:
         Returns:
             ``features``: ``{group: (N, C, H, W)}`` of what the generator sees, ``target``: the same of the clean image,
             ``mask``: ``(N, 1, H, W)`` float, zero for clean views, ``image``: clean images ``(M, 3, H, W)`` in [0, 1],
-            ``shown``: ``(M,)`` their positions in the batch.
+            ``shown``: ``(M,)`` their positions in the batch. With known defects also, because nobody knows what is
+            behind them, ``learned`` and ``judged``: ``(N, 1, H, W)`` float, 1 where the target of the generator and the
+            mask are known; ``shown_learned``: bool ``(M, 1, H, W)``, the first of them for the images; ``unmarked``:
+            ``(N,)``, 1 for images with a defect whose place nobody knows.
         """
         left = self._order(0, step, clean, len(self._slots))
         right = self._order(1, step, synthetic, self._drawn)
@@ -149,13 +163,18 @@ class FeaturePool:
         turns = len(source) if len(source) % image_every else image_every
         shown = (step // batches % turns + image_every * some) % len(source)
         target = {g: f[source].float() for g, f in self._clean.items()}
-        return {
-            "features": {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()},
+        features = {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()}
+        batch = {
+            "features": features,
             "target": target,
             "mask": torch.cat([self._mask.new_zeros(clean, *self._mask.shape[1:]), self._mask[right]]).float(),
             "image": self._image[source[shown]].float() / 255,
             "shown": shown,
         }
+        if self._defects is not None:
+            kind = torch.cat([self._kind.new_zeros(clean), self._kind[right]])
+            batch |= without_unknown(batch, kind)
+        return batch
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
@@ -197,27 +216,28 @@ class FeaturePool:
         views = chunks_ahead(view_of, total, self._device)
         self._clean = self._features("clean views", views, [image for image, _ in self._slots])
         self._image = self._place(images)
-        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis)
+        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis, self._defects)
         self.close()  # they hold the views of before
 
     def _fill_synthetic(self, period: int) -> None:
         total = self._drawn
         masks = torch.empty(total, 1, *self._image.shape[-2:], dtype=torch.bool)
+        kinds = torch.empty(total, dtype=torch.int64)
 
         def changed() -> Iterator[Tensor]:
             done = 0
-            for image, mask in self._made(period):
-                masks[done : done + len(mask), 0] = mask
+            for image, mask, kind in self._made(period):
+                masks[done : done + len(mask), 0], kinds[done : done + len(mask)] = mask, kind
                 done += len(mask)
                 yield image
 
         source = [self._anomalies.source(period, number) for number in range(total)]
         self._source = torch.tensor(source, device=self._image.device)
         self._corrupted = self._features("synthetic anomalies", changed(), [self._slots[slot][0] for slot in source])
-        self._mask = self._place(masks)
+        self._mask, self._kind = self._place(masks), self._place(kinds)
 
-    def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and masks of the anomalies of a period, in chunks and in order."""
+    def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, masks and kinds of the anomalies of a period, in chunks and in order."""
         numbers = range(period * self._drawn, (period + 1) * self._drawn)
         workers = self.workers
         if workers is None:  # a CPU that trains has no core to spare
@@ -309,13 +329,20 @@ class FeaturePool:
         return joined[first % size :][:size_of_part]
 
 
-class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
+class _Anomalies(Dataset[tuple[Tensor, Tensor, int]]):
     """Synthetic anomalies by number: number i of a period p is ``p * drawn + i``, a function of the seed alone."""
 
     def __init__(
-        self, images: Tensor, category: Sequence[str], drawn: int, seed: int, synthesis: ImageSynthesis
+        self,
+        images: Tensor,
+        category: Sequence[str],
+        drawn: int,
+        seed: int,
+        synthesis: ImageSynthesis,
+        defects: KnownDefects | None,
     ) -> None:
         self.images, self.category, self.drawn, self.seed, self.synthesis = images, category, drawn, seed, synthesis
+        self.defects = defects
         self.kin = {name: np.flatnonzero(np.array(category) == name) for name in set(category)}
 
     def source(self, period: int, number: int) -> int:
@@ -323,21 +350,16 @@ class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
         turn, place = divmod(period * self.drawn + number, len(self.images))
         return int(_permutation(self.seed, 2, period, turn, len(self.images))[place])
 
-    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, at: int) -> tuple[Tensor, Tensor, int]:
         period, number = divmod(at, self.drawn)
         slot = self.source(period, number)
+        if self.defects is not None and (known := self.defects.draw(to_array(self.images[slot]), period, number)):
+            return known
         rng = np.random.default_rng([self.seed, _ANOMALY, period, number])
-        image, *others = (
-            _to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)]
-        )
+        image, *others = (to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)])
         changed, mask = self.synthesis(image, others, rng)
-        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask)
+        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask), SYNTHETIC
 
 
 def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.random.default_rng([seed, _ORDER + stream, period, turn]).permutation(size)
-
-
-def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``(3, H, W)`` uint8 to ``(H, W, 3)`` float32 in [0, 1]."""
-    return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)
