@@ -85,10 +85,15 @@ def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: 
     whole = scores(model, good)
     assert all(n <= w + 1e-5 for n, w in zip(state.normal_scores, whole, strict=True))
     assert sum(state.normal_scores) < sum(whole)
-    with pytest.warns(UserWarning, match="the thresholds come from a region of interest"):
-        squad_lit.load(output)
-    again = ["--checkpoint", str(output), "--output", str(output), "--add", str(good)]
-    assert main(again) == 1  # whole images do not go with those of a region
+    # The checkpoint keeps the region.
+    assert [squad_lit.load(output).predict(file).anomaly_score for file in sorted(good.iterdir())] == [
+        result.anomaly_score for result in results
+    ]
+    Image.fromarray(roi[::-1]).save(tmp_path / "other.png")
+    again = ["--checkpoint", str(output), "--output", str(output), str(good)]
+    assert main([*again, "--roi", str(tmp_path / "other.png")]) == 1  # they have nothing in common
+    Image.fromarray(roi.T * (roi > 0) * np.eye(128, dtype=np.uint8)).save(tmp_path / "part.png")
+    assert main([*again, "--add", "--roi", str(tmp_path / "part.png")]) == 1  # scores of two regions
 
 
 def test_images_can_be_added_to_those_that_are_known(

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from squad_lit.deploy.metadata import FORMAT, read_metadata
 from squad_lit.deploy.predictor import Predictor
+from squad_lit.image.roi import encode
 
 WHOLE: dict[str, Any] = {
     "format": FORMAT,
@@ -36,9 +38,9 @@ VALUES += [
     {"type": "int8"},
     {"side": "a", "overlap": 1},
 ]
-VALUES += [[0, 10**9], {"side": 4, "overlap": 0.5}, {"type": "float32"}, 0.5, 1.0]
+VALUES += [encode(np.ones((2, 2), bool)), [0, 10**9], {"side": 4, "overlap": 0.5}, {"type": "float32"}, 0.5, 1.0]
 FIT: dict[str, list[Any]] = {
-    "squad_lit": ["text"],
+    "squad_lit": ["text", encode(np.ones((2, 2), bool))],
     "image_size": [],  # smaller than a tile
     "tile": [None, {"side": 4, "overlap": 0.5}],
     "top": [0.5, 1.0],
@@ -47,7 +49,7 @@ FIT: dict[str, list[Any]] = {
     "normal_scores": [[1, 2], [2, 1], [0, 10**9]],
     "normal_maxima": [[1, 2], [2, 1], [0, 10**9]],
     "defective_scores": [[], [1], [1, 2], [2, 1], [0, 10**9]],
-    "roi": ["text"],
+    "roi": [encode(np.ones((2, 2), bool))],
     "input": [{"type": "float32"}],
 }
 

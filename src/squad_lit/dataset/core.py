@@ -27,6 +27,7 @@ from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
 from squad_lit.dataset.corruption import Corruption
 from squad_lit.dataset.image import image_size as size_of_file
 from squad_lit.dataset.known_defects import check_apart, scan_known_defects
+from squad_lit.dataset.region import read_region
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_samples
 from squad_lit.system.memory import free_memory
 from squad_lit.system.option import Count, Natural, Processes, Side, checked
@@ -34,6 +35,7 @@ from squad_lit.system.option import Count, Natural, Processes, Side, checked
 log = logging.getLogger(__name__)
 
 _PAIR = Field(min_length=2, max_length=2)
+_RECTANGLE = Field(min_length=4, max_length=4)
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -69,6 +71,8 @@ class AnomalyDataModule(L.LightningDataModule):
         known_defects: Folder of images with defects that a training may learn from, as synthetic anomalies and as
             targets of its discriminator; see :func:`squad_lit.dataset.known_defects.scan_known_defects`. None of them
             may be a test image.
+        roi: Region of interest, outside of which nothing is learned, measured or judged: a picture, or a rectangle; see
+            :func:`squad_lit.dataset.region.read_region`. The model keeps it.
         corruption: Strength per kind of change of the test images; see :mod:`squad_lit.dataset.corruption`. ``None``
             changes nothing.
         strict: Whether construction fails at the first missing mask or unreadable image. If False, ``scans`` keeps such
@@ -115,6 +119,7 @@ class AnomalyDataModule(L.LightningDataModule):
         seed: Natural,
         skip_unreadable: bool = False,
         known_defects: str | Path | None = None,
+        roi: str | Path | Annotated[Sequence[int], _RECTANGLE] | None = None,
         corruption: Mapping[str, Annotated[float, Field(ge=0)]] | None = None,
         strict: bool = True,
     ) -> None:
@@ -142,8 +147,9 @@ class AnomalyDataModule(L.LightningDataModule):
         self.seed, self.strict = seed, strict
         self.skip_unreadable, self.unreadable = skip_unreadable, list[str]()
         self.known_defects = None if known_defects is None else Path(known_defects).expanduser().absolute()
-        self._known = self._scan_known()
         self.check_files()
+        self._known = self._scan_known()
+        self.roi = None if roi is None else read_region(roi, self.training_sizes())
 
     @abstractmethod
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
@@ -195,7 +201,7 @@ class AnomalyDataModule(L.LightningDataModule):
         """
         if self._side is None:
             return
-        shape = math.sqrt(statistics.median(height / width for height, width in self.training_sizes()))
+        shape = math.sqrt(statistics.median(height / width for height, width in self.training_sizes().values()))
         if shape == 1:
             return
         height, width = (max(1, round(side / multiple)) * multiple for side in (self._side * shape, self._side / shape))
@@ -203,9 +209,9 @@ class AnomalyDataModule(L.LightningDataModule):
         text = "%s: images are resized to %d x %d pixels (height x width), the shape of the training images"
         log.info(text, self.name, height, width)
 
-    def training_sizes(self) -> Iterable[tuple[int, int]]:
+    def training_sizes(self) -> dict[Path, tuple[int, int]]:
         """Height and width of the files of all normal training images."""
-        return (size_of_file(sample.image_path) for train, _ in self.scans.values() for sample in train)
+        return {s.image_path: size_of_file(s.image_path) for train, _ in self.scans.values() for s in train}
 
     def setup(self, stage: str | None = None) -> None:
         """Make the three datasets. A second call keeps those of the first one, and their caches."""

@@ -13,9 +13,9 @@ _MASK_FOLDERS = ("ground_truth", "masks")
 def scan_known_defects(folder: Path, category: str) -> list[Sample]:
     """The images directly in a folder, and those in its sub-folders, one per kind of defect.
 
-    A mask is optional. It has the stem of its image, and lies beside it, with ``_mask``, ``_gt`` or ``_GT`` added; or
-    in a folder ``ground_truth`` or ``masks``, in the folder, beside it or beside its parent, as MVTec AD has it, or in a
-    folder there that is named as that of the image.
+    A mask is optional. It has the stem of its image, and lies beside it, with ``_mask``, ``_gt`` or ``_GT`` added. Or
+    it lies in a folder ``ground_truth`` or ``masks``, which is in the folder, beside it or, as MVTec AD has it, beside
+    its parent, or there in a folder that is named as that of the image.
 
     Args:
         folder: The folder.

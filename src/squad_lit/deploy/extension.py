@@ -66,6 +66,7 @@ def extend(predictor: Predictor, detector: Detector, paths: Sequence[Path]) -> N
             known=len(state.trained_on) + len(state.remembered),
             first=-1 - len(state.remembered),
             tiles=len(grid),
+            inside=detector.inside_tiles(),
         )
     added = int((memory.source < 0).sum())
     print(

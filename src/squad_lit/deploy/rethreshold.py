@@ -17,6 +17,7 @@ from squad_lit.deploy.known_image import without
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
 from squad_lit.deploy.together import AHEAD, batches, judge_each
+from squad_lit.image.roi import decode, encode, identify
 from squad_lit.system.ahead import ahead
 from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
@@ -69,8 +70,8 @@ def rethreshold(
         predictor = load(path, roi=roi, trust=trust, device=device)
     print(f"device {predictor.runtime.device}")
     known = predictor.runtime.metadata
-    if add and known["roi"] != predictor.roi_digest:
-        raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
+    if add and identify(decode(known["roi"])) != predictor.roi_digest:
+        raise ValueError("--add: the checkpoint has the scores of another region of interest: leave --roi or --add out")
     skipped: list[str] = []
     state = checkpoint.State.load(content)
     if remember:
@@ -94,7 +95,7 @@ def rethreshold(
     if defective:
         _check_separation(scores, defective)
     state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
-    state.roi = predictor.roi_digest
+    state.roi = encode(predictor.roi)
     state.save(content)
     checkpoint.write(content, output)
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from squad_lit.network.backbone import cells_inside
 from squad_lit.system.option import Count, checked
 
 # A coreset is chosen among at most this many random patches, by distances in this many random directions.
@@ -58,6 +59,7 @@ class PatchMemory(nn.Module):
         on_chosen: Callable[[int], object] = lambda count: None,
         *,
         tiles: int = 1,
+        inside: Tensor | None = None,
     ) -> None:
         """Remember patches of normal images in place of those known.
 
@@ -67,8 +69,9 @@ class PatchMemory(nn.Module):
             seed: Seed of the choice.
             on_chosen: Called with the number of patches that a coreset has chosen further, again and again.
             tiles: Number of successive items of the batches that are one image.
+            inside: ``(tiles, 1, H, W)``, 1 where patches may be taken; None: everywhere.
         """
-        self._keep(*self._candidates(features, images, seed, tiles), seed, on_chosen)
+        self._keep(*self._candidates(features, images, seed, tiles, inside), seed, on_chosen)
 
     def extend(
         self,
@@ -80,6 +83,7 @@ class PatchMemory(nn.Module):
         known: int,
         first: int,
         tiles: int = 1,
+        inside: Tensor | None = None,
     ) -> None:
         """Remember patches of further normal images beside those known, in all at most ``patches``.
 
@@ -94,8 +98,9 @@ class PatchMemory(nn.Module):
             known: Number of images that the patches so far were chosen among.
             first: Number of the first new image in ``source``; those of the others follow downwards.
             tiles: As of :meth:`fill`.
+            inside: As of :meth:`fill`.
         """
-        rows, number = self._candidates(features, images, seed, tiles)
+        rows, number = self._candidates(features, images, seed, tiles, inside)
         old_rows, old_source = self.rows, self.source
         if self.selection == "random" and len(old_rows) + len(rows) > self.patches:
             new = min(len(rows), round(self.patches * images / (known + images)))
@@ -107,7 +112,7 @@ class PatchMemory(nn.Module):
         self._keep(torch.cat([old_rows, rows]), source, seed, on_chosen)
 
     def _candidates(
-        self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int, tiles: int
+        self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int, tiles: int, inside: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Patches ``(n, C)`` to choose among, and the number ``(n,)`` of the image of each."""
         keep, found, start, cells = torch.zeros(0, dtype=torch.bool), [], 0, 1
@@ -117,7 +122,11 @@ class PatchMemory(nn.Module):
             if start == 0:
                 cells = tiles * rows.shape[1]
                 keep = torch.zeros(images * cells, dtype=torch.bool)
-                keep[torch.from_numpy(np.random.default_rng(seed).permutation(len(keep))[:count])] = True
+                order = torch.from_numpy(np.random.default_rng(seed).permutation(len(keep)))
+                if inside is not None:
+                    size = tuple(max(f.shape[-2:] for f in part.values()))
+                    order = order[cells_inside(inside.cpu(), size).flatten()[order % cells]]
+                keep[order[:count]] = True
             rows = rows.flatten(0, 1)
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)

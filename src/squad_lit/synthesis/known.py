@@ -23,7 +23,9 @@ class KnownDefect(NamedTuple):
     mask: Mask | None
 
 
-def paste(image: Array, known: KnownDefect, rng: np.random.Generator) -> tuple[Array, Mask] | None:
+def paste(
+    image: Array, known: KnownDefect, rng: np.random.Generator, inside: Mask | None = None
+) -> tuple[Array, Mask] | None:
     """Paste a known defect on a normal image, turned, flipped, zoomed, and lighter or darker.
 
     Half of the time it stays about where it was, and else it lies anywhere on the estimated foreground. Its brightness
@@ -33,6 +35,7 @@ def paste(image: Array, known: KnownDefect, rng: np.random.Generator) -> tuple[A
         image: ``(H, W, 3)`` float32 in [0, 1].
         known: Of the same size, with a mask that is not empty.
         rng: The only source of randomness.
+        inside: Where the image may change, ``(H, W)``; None: everywhere.
 
     Returns:
         The changed image, and the mask of the pixels that changed visibly; None if none did.
@@ -44,6 +47,8 @@ def paste(image: Array, known: KnownDefect, rng: np.random.Generator) -> tuple[A
         place, angle = centre + rng.normal(0, 0.02, 2) * size, rng.uniform(-0.2, 0.2)
     else:
         foreground, _ = estimate_foreground(image)
+        if inside is not None and (foreground & inside).any():
+            foreground = foreground & inside
         flat = np.flatnonzero(foreground)
         place = np.array(np.unravel_index(flat[rng.integers(len(flat))], foreground.shape), float)
         angle = rng.uniform(0, 2 * np.pi)
@@ -64,5 +69,7 @@ def paste(image: Array, known: KnownDefect, rng: np.random.Generator) -> tuple[A
     source = np.clip(source + shift + rng.uniform(-_TONE, _TONE), 0, 1)
     opacity = np.clip(ndimage.gaussian_filter(shape, 0.7) * rng.uniform(0.8, 1.0), 0, 1)[..., None]
     changed = (image * (1 - opacity) + source * opacity).astype(np.float32)
+    if inside is not None:
+        changed = np.where(inside[..., None], changed, image)
     mask = changed_pixels(image, changed) & (shape > 0.1)
     return (changed, mask) if mask.any() else None

@@ -50,7 +50,8 @@ class State:
         normal_scores: Anomaly scores of normal images, from which the threshold comes.
         normal_maxima: The highest pixel of each one's anomaly map, from which the threshold of pixels comes.
         defective_scores: Scores of known defects, from ``squad_lit.calibrate``.
-        roi: Digest of the region of interest that these scores are of; empty: the whole image.
+        roi: Region of interest in which images are looked at, as :func:`squad_lit.image.roi.encode` writes it; empty:
+            the whole image.
         false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
         trained: ``seconds`` and ``images`` of the training so far.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ _KNOWN = 9
 _REACH = 8
 
 
+Anomalous = tuple[Tensor, Tensor, int, Tensor]
+"""Image ``(3, H, W)``, mask ``(H, W)`` bool, kind, and what lies in the region of interest, ``(H, W)`` bool or all."""
+
+
 class KnownDefects:
     """Draws known defects, each draw a function of the seed and of its number alone.
 
@@ -33,33 +38,43 @@ class KnownDefects:
         grid: The tiles of an image.
         share: Share of the anomalies that are made of them.
         seed: Seed of everything random.
+        roi: Region of interest ``(H, W)``, bool. Defects that are marked outside of it alone are left out.
 
     Raises:
-        ValueError: Images are cut into tiles, and none has a mask.
+        ValueError: No known defect can be used.
     """
 
-    def __init__(self, known: AnomalyDataset, augmentation: View, grid: Grid, share: float, seed: int) -> None:
+    def __init__(
+        self,
+        known: AnomalyDataset,
+        augmentation: View,
+        grid: Grid,
+        share: float,
+        seed: int,
+        roi: Tensor | None = None,
+    ) -> None:
+        self.roi = roi
         self.augmentation, self.grid, self.share, self.seed = augmentation, grid, share, seed
         items = [known[i] for i in range(len(known))]
         # A defect that was lost when its mask was resized is one whose place nobody knows.
         pairs = [(item["image"], item["mask"].bool() if item["mask"].any() else None) for item in items]
-        self.known = [pair for pair in pairs if len(grid) == 1 or pair[1] is not None]
+        if roi is not None:
+            pairs = [(image, None if mask is None else mask & roi) for image, mask in pairs]
+        self.known = [pair for pair in pairs if (len(grid) == 1 if pair[1] is None else pair[1].any())]
         if not self.known:
             raise ValueError(
-                "dataset.known_defects: with model.tile the images need masks, since nobody knows which tile has the "
-                "defect, and none has one"
+                f"dataset.known_defects: none of the {len(items)} images can be used: with model.tile an image needs a "
+                f"mask, since nobody knows which tile has the defect, and with dataset.roi the defect must lie inside"
             )
 
-    def draw(self, normal: NDArray[np.float32], period: int, number: int) -> tuple[Tensor, Tensor, int] | None:
+    def draw(self, normal: NDArray[np.float32], inside: Tensor | None, period: int, number: int) -> Anomalous | None:
         """A known defect in the place of an anomaly, or None.
 
         Args:
             normal: Clean view ``(H, W, 3)`` in [0, 1] on which one may be pasted.
+            inside: Where the view lies in the region of interest, ``(H, W)`` bool.
             period: Number of the refresh.
             number: Number of the anomaly in it.
-
-        Returns:
-            The image ``(3, H, W)``, the mask ``(H, W)`` bool, and the kind of anomaly.
         """
         rng = np.random.default_rng([self.seed, _KNOWN, period, number])
         if rng.random() >= self.share:
@@ -68,14 +83,17 @@ class KnownDefects:
         window = self._window(mask, rng)
         if mask is not None and rng.random() < 0.5:
             known = KnownDefect(to_array(image[:, *window] * 255), mask[0, *window].numpy())
-            if pasted := paste(normal, known, rng):
-                return torch.from_numpy(pasted[0]).permute(2, 0, 1), torch.from_numpy(pasted[1]), SYNTHETIC
+            where = None if inside is None else inside.numpy()
+            if pasted := paste(normal, known, rng, where):
+                changed, marked = (torch.from_numpy(part) for part in pasted)
+                return changed.permute(2, 0, 1), marked, SYNTHETIC, all_of(inside)
         state = int(rng.integers(2**31))
         view = self.augmentation(image, np.random.default_rng(state), window)
         view = (view * 255).round() / 255  # as the clean views are kept
+        region = all_of(None if self.roi is None else moved(self.augmentation, self.roi[None], state, window))
         if mask is None:
-            return view, torch.zeros(view.shape[-2:], dtype=torch.bool), UNMARKED
-        return view, moved(self.augmentation, mask, state, window), MARKED
+            return view, torch.zeros(view.shape[-2:], dtype=torch.bool), UNMARKED, region
+        return view, moved(self.augmentation, mask, state, window), MARKED, region
 
     def _window(self, mask: Tensor | None, rng: np.random.Generator) -> Window:
         """A window of a tile's size that has a pixel of the mask."""
@@ -91,7 +109,12 @@ class KnownDefects:
         return rows, columns
 
 
-def moved(augmentation: View, mask: Tensor, seed: int, window: Window) -> Tensor:
+def all_of(inside: Tensor | None) -> Tensor:
+    """The region of an image; without one a single pixel that stands for all."""
+    return torch.ones(1, 1, dtype=torch.bool) if inside is None else inside
+
+
+def moved(augmentation: View, mask: Tensor, seed: int | Sequence[int], window: Window) -> Tensor:
     """Where the pixels of a mask ``(1, H, W)`` lie in the view of its image that is drawn by a seed: ``(h, w)`` bool.
 
     A view may change the brightness, too, which a view of a white image shows.
@@ -101,8 +124,18 @@ def moved(augmentation: View, mask: Tensor, seed: int, window: Window) -> Tensor
     return part[0] >= 0.5 * whole[0]
 
 
-def without_unknown(batch: dict[str, Any], kind: Tensor) -> dict[str, Any]:
-    """What changes in a batch where the kinds of its images ``(N,)`` are not all ``SYNTHETIC``.
+def without_unknown(batch: dict[str, Any], kind: Tensor, inside: Tensor) -> dict[str, Any]:
+    """What changes in a batch with real defects, or with a region of interest.
+
+    Args:
+        batch: ``features``, ``target``, ``mask`` and ``shown`` as of :meth:`squad_lit.training.pool.FeaturePool.batch`.
+        kind: ``(N,)``, the kind of each image.
+        inside: ``(N, 1, H, W)`` bool, or ``(N, 1, 1, 1)`` for all.
+
+    Returns:
+        A new ``target``; ``learned`` and ``judged``, ``(N, 1, H, W)`` float, 1 where the target of the generator and
+        the mask are known; ``shown_learned``, bool, the first of them for the images; ``inside``, float ``(N, 1, H,
+        W)``; and ``unmarked``, ``(N,)``, 1 for images with a defect whose place nobody knows.
 
     The clean image behind a real defect is not known. Outside of the defect it is the image itself.
     """
@@ -113,10 +146,11 @@ def without_unknown(batch: dict[str, Any], kind: Tensor) -> dict[str, Any]:
     shown = batch["shown"]
     return {
         "target": {g: torch.where(is_real, batch["features"][g], f) for g, f in batch["target"].items()},
-        "learned": learned,
-        "judged": (~is_unmarked).to(near).expand_as(near),
-        "shown_learned": ~is_real[shown],
+        "learned": learned * inside,
+        "judged": ((~is_unmarked) & inside).to(near).expand_as(near),
+        "shown_learned": (~is_real & inside)[shown],
         "unmarked": (kind == UNMARKED).to(near),
+        "inside": inside.to(near).expand_as(near),
     }
 
 

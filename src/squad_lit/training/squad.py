@@ -27,6 +27,9 @@ from squad_lit.training.graph import Graph
 from squad_lit.training.measure import ReconstructionMeasure
 from squad_lit.training.pool import Batch, FeaturePool
 
+# Logit of what lies outside of the region of interest, in which an unmarked defect is looked for.
+_LOWEST = -30.0
+
 
 class Squad(Detector):
     """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
@@ -209,7 +212,7 @@ class Squad(Detector):
                 f"raise it or dataset.batch_size, or set it to 0"
             )
         if self.state.step == 0:
-            self.backbone.fit(self.tiles(images, "features"))
+            self.fit_backbone(images)
             if self.memory is not None:
                 with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
                     self.remember(self.memory, images)
@@ -222,6 +225,7 @@ class Squad(Detector):
             processes=world,
             show=self.shows_progress,
             known=data.known_set,
+            roi=self.anomaly.inside,
             beside=lambda features, numbers: self._beside(features, rank % len(images) + world * numbers),
         )
         captured = self.cuda_graph and self.device.type == "cuda" and world == 1
@@ -345,11 +349,12 @@ class Squad(Detector):
         dice = losses.dice_loss(logit, target, weight=weight)
         log |= {"focal": focal.detach(), "dice": dice.detach()}
         if "unmarked" in batch:
-            focal = focal + losses.hidden_defect_loss(logit, batch["unmarked"])
+            where = (F.interpolate(batch["inside"], size=logit.shape[-2:], mode="area") >= 0.5).expand_as(logit)
+            focal = focal + losses.hidden_defect_loss(torch.where(where, logit, _LOWEST), batch["unmarked"])
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 
     def measure(self) -> Measure:
-        return ReconstructionMeasure(self.generator, self.pool.plain_features())
+        return ReconstructionMeasure(self.generator, self.pool.plain_features(), self.inside_tiles())
 
 
 class _Epochs:
