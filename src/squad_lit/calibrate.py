@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from squad_lit.deploy.model_option import finite
 from squad_lit.image.file import find_images
 from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_place
@@ -31,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.output.suffix != ".ckpt":
         raise ValueError(f"--output {options.output}: expected a checkpoint's name, which ends in .ckpt")
-    good = find_images(options.inputs)
+    good = find_images(options.inputs) if options.inputs else []
     bad = find_images(options.defective or [])
     if both := {p.absolute() for p in good} & {p.absolute() for p in bad}:
         raise ValueError(f"images are both good and defective: {len(both)}, such as {min(both)}")
@@ -44,6 +45,7 @@ def _run(options: argparse.Namespace) -> int:
             bad,
             add=options.add,
             remember=options.remember,
+            threshold=options.threshold,
             roi=options.roi,
             trust=options.trust,
             device=options.device,
@@ -62,14 +64,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--add", action="store_true", help="keep the scores that the checkpoint has, and add these")
     remember = "the good parts also extend the memory of the model, in seconds; each is judged without its own patches"
     parser.add_argument("--remember", action="store_true", help=remember)
+    limit = "scores above it are anomalous from now on, in the place of a rate; alone, it needs no images"
+    parser.add_argument("--threshold", type=finite, metavar="X", help=limit)
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    roi = "picture of the region of interest; give predict the same one"
+    roi = "picture of the region of interest, which the checkpoint keeps"
     parser.add_argument("--roi", type=Path, metavar="FILE", help=roi)
     good = "good parts; those that the model was trained on are left out; folders are searched at any depth"
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="GOOD_IMAGE_OR_DIR", help=good)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
+    if not options.inputs and (options.threshold is None or options.defective or options.remember or options.roi):
+        parser.error("name good parts; --threshold alone needs none")
     if options.add and options.remember:
         parser.error(
             "--remember finds all scores anew, so that --add has none to keep: name the good parts of before, too, if "

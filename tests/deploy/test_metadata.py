@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ WHOLE: dict[str, Any] = {
     "normal_maxima": [3.0, 4.5],
     "defective_scores": [],
     "roi": "",
+    "chosen_threshold": None,
     "input": {"name": "image", "type": "uint8"},
 }
 # Each kind of value, among them one that fits.
@@ -49,6 +51,7 @@ FIT: dict[str, list[Any]] = {
     "normal_scores": [[1, 2], [2, 1], [0, 10**9]],
     "normal_maxima": [[1, 2], [2, 1], [0, 10**9]],
     "defective_scores": [[], [1], [1, 2], [2, 1], [0, 10**9]],
+    "chosen_threshold": [v for v in VALUES if v is None or (type(v) in (int, float) and math.isfinite(v))],
     "roi": [encode(np.ones((2, 2), bool))],
     "input": [{"type": "float32"}],
 }

@@ -90,6 +90,7 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "top": lambda v: _is_number(v) and 0 < v <= 1,
     "intensity_range": lambda v: v is None or (_are_numbers(v) and len(v) == 2 and v[0] < v[1]),
     "false_alarm_rate": lambda v: v is None or (_is_number(v) and 0 < v < 1),
+    "chosen_threshold": lambda v: v is None or _is_number(v),
     "normal_scores": lambda v: _are_numbers(v) and len(v) > 0,
     "normal_maxima": _are_numbers,
     "defective_scores": _are_numbers,

@@ -61,6 +61,8 @@ class Predictor:
         runtime: The model on its runtime.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). With None, known defects
             choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
+        threshold: Scores above it are anomalous, in the place of a rate. With neither, the one that was chosen with
+            ``squad_lit.calibrate --threshold`` counts, if there is one.
         extrapolate: Whether the threshold of a rate that the normal images are too few for is extrapolated, which
             assumes that scores are normally distributed; see :func:`squad_lit.deploy.threshold.extrapolated`.
         roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero and,
@@ -89,6 +91,7 @@ class Predictor:
         runtime: Runtime,
         *,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
         extrapolate: bool = False,
         roi: NDArray[Any] | str | Path | None = None,
         min_area: int = 0,
@@ -105,8 +108,13 @@ class Predictor:
                 f"cannot judge"
             )
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
+        if threshold is not None and (false_alarm_rate is not None or extrapolate):
+            raise ValueError("threshold: give it, or a false-alarm rate, but not both")
+        if threshold is None and false_alarm_rate is None:
+            threshold = about["chosen_threshold"]
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
-        self.threshold, self.pixel_threshold = choose(*known, rate, extrapolate=extrapolate)
+        options = {"threshold": threshold, "extrapolate": extrapolate}
+        self.threshold, self.pixel_threshold = choose(*known, rate, **options)
         if self.threshold.shortfall:
             warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
 
@@ -221,6 +229,7 @@ def load(
     *,
     runtime: str | None = None,
     false_alarm_rate: float | None = None,
+    threshold: float | None = None,
     extrapolate: bool = False,
     roi: NDArray[Any] | str | Path | None = None,
     min_area: int = 0,
@@ -233,6 +242,7 @@ def load(
         path: ``last.ckpt`` of a run, or a file that ``squad_lit.export`` made of it.
         runtime: ``torch``, ``onnx`` or ``openvino``; None chooses by the file's suffix.
         false_alarm_rate: See :class:`Predictor`.
+        threshold: See :class:`Predictor`.
         extrapolate: See :class:`Predictor`.
         roi: See :class:`Predictor`.
         min_area: See :class:`Predictor`.
@@ -261,7 +271,14 @@ def load(
     if isinstance(trust, str):
         raise TypeError(f"trust: expected a list of packages, such as ['my_package'], got {trust!r}")
     model = open_runtime(path, runtime, trust=trust, device=device)
-    return Predictor(model, false_alarm_rate=false_alarm_rate, extrapolate=extrapolate, roi=roi, min_area=min_area)
+    return Predictor(
+        model,
+        false_alarm_rate=false_alarm_rate,
+        threshold=threshold,
+        extrapolate=extrapolate,
+        roi=roi,
+        min_area=min_area,
+    )
 
 
 def _is_several(image: Any) -> bool:

@@ -35,6 +35,7 @@ def rethreshold(
     *,
     add: bool = False,
     remember: bool = False,
+    threshold: float | None = None,
     roi: Path | None = None,
     trust: Sequence[str] = (),
     device: str = "auto",
@@ -45,12 +46,13 @@ def rethreshold(
         path: The checkpoint.
         output: The copy, written whole or not at all; it may be the same file.
         good: Normal images. Those that the model was trained on are left out, and so are those that its memory was
-            extended by, unless ``remember`` is set.
+            extended by, unless ``remember`` is set. None, with a threshold alone, leave the scores as they are.
         bad: Images with a defect; may be empty.
         add: Whether the scores that the checkpoint has are kept.
         remember: Whether the new normal images extend the memory of the model. The score of each is then found without
             its own patches, as if it had not been remembered, so that the threshold comes from images that the model
             does not know.
+        threshold: Scores above it are anomalous from now on, whatever the rate; None: the scores choose the threshold.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
         trust: Packages whose classes the checkpoint may name.
         device: Where the model computes; see :func:`squad_lit.load`.
@@ -69,36 +71,47 @@ def rethreshold(
         warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)
     print(f"device {predictor.runtime.device}")
-    known = predictor.runtime.metadata
-    if add and identify(decode(known["roi"])) != predictor.roi_digest:
+    if add and identify(decode(predictor.runtime.metadata["roi"])) != predictor.roi_digest:
         raise ValueError("--add: the checkpoint has the scores of another region of interest: leave --roi or --add out")
     skipped: list[str] = []
-    state = checkpoint.State.load(content)
+    own: Mapping[Path, int] = {}
     if remember:
         own = remember_more(predictor, content, good, skipped)
-        good, state = list(own), checkpoint.State.load(content)
-    else:
-        good, own = without(good, {*state.trained_on, *state.remembered}, skipped), {}
-    scores, maxima = _judge(predictor, good, skipped, own)
-    defective, _ = _judge(predictor, bad, skipped)
-    for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
-        if paths and not found:
-            raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
-    if add:
-        # A score that is the same to the last bit is of the same image, which must not count twice.
-        new = [i for i, score in enumerate(scores) if score not in known["normal_scores"]]
-        if len(new) < len(scores):
-            skipped.append(f"{len(scores) - len(new)} good images whose scores the checkpoint has already")
-        scores = known["normal_scores"] + [scores[i] for i in new]
-        maxima = known["normal_maxima"] + [maxima[i] for i in new]
-        defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    if defective:
-        _check_separation(scores, defective)
-    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
-    state.roi = encode(predictor.roi)
+        good = list(own)
+    state = checkpoint.State.load(content)
+    if good and not remember:
+        good = without(good, {*state.trained_on, *state.remembered}, skipped)
+    if good:
+        normal = _judge(predictor, "good", good, skipped, own)
+        defective, _ = _judge(predictor, "defective", bad, skipped)
+        _take_scores(state, normal, defective, skipped, add=add)
+    state.roi, state.threshold = encode(predictor.roi), threshold
     state.save(content)
     checkpoint.write(content, output)
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
+
+
+def _take_scores(
+    state: checkpoint.State,
+    normal: tuple[list[float], list[float]],
+    defective: list[float],
+    skipped: list[str],
+    *,
+    add: bool,
+) -> None:
+    """Put scores and maxima of normal images, and scores of defective ones, in the place of those known or beside."""
+    scores, maxima = normal
+    if add:
+        # A score that is the same to the last bit is of the same image, which must not count twice.
+        new = [i for i, score in enumerate(scores) if score not in state.normal_scores]
+        if len(new) < len(scores):
+            skipped.append(f"{len(scores) - len(new)} good images whose scores the checkpoint has already")
+        scores = state.normal_scores + [scores[i] for i in new]
+        maxima = state.normal_maxima + [maxima[i] for i in new]
+        defective = list(dict.fromkeys(state.defective_scores + defective))
+    if defective:
+        _check_separation(scores, defective)
+    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
 
 
 def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> None:
@@ -115,7 +128,7 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
 
 
 def _judge(
-    predictor: Predictor, paths: Sequence[Path], skipped: list[str], own: Mapping[Path, int] | None = None
+    predictor: Predictor, name: str, paths: Sequence[Path], skipped: list[str], own: Mapping[Path, int] | None = None
 ) -> tuple[list[float], list[float]]:
     """Score of each image that can be read, and the highest pixel of its map; threads read the next images.
 
@@ -143,6 +156,8 @@ def _judge(
         threads.shutdown(cancel_futures=True)
         if own:
             runtime.detector.memory.left_out = None
+    if paths and not scores:
+        raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
     return scores, maxima
 
 

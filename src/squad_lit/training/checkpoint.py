@@ -53,6 +53,7 @@ class State:
         roi: Region of interest in which images are looked at, as :func:`squad_lit.image.roi.encode` writes it; empty:
             the whole image.
         false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
+        threshold: The threshold that somebody has chosen with ``squad_lit.calibrate``; None: there is none.
         trained: ``seconds`` and ``images`` of the training so far.
     """
 
@@ -69,6 +70,7 @@ class State:
     defective_scores: list[float] = field(default_factory=list)
     roi: str = ""
     false_alarm_rate: float | None = None
+    threshold: float | None = None
     trained: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "images": 0})
 
     @classmethod
