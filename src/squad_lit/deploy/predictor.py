@@ -113,8 +113,8 @@ class Predictor:
         if threshold is None and false_alarm_rate is None:
             threshold = about["chosen_threshold"]
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
-        options = {"threshold": threshold, "extrapolate": extrapolate}
-        self.threshold, self.pixel_threshold = choose(*known, rate, **options)
+        limits = choose(*known, rate, threshold=threshold, extrapolate=extrapolate)
+        self.threshold, self.pixel_threshold = limits
         if self.threshold.shortfall:
             warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
 
