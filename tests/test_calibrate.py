@@ -12,8 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 import squad_lit
 from squad_lit.calibrate import main
+from squad_lit.deploy.export import export
 from squad_lit.deploy.runtime import Checkpoint, Output
 from squad_lit.deploy.threshold import from_defects, from_normals
+from squad_lit.predict import main as predict
 from squad_lit.training import checkpoint
 from test_predict import draw, model
 
@@ -85,10 +87,15 @@ def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: 
     whole = scores(model, good)
     assert all(n <= w + 1e-5 for n, w in zip(state.normal_scores, whole, strict=True))
     assert sum(state.normal_scores) < sum(whole)
-    with pytest.warns(UserWarning, match="the thresholds come from a region of interest"):
-        squad_lit.load(output)
-    again = ["--checkpoint", str(output), "--output", str(output), "--add", str(good)]
-    assert main(again) == 1  # whole images do not go with those of a region
+    # The checkpoint keeps the region.
+    assert [squad_lit.load(output).predict(file).anomaly_score for file in sorted(good.iterdir())] == [
+        result.anomaly_score for result in results
+    ]
+    Image.fromarray(roi[::-1]).save(tmp_path / "other.png")
+    again = ["--checkpoint", str(output), "--output", str(output), str(good)]
+    assert main([*again, "--roi", str(tmp_path / "other.png")]) == 1  # they have nothing in common
+    Image.fromarray(roi.T * (roi > 0) * np.eye(128, dtype=np.uint8)).save(tmp_path / "part.png")
+    assert main([*again, "--add", "--roi", str(tmp_path / "part.png")]) == 1  # scores of two regions
 
 
 def test_images_can_be_added_to_those_that_are_known(
@@ -196,3 +203,51 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(
     assert "is a folder; name a file in it" in capsys.readouterr().err
     assert main(["--checkpoint", str(tmp_path / "no.ckpt"), *command[2:]]) == 1
     assert not output.exists()
+
+
+def test_a_threshold_that_somebody_has_chosen_is_kept_and_its_rate_is_said(
+    model: Path, good: Path, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normal = sorted(checkpoint.load(model).state.normal_scores)
+    value = (normal[-3] + normal[-2]) / 2  # 2 of 10 lie above
+    output = tmp_path / "line.ckpt"
+    assert main(["--checkpoint", str(model), "--output", str(output), "--threshold", f"{value!r}"]) == 0
+    assert f"threshold now:    {value:.3g}: about 20 % of normal images lie above it" in capsys.readouterr().out
+    detector = squad_lit.load(output)
+    assert detector.threshold.value == value
+    # Clopper and Pearson's interval of 2 in 10, from R's binom.test.
+    assert detector.threshold.interval == pytest.approx((0.02521, 0.55610), abs=1e-4)
+    assert squad_lit.load(output, false_alarm_rate=0.2).threshold.value == normal[-2]
+    assert squad_lit.load(output, threshold=7).threshold.value == 7
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="threshold: expected a finite number"):
+            squad_lit.load(output, threshold=wrong)
+    with pytest.raises(ValueError, match="but not both"):
+        squad_lit.load(output, threshold=1.0, false_alarm_rate=0.1)
+    # New scores choose anew, and a threshold may come with them.
+    again = ["--checkpoint", str(output), "--output", str(output), str(good), "--defective", str(bad)]
+    assert main([*again, "--threshold", "5"]) == 0
+    assert squad_lit.load(output).threshold[:2] == (5.0, 0.0)
+    assert main(again) == 0
+    assert squad_lit.load(output).threshold.value == from_defects(scores(model, good), scores(model, bad)).value
+
+
+def test_a_threshold_goes_into_the_exported_file_and_commands_take_another(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, part = tmp_path / "line.ckpt", tmp_path / "part.onnx"
+    assert main(["--checkpoint", str(model), "--output", str(line), "--threshold", "5.5"]) == 0
+    export(line, part, "onnx")
+    assert squad_lit.load(part).threshold.value == 5.5
+    command = ["--checkpoint", str(part), "--output", str(tmp_path / "out"), str(model.parent / "cap")]
+    assert predict([*command, "--threshold", "-100"]) == 0
+    assert "threshold -100: about 100 % of normal images lie above it" in capsys.readouterr().out
+    for wrong in ("nan", "inf", "x"):
+        with pytest.raises(SystemExit):
+            predict([*command, "--threshold", wrong])
+        assert f"expected a finite number, got {wrong}" in capsys.readouterr().err
+    assert predict([*command, "--threshold", "1", "--false-alarm-rate", "0.1"]) == 1
+    assert "threshold: give it, or a false-alarm rate, but not both" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", str(model), "--output", str(line)])
+    assert "name good parts; --threshold alone needs none" in capsys.readouterr().err

@@ -479,10 +479,10 @@ def test_a_runtime_refuses_what_it_cannot_run(models, exported, tmp_path):
     ("change", "words"),
     [
         (lambda text: None, "was not written by squad_lit"),
-        (lambda text: text.replace('"format": 3', '"format": 4'), "newer"),
-        (lambda text: text.replace('"format": 3', '"format": 2'), "older than this one: export the checkpoint again"),
+        (lambda text: text.replace('"format": 4', '"format": 5'), "newer"),
+        (lambda text: text.replace('"format": 4', '"format": 3'), "older than this one: export the checkpoint again"),
         (lambda text: text.replace('"normal_scores"', '"others"'), "its metadata 'squad_lit' is not whole"),
-        (lambda text: text.replace('"format": 3', '"format": "3"'), "is not whole"),
+        (lambda text: text.replace('"format": 4', '"format": "4"'), "is not whole"),
         (lambda text: "[]", "is not whole"),
         (lambda text: text[:20], "is not whole"),
     ],

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 import squad_lit
 from squad_lit import predict
+from squad_lit.calibrate import main as calibrate
 from squad_lit.report.gallery import TRUTH
 from squad_lit.training.memory import Memory
 from squad_lit.view import main
@@ -173,10 +174,18 @@ def test_the_counts_of_the_page_are_those_of_python(made: Path, tmp_path: Path) 
     assert found["order"] == [r["name"] for r in rows]  # 2.png before 10.png
 
 
-def test_the_slider_moves_counts_and_cards_in_a_browser(made: Path, tmp_path: Path) -> None:
+def in_browser(page: str, folder: Path) -> str:
+    """The page after its scripts have run."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium is installed")
+    (folder / "act.html").write_text(page, encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+    command += ["--dump-dom", (folder / "act.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_the_slider_moves_counts_and_cards_in_a_browser(made: Path, tmp_path: Path) -> None:
     page = view(made / "run", tmp_path / "view.html")
     scores = sorted(r["score"] for r in data(page)["rows"] if r["label"] == 0)
     value = (scores[0] + scores[1]) / 2  # all good images but one are false alarms
@@ -184,15 +193,50 @@ def test_the_slider_moves_counts_and_cards_in_a_browser(made: Path, tmp_path: Pa
     element("filter").value = "false alarm"; element("filter").dispatchEvent(new Event("input"));
     element("gallery").children[1].click();
     document.dispatchEvent(new KeyboardEvent("keydown", {{key: "ArrowRight"}}));</script></body>"""
-    (tmp_path / "act.html").write_text(page.replace("</body>", act), encoding="utf-8")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    command += ["--dump-dom", (tmp_path / "act.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = in_browser(page.replace("</body>", act), tmp_path)
     assert f"<b>{len(scores) - 1} of {len(scores)}</b> false alarms" in dom
     assert dom.count('class="card"') == len(scores) - 1
     assert f">{scores[-3]:.2f} false alarm · good · " in dom  # the second was clicked, the third is large
     assert f"(3 of {len(scores) - 1})" in dom
     assert re.search(r'id="moved" class="warn">', dom)
+
+
+def test_keys_zoom_and_brighten_and_a_chosen_threshold_has_its_command(made: Path, tmp_path: Path) -> None:
+    page = view(made / "run", tmp_path / "view.html")
+    keys = ["End", "+", "+", "]", "]", "]", "[", "ArrowLeft"]
+    act = f"""<script>const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {{key}}));
+    element("gallery").children[0].click(); {json.dumps(keys)}.forEach(press);
+    element("value").value = "3.25"; element("value").dispatchEvent(new Event("input"));</script></body>"""
+    dom = in_browser(page.replace("</body>", act), tmp_path)
+    assert "(9 of 10)" in dom  # the last but one
+    large = dom[dom.index('id="large-tiles"') :]
+    assert "transform: scale(1.5625)" in large
+    assert f"brightness({2**0.5:.4f}" in large
+    assert '<output id="zoom">1.6</output>' in dom
+    checkpoint, line = made / "run" / "last.ckpt", made / "run" / "line.ckpt"
+    command = f"squad-lit calibrate --checkpoint {checkpoint} --output {line} --threshold 3.25"
+    assert f'<code id="command">{command}</code>' in dom
+    assert calibrate(command.replace(str(line), str(tmp_path / "line.ckpt")).split()[2:]) == 0
+    assert squad_lit.load(tmp_path / "line.ckpt").threshold.value == 3.25
+
+
+def test_names_of_folders_say_what_predictions_are(made: Path, tmp_path: Path) -> None:
+    command = ["--checkpoint", str(made / "run" / "last.ckpt"), "--output", str(tmp_path / "out")]
+    assert predict.main([*command, str(made / "data" / "good"), str(made / "data" / "spot")]) == 0
+    page = view(tmp_path / "out", tmp_path / "view.html")
+    found = data(page)["rows"]
+    assert {(r["kind"], r["label"]) for r in found} == {("good", 0), ("spot", 1)}
+    assert sum(r["label"] for r in found) == 4
+    assert "is taken from the names of" in page
+    dom = in_browser(page, tmp_path)
+    true = sum(r["label"] and r["score"] > data(page)["threshold"] for r in found)
+    assert f"<b>{true} of 4</b> found defects" in dom
+
+
+def test_pictures_can_be_larger(made: Path, tmp_path: Path) -> None:
+    for side in (32, 48):
+        (row, *_) = data(view(made / "out", tmp_path / "view.html", "--side", str(side)))["rows"]
+        assert max(decode(row["pictures"]["map"]).size) == side
 
 
 def test_predictions_have_their_overlays_and_no_labels(made: Path, tmp_path: Path) -> None:

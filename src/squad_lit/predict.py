@@ -104,7 +104,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
 
     threads = ThreadPoolExecutor()
     try:
-        pixels = ahead(threads, read, bar_of(images, desc="images", unit="image"), AHEAD, _weight)
+        weighed = ahead(threads, lambda path: (path, _weight(path)), bar_of(images, desc="images", unit="image"), AHEAD)
+        pixels = ahead(threads, lambda one: read(one[0]), weighed, AHEAD, lambda one: one[1])
         for path, row in ahead(threads, save, judged(pixels), AHEAD, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))

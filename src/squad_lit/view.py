@@ -16,6 +16,7 @@ from squad_lit.system.console import exit_status
 from squad_lit.system.file import make_place
 
 LIMIT = 500  # images with pictures, which take some 12 MB
+SIDE = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.run.is_dir():  # if not, gather says so
         make_place(output)
     gallery = gather(
-        options.run, options.checkpoint, options.false_alarm_rate, options.limit, options.trust, options.device
+        options.run,
+        options.checkpoint,
+        options.false_alarm_rate,
+        options.limit,
+        options.trust,
+        options.device,
+        options.side,
     )
     size = write(gallery, output)
     for reason in gallery.failed:
@@ -53,11 +60,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:1 (default: auto)")
     limit = f"how many images get pictures, default {LIMIT}; the others are only counted"
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=limit)
+    side = f"longer side of a picture in pixels, default {SIDE}; the page grows with its square"
+    parser.add_argument("--side", type=int, default=SIDE, metavar="PIXELS", help=side)
     trust = "package whose classes the checkpoint may name; may be repeated"
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     options = parser.parse_args(arguments)
     if options.limit < 1:
         parser.error(f"--limit: expected a whole number of at least 1, got {options.limit}")
+    if not 16 <= options.side <= 4096:
+        parser.error(f"--side: expected 16 to 4096 pixels, got {options.side}")
     return options
 
 

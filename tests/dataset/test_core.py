@@ -355,7 +355,7 @@ def test_a_benchmark_has_the_published_size_and_says_where_to_get_it(tmp_path, b
     ],
 )
 def test_images_keep_the_shape_of_the_training_images(root, monkeypatch, files, given, expected):
-    monkeypatch.setattr(Toy, "training_sizes", lambda self: files)
+    monkeypatch.setattr(Toy, "training_sizes", lambda self: dict(enumerate(files)))
     data = Toy(root=root, **{**SETTINGS, "image_size": given})
     data.keep_shape(16)
     assert data.image_size == expected
@@ -366,7 +366,7 @@ def test_the_shape_is_that_of_the_files_after_their_orientation(root):
         for path in list_images(root / category):
             save(path, np.zeros((30, 20)))
     data = Toy(root=root, **SETTINGS)
-    assert set(data.training_sizes()) == {(30, 20)}
+    assert set(data.training_sizes().values()) == {(30, 20)}
     data.keep_shape(2)
     data.setup()
     assert data.image_size == (10, 6)

@@ -2,13 +2,16 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from squad_lit.deploy.metadata import FORMAT, read_metadata
 from squad_lit.deploy.predictor import Predictor
+from squad_lit.image.roi import encode
 
 WHOLE: dict[str, Any] = {
     "format": FORMAT,
@@ -22,6 +25,7 @@ WHOLE: dict[str, Any] = {
     "normal_maxima": [3.0, 4.5],
     "defective_scores": [],
     "roi": "",
+    "chosen_threshold": None,
     "input": {"name": "image", "type": "uint8"},
 }
 # Each kind of value, among them one that fits.
@@ -36,9 +40,9 @@ VALUES += [
     {"type": "int8"},
     {"side": "a", "overlap": 1},
 ]
-VALUES += [[0, 10**9], {"side": 4, "overlap": 0.5}, {"type": "float32"}, 0.5, 1.0]
+VALUES += [encode(np.ones((2, 2), bool)), [0, 10**9], {"side": 4, "overlap": 0.5}, {"type": "float32"}, 0.5, 1.0]
 FIT: dict[str, list[Any]] = {
-    "squad_lit": ["text"],
+    "squad_lit": ["text", encode(np.ones((2, 2), bool))],
     "image_size": [],  # smaller than a tile
     "tile": [None, {"side": 4, "overlap": 0.5}],
     "top": [0.5, 1.0],
@@ -47,7 +51,8 @@ FIT: dict[str, list[Any]] = {
     "normal_scores": [[1, 2], [2, 1], [0, 10**9]],
     "normal_maxima": [[1, 2], [2, 1], [0, 10**9]],
     "defective_scores": [[], [1], [1, 2], [2, 1], [0, 10**9]],
-    "roi": ["text"],
+    "chosen_threshold": [v for v in VALUES if v is None or (type(v) in (int, float) and math.isfinite(v))],
+    "roi": [encode(np.ones((2, 2), bool))],
     "input": [{"type": "float32"}],
 }
 

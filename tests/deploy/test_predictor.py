@@ -22,7 +22,8 @@ class Brightness:
     """In the place of a model: its map is the mean of the colours; pixels have the model's size, or are tiles."""
 
     def __init__(self, size: tuple[int, int], tile: dict[str, Any] | None = None, top: float = 0.1) -> None:
-        normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": [], "roi": ""}
+        normal = {"normal_scores": [0.4, 0.5], "normal_maxima": [0.6, 0.7], "defective_scores": []}
+        normal |= {"roi": "", "chosen_threshold": None}
         self.metadata = {"image_size": size, "tile": tile, "top": top, "false_alarm_rate": None, **normal}
         self.metadata["intensity_range"] = None
         self.device, self.batch = "cpu", 8

@@ -23,6 +23,7 @@ ABOUT: dict[str, Any] = {
     "normal_maxima": [float(score) for score in range(100)],
     "defective_scores": [],
     "roi": "",
+    "chosen_threshold": None,
     "input": {"type": "uint8"},
 }
 

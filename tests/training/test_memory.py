@@ -36,7 +36,8 @@ def make(**changed: Any) -> Memory:
 
 def fill(model: Memory, images: torch.Tensor) -> Memory:
     train_set = [{"image": image} for image in images]
-    data: Any = SimpleNamespace(train_set=train_set, val_set=train_set, categories=["x"], image_size=[64, 96])
+    sets = {"train_set": train_set, "val_set": train_set}
+    data: Any = SimpleNamespace(**sets, categories=["x"], image_size=[64, 96], roi=None)
     model.trainer = SimpleNamespace(should_stop=False, is_global_zero=False)  # type: ignore[assignment]
     (batch,) = model.training_batches(data)
     model.training_step(batch, 0)

@@ -26,6 +26,8 @@ from torch.utils.data import DataLoader
 from squad_lit.dataset.cache import Cache, DiskCache, MemoryCache
 from squad_lit.dataset.corruption import Corruption
 from squad_lit.dataset.image import image_size as size_of_file
+from squad_lit.dataset.known_defects import check_apart, scan_known_defects
+from squad_lit.dataset.region import read_region
 from squad_lit.dataset.sample import AnomalyDataset, Sample, check_samples
 from squad_lit.system.memory import free_memory
 from squad_lit.system.option import Count, Natural, Processes, Side, checked
@@ -33,6 +35,7 @@ from squad_lit.system.option import Count, Natural, Processes, Side, checked
 log = logging.getLogger(__name__)
 
 _PAIR = Field(min_length=2, max_length=2)
+_RECTANGLE = Field(min_length=4, max_length=4)
 
 
 class AnomalyDataModule(L.LightningDataModule):
@@ -65,6 +68,11 @@ class AnomalyDataModule(L.LightningDataModule):
         seed: Seed of the draws. Each category has its own stream, so its split does not depend on the other categories.
         skip_unreadable: Whether images that cannot be read are left out with a warning, instead of being an error. To
             find all of them, construction then decodes every file. The attribute ``unreadable`` has the reasons.
+        known_defects: Folder of images with defects that a training may learn from, as synthetic anomalies and as
+            targets of its discriminator; see :func:`squad_lit.dataset.known_defects.scan_known_defects`. None of them
+            may be a test image.
+        roi: Region of interest, outside of which nothing is learned, measured or judged: a picture, or a rectangle; see
+            :func:`squad_lit.dataset.region.read_region`. The model keeps it.
         corruption: Strength per kind of change of the test images; see :mod:`squad_lit.dataset.corruption`. ``None``
             changes nothing.
         strict: Whether construction fails at the first missing mask or unreadable image. If False, ``scans`` keeps such
@@ -91,6 +99,8 @@ class AnomalyDataModule(L.LightningDataModule):
     train_set: AnomalyDataset
     val_set: AnomalyDataset
     test_set: AnomalyDataset
+    known_set: AnomalyDataset
+    """Known defects, which are neither validated nor tested on; mostly empty."""
 
     @checked
     def __init__(
@@ -108,6 +118,8 @@ class AnomalyDataModule(L.LightningDataModule):
         intensity_range: Annotated[Sequence[float], _PAIR] | None,
         seed: Natural,
         skip_unreadable: bool = False,
+        known_defects: str | Path | None = None,
+        roi: str | Path | Annotated[Sequence[int], _RECTANGLE] | None = None,
         corruption: Mapping[str, Annotated[float, Field(ge=0)]] | None = None,
         strict: bool = True,
     ) -> None:
@@ -134,7 +146,10 @@ class AnomalyDataModule(L.LightningDataModule):
         self.intensity_range = intensity_range
         self.seed, self.strict = seed, strict
         self.skip_unreadable, self.unreadable = skip_unreadable, list[str]()
+        self.known_defects = None if known_defects is None else Path(known_defects).expanduser().absolute()
         self.check_files()
+        self._known = self._scan_known()
+        self.roi = None if roi is None else read_region(roi, self.training_sizes())
 
     @abstractmethod
     def scan(self, category: str) -> tuple[list[Sample], list[Sample]]:
@@ -192,7 +207,7 @@ class AnomalyDataModule(L.LightningDataModule):
         """
         if self._side is None:
             return
-        shape = math.sqrt(statistics.median(height / width for height, width in self.training_sizes()))
+        shape = math.sqrt(statistics.median(height / width for height, width in self.training_sizes().values()))
         if shape == 1:
             return
         height, width = (max(1, round(side / multiple)) * multiple for side in (self._side * shape, self._side / shape))
@@ -200,9 +215,9 @@ class AnomalyDataModule(L.LightningDataModule):
         text = "%s: images are resized to %d x %d pixels (height x width), the shape of the training images"
         log.info(text, self.name, height, width)
 
-    def training_sizes(self) -> Iterable[tuple[int, int]]:
+    def training_sizes(self) -> dict[Path, tuple[int, int]]:
         """Height and width of the files of all normal training images."""
-        return (size_of_file(sample.image_path) for train, _ in self.scans.values() for sample in train)
+        return {s.image_path: size_of_file(s.image_path) for train, _ in self.scans.values() for s in train}
 
     def setup(self, stage: str | None = None) -> None:
         """Make the three datasets. A second call keeps those of the first one, and their caches."""
@@ -213,6 +228,23 @@ class AnomalyDataModule(L.LightningDataModule):
         options: Any = {"cache": self._make_cache(sum(map(len, parts))), "intensity_range": self.intensity_range}
         self.train_set, self.val_set, self.test_set = (AnomalyDataset(p, self.image_size, **options) for p in parts)
         self.test_set.corruption = self.corruption
+        check_apart(self._known, [*self.train_set.samples, *self.val_set.samples], self.test_set.samples)
+        self.known_set = AnomalyDataset(self._known, self.image_size, **options)
+
+    def _scan_known(self) -> list[Sample]:
+        """The known defects, checked."""
+        if self.known_defects is None:
+            return []
+        if len(self.categories) > 1:
+            raise ValueError(
+                f"known_defects: expected one category, got {len(self.categories)}; train one model per category, as "
+                f"experiment={self.name} does, with dataset.known_defects='DIR/${{dataset.category}}'"
+            )
+        samples, reasons = check_samples(
+            scan_known_defects(self.known_defects, self.categories[0]), self.intensity_range, skip=self.skip_unreadable
+        )
+        self.unreadable += reasons
+        return samples
 
     def _make_cache(self, count: int) -> Cache | None:
         height, width = self.image_size
@@ -331,24 +363,24 @@ class AnomalyDataModule(L.LightningDataModule):
             return list(self.CATEGORIES)
         given = list(category) if isinstance(category, Sequence) and not isinstance(category, str) else [category]
         if not given:
-            raise ValueError(f"category is empty; give a name, a list of names, or all. {self._known()}")
+            raise ValueError(f"category is empty; give a name, a list of names, or all. {self._choice()}")
         names: list[str] = []
         for name in given:
             if not isinstance(name, str):
                 hint = " yaml reads an unquoted 01 as a number: quote it." if isinstance(name, int) else ""
-                raise ValueError(f"category must be text; got {name!r} ({type(name).__name__}).{hint} {self._known()}")
+                raise ValueError(f"category must be text; got {name!r} ({type(name).__name__}).{hint} {self._choice()}")
             if name not in self.CATEGORIES:
                 close = difflib.get_close_matches(name.lower(), self.CATEGORIES, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else "."
                 own = f"; images of your own, also in the same layout: dataset=folder dataset.root={self.root / name}"
                 own = "" if self.name == "folder" else own
-                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._known()}{own}")
+                raise ValueError(f"category: unknown '{name}' for {self.name}{hint} {self._choice()}{own}")
             if name in names:
                 raise ValueError(f"category: '{name}' is named twice in {given}")
             names.append(name)
         return names
 
-    def _known(self) -> str:
+    def _choice(self) -> str:
         return f"known: {', '.join(self.CATEGORIES)}"
 
     def _help(self) -> str:

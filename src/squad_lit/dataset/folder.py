@@ -75,6 +75,7 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
             )
         self.test_fraction = test_fraction
         self._places: dict[str, Path] = {}
+        self._apart: list[Path] = []
         names = ("train_dir", "normal_test_dir", "anomalous_test_dir", "mask_dir")
         for name, value in zip(names, (train_dir, normal_test_dir, anomalous_test_dir, mask_dir), strict=True):
             if value is None:
@@ -82,6 +83,8 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
             self._places[name] = Path(os.path.normpath(place / value))  # one path, however the folder was written
             if not self._places[name].is_dir():
                 raise FileNotFoundError(f"{name}: no folder {self._places[name]}")
+        if known := options.get("known_defects"):  # a folder of the root is no kind of defect to test on then
+            self._apart = [Path(known).expanduser().absolute()]
         super().__init__(root=place, category=category, **options)
 
     def folder_of(self, category: str) -> Path:
@@ -143,7 +146,7 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
 
     def _folders_of_kinds(self, folder: Path) -> dict[str, Path]:
         """The sub-folders that may hold a kind of defect."""
-        other = [*self._places.values(), *(self.root / name for name in MASK_FOLDERS)]
+        other = [*self._places.values(), *self._apart, *(self.root / name for name in MASK_FOLDERS)]
         return {f.name: f for f in list_folders(folder) if f.name != NORMAL and f not in other}
 
     @staticmethod

@@ -15,7 +15,7 @@ from squad_lit.image.file import is_image, open_header, read_marked, read_pixels
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 # What a mask's file name may add to the stem of its image.
-_MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
+MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def pair_masks(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     owners: dict[Path, list[Path]] = {}
     faults = []
     for image in images:
-        candidates = [mask for suffix in _MASK_SUFFIXES for mask in masks.get(image.stem + suffix, [])]
+        candidates = [mask for suffix in MASK_SUFFIXES for mask in masks.get(image.stem + suffix, [])]
         if len(candidates) > 1:
             faults.append(f"several masks for {image}: {', '.join(map(str, candidates))}; keep one of them")
         elif candidates:

@@ -8,7 +8,6 @@ it shows how good a method is.
 import json
 import logging
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -97,15 +96,15 @@ class Synthetic(AnomalyDataModule):
     HELP = "It is drawn on first use. An incomplete folder can be deleted."
 
     def __init__(self, *, root: str | Path, recipe: Recipe, **options: Any) -> None:
-        super().__init__(root=Path(root) / recipe.folder, **options)
         self.recipe = recipe
+        super().__init__(root=Path(root) / recipe.folder, **options)
 
     def check_files(self) -> None:
         """Do nothing, because :meth:`prepare_data` makes the files."""
 
-    def training_sizes(self) -> Iterable[tuple[int, int]]:
+    def training_sizes(self) -> dict[Path, tuple[int, int]]:
         """All images are squares, also before they are drawn."""
-        return [(self.recipe.size, self.recipe.size)]
+        return {self.root: (self.recipe.size, self.recipe.size)}
 
     def prepare_data(self) -> None:
         """Draw the benchmark unless it exists."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from squad_lit.image.roi import decode, identify
+
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor
 
@@ -130,7 +132,7 @@ class DriftMonitor:
             predictor.threshold.value,
             run_length=run_length,
             defect_rate=defect_rate,
-            downward=predictor.roi_digest == about["roi"],
+            downward=predictor.roi_digest == identify(decode(about["roi"])),
         )
 
     @property

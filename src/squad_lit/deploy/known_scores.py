@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from squad_lit.image.roi import decode, identify
 from squad_lit.system.file import write_json
 
 _MODELS = 100  # the last ones
@@ -23,7 +24,7 @@ def remember(root: Path, model: str, metadata: Mapping[str, Any]) -> None:
     known = recall(root)
     # As many digits as the threshold has in the table, which is one of these scores and must not lie below itself.
     scores = [float(f"{score:.6g}") for score in metadata["normal_scores"]]
-    found = {"normal_scores": scores, "roi": metadata["roi"]}
+    found = {"normal_scores": scores, "roi": identify(decode(metadata["roi"]))}
     if known.get(model) != found:
         known.pop(model, None)
         write_json(root / "calibration.json", dict([*known.items(), (model, found)][-_MODELS:]), indent=None)

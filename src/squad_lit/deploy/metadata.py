@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FORMAT = 3
+from squad_lit.image.roi import decode
+
+FORMAT = 4
 """Version of exported files and their description; others are refused."""
 KEY = "squad_lit"
 """Key of the description in the metadata of a file."""
@@ -73,6 +75,14 @@ def _is_tile(value: Any) -> bool:
     return _is_side(value["side"]) and _is_number(value["overlap"]) and 0 <= value["overlap"] < 1
 
 
+def _is_roi(value: str) -> bool:
+    try:
+        decode(value)
+    except ValueError:
+        return False
+    return True
+
+
 # What the entries have to be that this package reads.
 _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "image_size": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_side, v)),
@@ -80,9 +90,10 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "top": lambda v: _is_number(v) and 0 < v <= 1,
     "intensity_range": lambda v: v is None or (_are_numbers(v) and len(v) == 2 and v[0] < v[1]),
     "false_alarm_rate": lambda v: v is None or (_is_number(v) and 0 < v < 1),
+    "chosen_threshold": lambda v: v is None or _is_number(v),
     "normal_scores": lambda v: _are_numbers(v) and len(v) > 0,
     "normal_maxima": _are_numbers,
     "defective_scores": _are_numbers,
-    "roi": lambda v: isinstance(v, str),
+    "roi": lambda v: isinstance(v, str) and _is_roi(v),
     "input": lambda v: isinstance(v, dict) and v.get("type") in ("uint8", "float32"),
 }

@@ -72,15 +72,16 @@ def thresholds(detector: Detector, false_alarm_rate: float | None = None) -> tup
 
     Args:
         detector: The model.
-        false_alarm_rate: Share in (0, 1). With None, known defects choose the thresholds or, if there are none, the
-            rate of the training.
+        false_alarm_rate: Share in (0, 1). With None, the threshold that was chosen counts or, if there is none, known
+            defects choose it or, if there are none, the rate of the training.
 
     Raises:
         ValueError: The rate is out of range.
     """
     rate = _rate(detector, false_alarm_rate)
     state = detector.state
-    return choose(state.normal_scores, state.normal_maxima, state.defective_scores, rate)
+    threshold = state.threshold if false_alarm_rate is None else None
+    return choose(state.normal_scores, state.normal_maxima, state.defective_scores, rate, threshold=threshold)
 
 
 def _rate(detector: Detector, asked: float | None) -> float | None:
@@ -113,12 +114,14 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "top": detector.anomaly.top,
         "intensity_range": state.data.get("intensity_range"),
         "false_alarm_rate": _rate(detector, false_alarm_rate),
+        "chosen_threshold": state.threshold if false_alarm_rate is None else None,
         "threshold": threshold.value,
         "pixel_threshold": pixel_threshold.value,
         "normal_scores": state.normal_scores,
         "normal_maxima": state.normal_maxima,
         "defective_scores": state.defective_scores,
         "roi": state.roi,
+        "remembered": state.remembered,
         # A tile is cut out of a resized image, which has more than 8 bits.
         "input": {
             "name": "image",

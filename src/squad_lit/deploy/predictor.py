@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -17,9 +16,10 @@ from PIL import Image
 from squad_lit.deploy.runtime import Runtime, open_runtime
 from squad_lit.deploy.threshold import choose
 from squad_lit.deploy.verdict import decide
-from squad_lit.image.file import finite, read_marked, read_pixels, resize_pixels, resize_plane
+from squad_lit.image.file import read_pixels, resize_pixels, resize_plane
 from squad_lit.image.input import to_pixels
 from squad_lit.image.region import Region
+from squad_lit.image.roi import common, decode, identify, scaled, shown, to_roi
 from squad_lit.image.tile import AT_ONCE, Grid
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ class Predictor:
         runtime: The model on its runtime.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1). With None, known defects
             choose the threshold (``squad_lit.calibrate``) or, without them, the rate of the training or of the export.
+        threshold: Scores above it are anomalous, in the place of a rate. With neither, the one that was chosen with
+            ``squad_lit.calibrate --threshold`` counts, if there is one.
         extrapolate: Whether the threshold of a rate that the normal images are too few for is extrapolated, which
             assumes that scores are normally distributed; see :func:`squad_lit.deploy.threshold.extrapolated`.
-        roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero. It
-            is scaled to each image by nearest neighbour. The score is the mean of as many pixels as without a region,
-            all inside. A region of at least that many pixels (0.1 % of the map by default) therefore never raises a
-            score, and the thresholds of whole images let at most the stated share of false alarms through.
+        roi: Region of interest, an image file or an array ``(H, W)``. An image is judged only where it is not zero and,
+            if the model was trained (``dataset.roi``) or calibrated in a region, inside of that. It is scaled to each
+            image by nearest neighbour. The score is the mean of as many pixels as without a region, all inside. A
+            region of at least that many pixels (0.1 % of the map by default) therefore never raises a score, and
+            thresholds of whole images, or of larger regions, let at most the stated share of false alarms through.
             ``squad_lit.calibrate`` finds the thresholds that fit the region.
         min_area: Least area of a region in pixels of the image. Smaller ones are left out, and an image with no other
             one is normal.
@@ -76,7 +79,7 @@ class Predictor:
         threshold: Scores above ``threshold.value`` are labelled anomalous; see
             :class:`squad_lit.deploy.threshold.Threshold`.
         pixel_threshold: The same for pixels of the map.
-        roi: ``(H, W)`` bool, or None.
+        roi: ``(H, W)`` bool, where images are judged, or None.
 
     Raises:
         ValueError: The rate or the area is out of range, or the region is empty or has another shape.
@@ -88,6 +91,7 @@ class Predictor:
         runtime: Runtime,
         *,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
         extrapolate: bool = False,
         roi: NDArray[Any] | str | Path | None = None,
         min_area: int = 0,
@@ -95,26 +99,29 @@ class Predictor:
         if min_area != int(min_area) or min_area < 0:
             raise ValueError(f"min_area: expected a whole number of pixels, at least 0, got {min_area}")
         self.runtime, self.min_area = runtime, int(min_area)
-        self.roi = None if roi is None else _to_region(roi)
         about = runtime.metadata
+        name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
+        self.roi = common(decode(about["roi"]), None if roi is None else to_roi(roi, name))
+        if self.roi is not None and not self.roi.any():
+            raise ValueError(
+                f"{name} lies outside of the region of interest that the model was trained or calibrated in, where it "
+                f"cannot judge"
+            )
         rate = about["false_alarm_rate"] if false_alarm_rate is None else false_alarm_rate
+        if threshold is not None and (false_alarm_rate is not None or extrapolate):
+            raise ValueError("threshold: give it, or a false-alarm rate, but not both")
+        if threshold is None and false_alarm_rate is None:
+            threshold = about["chosen_threshold"]
         known = (about["normal_scores"], about["normal_maxima"], about["defective_scores"])
-        self.threshold, self.pixel_threshold = choose(*known, rate, extrapolate=extrapolate)
+        limits = choose(*known, rate, threshold=threshold, extrapolate=extrapolate)
+        self.threshold, self.pixel_threshold = limits
         if self.threshold.shortfall:
             warnings.warn(self.threshold.shortfall, stacklevel=3)  # whoever calls load
-        if about["roi"] and about["roi"] != self.roi_digest:
-            warnings.warn(
-                "the thresholds come from a region of interest (calibrate --roi) other than this one: expect other "
-                "false-alarm rates than stated",
-                stacklevel=3,
-            )
 
     @property
     def roi_digest(self) -> str:
         """Digest that tells regions of interest apart; empty without one."""
-        if self.roi is None:
-            return ""
-        return hashlib.sha256(str(self.roi.shape).encode() + np.packbits(self.roi).tobytes()).hexdigest()[:12]
+        return identify(self.roi)
 
     def read(self, path: str | Path) -> NDArray[Any]:
         """Read an image file as the training does: ``(H, W, 3)`` uint8, or float32 in [0, 1]."""
@@ -171,16 +178,14 @@ class Predictor:
         """Results of images ``(N, H, W, 3)``."""
         size = pixels.shape[1:3]
         if self.roi is not None:
-            shown = np.asarray(Image.fromarray(self.roi).resize(size[::-1], Image.Resampling.NEAREST))
-            if not shown.any():  # it lies between the pixels of a smaller image
-                shown = _scaled(self.roi, size)
+            inside = shown(self.roi, size)
         results = []
         for anomaly_map, score, model_map in self._run(pixels):
             if not np.isfinite(score):
                 raise ValueError(f"the score of an image is {score}: the file of the model is damaged, or it diverged")
             if self.roi is not None:
-                anomaly_map = np.where(shown, anomaly_map, np.float32(np.nan))
-                score = self._score(model_map, _scaled(self.roi, model_map.shape))
+                anomaly_map = np.where(inside, anomaly_map, np.float32(np.nan))
+                score = self._score(model_map, scaled(self.roi, model_map.shape))
             limits = self.threshold.value, self.pixel_threshold.value
             results.append(Result(anomaly_map, score, *decide(anomaly_map, score, *limits, min_area=self.min_area)))
         return results
@@ -224,6 +229,7 @@ def load(
     *,
     runtime: str | None = None,
     false_alarm_rate: float | None = None,
+    threshold: float | None = None,
     extrapolate: bool = False,
     roi: NDArray[Any] | str | Path | None = None,
     min_area: int = 0,
@@ -236,6 +242,7 @@ def load(
         path: ``last.ckpt`` of a run, or a file that ``squad_lit.export`` made of it.
         runtime: ``torch``, ``onnx`` or ``openvino``; None chooses by the file's suffix.
         false_alarm_rate: See :class:`Predictor`.
+        threshold: See :class:`Predictor`.
         extrapolate: See :class:`Predictor`.
         roi: See :class:`Predictor`.
         min_area: See :class:`Predictor`.
@@ -264,7 +271,14 @@ def load(
     if isinstance(trust, str):
         raise TypeError(f"trust: expected a list of packages, such as ['my_package'], got {trust!r}")
     model = open_runtime(path, runtime, trust=trust, device=device)
-    return Predictor(model, false_alarm_rate=false_alarm_rate, extrapolate=extrapolate, roi=roi, min_area=min_area)
+    return Predictor(
+        model,
+        false_alarm_rate=false_alarm_rate,
+        threshold=threshold,
+        extrapolate=extrapolate,
+        roi=roi,
+        min_area=min_area,
+    )
 
 
 def _is_several(image: Any) -> bool:
@@ -282,20 +296,3 @@ def _batches(images: Iterable[NDArray[Any]], limit: int) -> Iterator[NDArray[Any
         most = max(1, min(limit, limit * _PIXELS // (shape[0] * shape[1])))
         while batch := list(itertools.islice(alike, most)):
             yield np.stack(batch)
-
-
-def _to_region(roi: NDArray[Any] | str | Path) -> NDArray[np.bool_]:
-    """Whether each pixel is judged ``(H, W)``."""
-    name = f"--roi {roi}" if isinstance(roi, str | Path) else "roi"
-    marked = read_marked(roi) if isinstance(roi, str | Path) else finite(np.asarray(roi), name) != 0
-    if marked.ndim != 2:
-        raise ValueError(f"{name}: expected an array (H, W), got shape {marked.shape}")
-    if not marked.any():
-        raise ValueError(f"{name}: the region of interest is empty; expected pixels that are not 0 where to look")
-    return marked
-
-
-def _scaled(roi: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The pixels of a smaller grid that lie inside by half; of a region thinner than they are, those nearest to it."""
-    share = resize_plane(roi, size)
-    return share >= min(0.5, share.max())

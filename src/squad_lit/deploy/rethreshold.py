@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from squad_lit.deploy.extension import read, remember_more
+from squad_lit.deploy.known_image import without
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
 from squad_lit.deploy.together import AHEAD, batches, judge_each
+from squad_lit.image.roi import decode, encode, identify
 from squad_lit.system.ahead import ahead
-from squad_lit.system.file import digest
 from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
 
@@ -31,6 +34,8 @@ def rethreshold(
     bad: Sequence[Path],
     *,
     add: bool = False,
+    remember: bool = False,
+    threshold: float | None = None,
     roi: Path | None = None,
     trust: Sequence[str] = (),
     device: str = "auto",
@@ -40,9 +45,14 @@ def rethreshold(
     Args:
         path: The checkpoint.
         output: The copy, written whole or not at all; it may be the same file.
-        good: Normal images. Those that the model was trained on are left out.
+        good: Normal images. Those that the model was trained on are left out, and so are those that its memory was
+            extended by, unless ``remember`` is set. None, with a threshold alone, leave the scores as they are.
         bad: Images with a defect; may be empty.
         add: Whether the scores that the checkpoint has are kept.
+        remember: Whether the new normal images extend the memory of the model. The score of each is then found without
+            its own patches, as if it had not been remembered, so that the threshold comes from images that the model
+            does not know.
+        threshold: Scores above it are anomalous from now on, whatever the rate; None: the scores choose the threshold.
         roi: Region of interest; see :class:`squad_lit.deploy.predictor.Predictor`.
         trust: Packages whose classes the checkpoint may name.
         device: Where the model computes; see :func:`squad_lit.load`.
@@ -52,58 +62,56 @@ def rethreshold(
 
     Raises:
         OSError: There is no such checkpoint, or the copy cannot be written.
-        ValueError: The file is no checkpoint, the region is empty or not that of the scores to add to, no new good
-            or no defective image can be read, or the defective ones score hardly higher than the good ones.
+        ValueError: The file is no checkpoint, the model has no memory to extend, the region is empty or not that of the
+            scores to add to, no new good or no defective image can be read, or the defective ones score hardly higher
+            than the good ones.
     """
     content = checkpoint.read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about thresholds, which are replaced here
         predictor = load(path, roi=roi, trust=trust, device=device)
     print(f"device {predictor.runtime.device}")
-    known = predictor.runtime.metadata
-    if add and known["roi"] != predictor.roi_digest:
-        raise ValueError("--add: the checkpoint has the scores of another region of interest; give the same --roi")
+    if add and identify(decode(predictor.runtime.metadata["roi"])) != predictor.roi_digest:
+        raise ValueError("--add: the checkpoint has the scores of another region of interest: leave --roi or --add out")
     skipped: list[str] = []
+    own: Mapping[Path, int] = {}
+    if remember:
+        own = remember_more(predictor, content, good, skipped)
+        good = list(own)
     state = checkpoint.State.load(content)
-    good = _without_known(good, state.trained_on, skipped)
-    scores, maxima = _judge(predictor, good, skipped)
-    defective, _ = _judge(predictor, bad, skipped)
-    for name, found, paths in (("good", scores, good), ("defective", defective, bad)):
-        if paths and not found:
-            raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
-    if add:
-        # A score that is the same to the last bit is of the same image, which must not count twice.
-        new = [i for i, score in enumerate(scores) if score not in known["normal_scores"]]
-        if len(new) < len(scores):
-            skipped.append(f"{len(scores) - len(new)} good images whose scores the checkpoint has already")
-        scores = known["normal_scores"] + [scores[i] for i in new]
-        maxima = known["normal_maxima"] + [maxima[i] for i in new]
-        defective = list(dict.fromkeys(known["defective_scores"] + defective))
-    if defective:
-        _check_separation(scores, defective)
-    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
-    state.roi = predictor.roi_digest
+    if good and not remember:
+        good = without(good, {*state.trained_on, *state.remembered}, skipped)
+    if good:
+        normal = _judge(predictor, "good", good, skipped, own)
+        defective, _ = _judge(predictor, "defective", bad, skipped)
+        _take_scores(state, normal, defective, skipped, add=add)
+    state.roi, state.threshold = encode(predictor.roi), threshold
     state.save(content)
     checkpoint.write(content, output)
     return predictor.threshold, load(output, roi=roi, trust=trust, device=device).threshold, skipped
 
 
-def _without_known(good: Sequence[Path], trained_on: Sequence[str], skipped: list[str]) -> list[Path]:
-    """Leave out the images that the model was trained on, because their scores are too low for a threshold."""
-    known = set(trained_on)
-
-    def is_new(path: Path) -> bool:
-        try:
-            return digest(path) not in known
-        except OSError:  # it is named where it is read
-            return True
-
-    new = [path for path in good if is_new(path)]
-    if good and not new:
-        raise ValueError(f"the model was trained on all {len(good)} good images; give it new ones")
-    if len(new) < len(good):
-        skipped.append(f"{len(good) - len(new)} of {len(good)} good images, which the model was trained on")
-    return new
+def _take_scores(
+    state: checkpoint.State,
+    normal: tuple[list[float], list[float]],
+    defective: list[float],
+    skipped: list[str],
+    *,
+    add: bool,
+) -> None:
+    """Put scores and maxima of normal images, and scores of defective ones, in the place of those known or beside."""
+    scores, maxima = normal
+    if add:
+        # A score that is the same to the last bit is of the same image, which must not count twice.
+        new = [i for i, score in enumerate(scores) if score not in state.normal_scores]
+        if len(new) < len(scores):
+            skipped.append(f"{len(scores) - len(new)} good images whose scores the checkpoint has already")
+        scores = state.normal_scores + [scores[i] for i in new]
+        maxima = state.normal_maxima + [maxima[i] for i in new]
+        defective = list(dict.fromkeys(state.defective_scores + defective))
+    if defective:
+        _check_separation(scores, defective)
+    state.normal_scores, state.normal_maxima, state.defective_scores = scores, maxima, defective
 
 
 def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> None:
@@ -119,22 +127,24 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
         warnings.warn(text.format("only a little"), stacklevel=3)
 
 
-def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map; threads read the next images."""
+def _judge(
+    predictor: Predictor, name: str, paths: Sequence[Path], skipped: list[str], own: Mapping[Path, int] | None = None
+) -> tuple[list[float], list[float]]:
+    """Score of each image that can be read, and the highest pixel of its map; threads read the next images.
 
-    def read(path: Path) -> NDArray[Any] | str:
-        try:
-            return predictor.read(path)
-        except (OSError, ValueError) as error:
-            return str(error)
-
+    Images with a number of their own in the memory are judged one by one, each without its patches.
+    """
+    runtime: Any = predictor.runtime
+    most = 1 if own else predictor.runtime.batch
     scores: list[float] = []
     maxima: list[float] = []
     threads = ThreadPoolExecutor()
     try:
         shown = progress(paths, desc="images", unit="image", disable=not paths)
-        images = zip(paths, ahead(threads, read, shown, AHEAD), strict=True)
-        for batch in batches(_readable(images, skipped), predictor.runtime.batch, lambda one: one[1].size):
+        images = zip(paths, ahead(threads, partial(read, predictor), shown, AHEAD), strict=True)
+        for batch in batches(_readable(images, skipped), most, lambda one: one[1].size):
+            if own:
+                runtime.detector.memory.left_out = own[batch[0][0]]
             for (path, _), found in zip(batch, judge_each(predictor, [pixels for _, pixels in batch]), strict=True):
                 if isinstance(found, ValueError):
                     raise ValueError(f"{path}: {found}") from found
@@ -144,6 +154,10 @@ def _judge(predictor: Predictor, paths: Sequence[Path], skipped: list[str]) -> t
                 maxima.append(float(np.nanmax(found.anomaly_map)))
     finally:
         threads.shutdown(cancel_futures=True)
+        if own:
+            runtime.detector.memory.left_out = None
+    if paths and not scores:
+        raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
     return scores, maxima
 
 

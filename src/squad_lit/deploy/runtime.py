@@ -110,6 +110,8 @@ class Torch:
 
     metadata: dict[str, Any]
     batch = AT_ONCE
+    captures = True
+    """Whether a GPU may replay a captured graph, which does not see that the model has changed in between."""
 
     def _start(self, model: Any, device: torch.device) -> None:
         self._model, self._single, self._device, self.device = model, model, device, str(device)
@@ -129,7 +131,8 @@ class Torch:
         with self._turn, torch.inference_mode():
             pixels = torch.tensor(image, device=self._device)
             # A capture takes as long as some images, so it waits for a second one of a size.
-            repeated, self._last = len(image) == 1 and image.shape == self._last, image.shape
+            repeated = self.captures and len(image) == 1 and image.shape == self._last
+            self._last = image.shape
             anomaly_map, score, _, model_map = self._replay(pixels) if repeated else self._model(pixels)
             return Output(anomaly_map.cpu().numpy(), score.cpu().numpy(), model_map.cpu().numpy())
 
@@ -150,7 +153,7 @@ class Checkpoint(Torch):
 
         keep_freed_memory()
         place = torch_device(device)
-        detector = checkpoint.load(path, trust=trust)
+        self.detector = detector = checkpoint.load(path, trust=trust)
         self.metadata = describe(detector)
         self._start(Inference(detector, self.metadata["threshold"]).to(place), place)
 

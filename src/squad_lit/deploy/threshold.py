@@ -28,7 +28,7 @@ class Threshold(NamedTuple):
         false_alarm_rate: Expected share of normal images above it.
         interval: 95 % confidence interval of that share.
         images: Number of normal images that it comes from.
-        asked: The rate that was asked for; None where known defects chose the threshold.
+        asked: The rate that was asked for; None where known defects, or somebody, chose the threshold.
         is_extrapolated: Whether rate and interval assume that scores are normally distributed.
     """
 
@@ -165,10 +165,31 @@ def from_defects(normal: Sequence[float], defective: Sequence[float]) -> Thresho
     true = len(bad) - np.searchsorted(bad, middles, side="right")
     f1 = 2 * true / (true + false + len(bad))
     best = np.flatnonzero(f1 == f1.max())[-1]
-    n, k = len(good), int(false[best])
+    return given(normal, float(middles[best]))
+
+
+def given(normal: Sequence[float], value: float) -> Threshold:
+    """A threshold that somebody has chosen, with the counted share of normal images above it.
+
+    The interval of the share is that of Clopper and Pearson.
+
+    Args:
+        normal: Scores of normal images that the model was not trained on.
+        value: The threshold.
+
+    Raises:
+        ValueError: The value is not finite.
+
+    Example:
+        >>> given([0.1, 0.2, 0.6, 0.3], 0.5)[:2]
+        (0.5, 0.25)
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"threshold: expected a finite number, got {value}")
+    n, k = len(normal), sum(score > value for score in normal)
     low = _beta_quantile(0.025, k, n) if k > 0 else 0.0
     high = _beta_quantile(0.975, k + 1, n) if k < n else 1.0
-    return Threshold(float(middles[best]), k / n, (low, high), n)
+    return Threshold(value, k / n, (low, high), n)
 
 
 def _check_finite(values: Sequence[float]) -> None:
@@ -216,6 +237,7 @@ def choose(
     defective: Sequence[float],
     false_alarm_rate: float | None,
     *,
+    threshold: float | None = None,
     extrapolate: bool = False,
 ) -> tuple[Threshold, Threshold]:
     """The thresholds of the score and of the pixels of the map.
@@ -227,13 +249,14 @@ def choose(
         defective: Scores of images with a defect; may be empty.
         false_alarm_rate: Share in (0, 1). None means the highest F1 if there are defective images, else
             ``FALSE_ALARM_RATE``.
+        threshold: A threshold that somebody has chosen, in the place of a rate; None: there is none.
         extrapolate: See :func:`from_normals`.
 
     Raises:
         ValueError: There is no normal image, or the rate is out of range.
     """
-    if false_alarm_rate is None and defective:
-        limit = from_defects(scores, defective)
+    if threshold is not None or (false_alarm_rate is None and defective):
+        limit = from_defects(scores, defective) if threshold is None else given(scores, threshold)
         supported = min(max(limit.false_alarm_rate, 1e-6), 1 - 1e-6)  # a rate of 0 gives the highest maximum
         return limit, from_normals(maxima, supported)._replace(asked=None)
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate

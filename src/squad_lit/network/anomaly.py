@@ -39,6 +39,7 @@ class Anomaly(nn.Module):
     mean: Tensor
     std: Tensor
     standardised: Tensor
+    inside: Tensor | None
 
     @checked
     def __init__(
@@ -64,6 +65,17 @@ class Anomaly(nn.Module):
         self.register_buffer("mean", torch.zeros(len(self.names)))
         self.register_buffer("std", torch.ones(len(self.names)))
         self.register_buffer("standardised", torch.tensor(False))
+        self.register_buffer("inside", None, persistent=False)
+        self._count_inside = 0
+
+    def look_at(self, inside: Tensor | None) -> None:
+        """Score images only where ``inside``, ``(H, W)`` bool, is true; None: everywhere.
+
+        The score is the mean of as many pixels as without it, so that no region of that many pixels raises a score.
+        Maps of another size, such as those of single tiles, are scored as a whole.
+        """
+        self.inside = None if inside is None else inside.to(self.mean.device)
+        self._count_inside = 0 if inside is None else int(inside.sum())
 
     def prepare(self, raw: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
         """Enlarge raw maps ``{name: (N, 1, h, w)}`` to ``size`` and smooth them: ``{name: (N, H, W)}``.
@@ -98,7 +110,11 @@ class Anomaly(nn.Module):
             of_kind = torch.stack([z[name] for name in self.names if _kind(name) == kind])
             fused.append(weight * ((1 - self.agreement) * of_kind.mean(0) + self.agreement * of_kind.amin(0)))
         anomaly_map = torch.stack(fused).sum(0)
-        return anomaly_map, top_mean(anomaly_map, self.top)
+        if self.inside is None or self.inside.shape != anomaly_map.shape[-2:]:
+            return anomaly_map, top_mean(anomaly_map, self.top)
+        count = min(self._count_inside, _count(self.top, self.inside.numel()))
+        flat = torch.where(self.inside, anomaly_map, -math.inf).flatten(1)
+        return anomaly_map, flat.topk(count, dim=1).values.mean(1)
 
 
 def _kind(name: str) -> str:
@@ -113,8 +129,12 @@ def residual_maps(features: Mapping[str, Tensor], feature_recon: Mapping[str, Te
 def top_mean(anomaly_map: Tensor, share: float) -> Tensor:
     """Mean of the highest share of the pixels, at least one: ``(N, H, W) -> (N,)``."""
     flat = anomaly_map.flatten(1)
-    count = max(1, round(float(share * flat.shape[1])))  # float: while OpenVINO traces, a size is a tensor
-    return flat.topk(count, dim=1).values.mean(1)
+    return flat.topk(_count(share, flat.shape[1]), dim=1).values.mean(1)
+
+
+def _count(share: float, size: int) -> int:
+    """How many pixels a share is, at least one."""
+    return max(1, round(float(share * size)))  # float: while OpenVINO traces, a size is a tensor
 
 
 def resize_map(anomaly_map: Tensor, size: Sequence[int]) -> Tensor:

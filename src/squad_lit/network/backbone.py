@@ -104,17 +104,27 @@ class Backbone(nn.Module):
         return {g: (f - mean[g].view(1, -1, 1, 1)) / std[g].view(1, -1, 1, 1) for g, f in raw.items()}
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], inside: Tensor | None = None) -> None:
         """Fit the z-score of each channel on normal training images.
 
         Args:
             batches: Batches of images, each ``(N, 3, H, W)`` in [0, 1].
+            inside: ``(T, 1, H, W)``, 1 where the images count, for each of T tiles that come in turn; None: everywhere.
         """
-        count = 0
+        count = seen = 0
         total = torch.zeros_like(self.feature_mean, dtype=torch.float64)
         square = torch.zeros_like(total)
         for image in batches:
-            flat = [f.double().transpose(0, 1).flatten(1) for f in self._raw(image).values()]
+            raw = self._raw(image)
+            flat = [f.double().transpose(0, 1).flatten(1) for f in raw.values()]
+            if inside is not None:
+                own = inside[torch.arange(seen, seen + len(image)) % len(inside)].to(image.device)
+                seen += len(image)
+                flat = [
+                    f[:, cells_inside(own, g.shape[-2:]).flatten()] for f, g in zip(flat, raw.values(), strict=True)
+                ]
+                if min(f.shape[1] for f in flat) == 0:
+                    continue
             # Groups have different grids, so the sums are scaled to the number of cells of the first group.
             scale = [flat[0].shape[1] / f.shape[1] for f in flat]
             total += torch.cat([f.sum(1) * s for f, s in zip(flat, scale, strict=True)])
@@ -139,6 +149,12 @@ class Backbone(nn.Module):
 
     def _split(self, channelwise: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.channels, channelwise.split(list(self.channels.values())), strict=True))
+
+
+def cells_inside(inside: Tensor, size: Sequence[int]) -> Tensor:
+    """Which cells of a grid lie in a region, by half or, of a thin region, most: ``(N, 1, H, W) -> (N, h, w)`` bool."""
+    share = F.interpolate(inside, size=tuple(size), mode="area")[:, 0]
+    return share >= share.flatten(1).amax(1)[:, None, None].clamp(1e-6, 0.5)
 
 
 def _load_weights(network: Any, name: str, weights: str) -> None:

@@ -27,7 +27,11 @@ class FeatureExtractor(Protocol):
         ...
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn from batches of normal training images, such as a scale; this is called once, before the training."""
+        """Learn from batches of normal training images, such as a scale; this is called once, before the training.
+
+        With ``dataset.roi`` it is given one more argument, ``(T, 1, H, W)``: 1 where each of T tiles, which come in
+        turn, counts.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 _EASY = 0.1
 
 
-def feature_loss(recon: Tensor, target: Tensor, *, easy_share: float = 0.0) -> Tensor:
+def feature_loss(recon: Tensor, target: Tensor, *, easy_share: float = 0.0, weight: Tensor | None = None) -> Tensor:
     """Mean squared error plus one minus the cosine similarity of the channel vectors, averaged over the cells.
 
     A decoder that still polishes cells which it rebuilds well learns to rebuild defects, too. The gradient of those
@@ -18,15 +18,28 @@ def feature_loss(recon: Tensor, target: Tensor, *, easy_share: float = 0.0) -> T
         recon: ``(N, C, H, W)``.
         target: The same shape.
         easy_share: Share of the cells of each image, in [0, 1], that are rebuilt best; at least one is not among them.
+        weight: ``(N, 1, H, W)``, 0 for cells that do not count, else 1; None lets all count.
 
     Reference:
         Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection", CVPR 2025.
     """
     error = (recon - target).square().mean(1) + 1 - F.cosine_similarity(recon, target, dim=1)
     ranked = error.detach().flatten(1)
-    first_hard = min(int(easy_share * ranked.shape[1]) + 1, ranked.shape[1])
-    is_easy = error.detach() < ranked.kthvalue(first_hard, dim=1).values[:, None, None]
-    return torch.where(is_easy, _EASY * error + (1 - _EASY) * error.detach(), error).mean()
+    if weight is None:
+        hard = min(int(easy_share * ranked.shape[1]) + 1, ranked.shape[1])
+        limit = ranked.kthvalue(hard, dim=1).values
+    else:  # of the cells that count, whose number differs between images
+        counts = weight.flatten(1).sum(1)
+        order = ranked.masked_fill(weight.flatten(1) == 0, torch.inf).sort(1).values
+        first_hard = torch.minimum((easy_share * counts).floor(), counts - 1).clamp_min(0).long()
+        limit = order.gather(1, first_hard[:, None])[:, 0]
+    is_easy = error.detach() < limit[:, None, None]
+    return _mean(torch.where(is_easy, _EASY * error + (1 - _EASY) * error.detach(), error)[:, None], weight)
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of the values that count; 0 if none does."""
+    return values.mean() if weight is None else (values * weight).sum() / weight.sum().clamp_min(1)
 
 
 def ssim(a: Tensor, b: Tensor, *, window: int = 7, stride: int = 1) -> Tensor:
@@ -68,13 +81,14 @@ def psnr(recon: Tensor, target: Tensor) -> Tensor:
     return -10 * torch.log10((recon - target).square().mean((1, 2, 3)))
 
 
-def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Tensor | None = None) -> Tensor:
     """Binary focal loss with soft targets, averaged over all elements.
 
     Args:
         logit: Any shape.
         target: The same shape, in [0, 1].
         gamma: 0 gives binary cross-entropy; the larger it is, the less well-classified elements count.
+        weight: The same shape, 0 for elements that do not count, else 1; None lets all count.
 
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017; |target - p| for soft targets as in Li et al.,
@@ -82,23 +96,38 @@ def focal_loss(logit: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     """
     entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
     # A power below 1 has an infinite gradient at 0.
-    return (entropy * (target - logit.sigmoid()).abs().clamp_min(1e-6).pow(gamma)).mean()
+    return _mean(entropy * (target - logit.sigmoid()).abs().clamp_min(1e-6).pow(gamma), weight)
 
 
-def dice_loss(logit: Tensor, target: Tensor) -> Tensor:
+def dice_loss(logit: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """One minus the soft Dice overlap, averaged over the images that have a target.
 
     Args:
         logit: ``(N, 1, H, W)``.
         target: The same shape, in [0, 1]. Images without a positive pixel do not count, because they have no Dice.
+        weight: As of :func:`focal_loss`.
 
     Returns:
         Scalar in [0, 1]; 0 if no image has a target.
     """
-    p, t = logit.sigmoid().flatten(1), target.flatten(1)
+    counted = 1 if weight is None else weight
+    p, t = (logit.sigmoid() * counted).flatten(1), (target * counted).flatten(1)
     overlap = (2 * (p * t).sum(1) + 1) / (p.square().sum(1) + t.square().sum(1) + 1)
     has = (t.sum(1) > 0).to(overlap)
     return ((1 - overlap) * has).sum() / has.sum().clamp_min(1)
+
+
+def hidden_defect_loss(logit: Tensor, has_defect: Tensor, *, share: float = 0.001) -> Tensor:
+    """Logistic loss of the highest logits of images with a defect that nobody has marked, of which some must be high.
+
+    Args:
+        logit: ``(N, 1, H, W)``.
+        has_defect: ``(N,)``, 1 for such an image, else 0.
+        share: Share of the pixels that must be high, at least one.
+    """
+    flat = logit.flatten(1)
+    highest = flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(1)
+    return (F.softplus(-highest) * has_defect).sum() / has_defect.sum().clamp_min(1)
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from squad_lit.network.backbone import cells_inside
 from squad_lit.system.option import Count, checked
 
 # A coreset is chosen among at most this many random patches, by distances in this many random directions.
@@ -32,6 +33,9 @@ class PatchMemory(nn.Module):
         selection: ``random``, or ``coreset``, where each next patch is the farthest from those chosen, among 200,000
             random ones. A coreset keeps rare normal looks.
 
+    Attributes:
+        left_out: Number of a remembered image whose patches do not count where ``forward`` is told no other one.
+
     Reference:
         Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), CVPR 2022.
     """
@@ -45,6 +49,7 @@ class PatchMemory(nn.Module):
         self.patches, self.selection = patches, selection
         self.register_buffer("rows", torch.zeros(0, sum(channels.values())))
         self.register_buffer("source", torch.zeros(0, dtype=torch.int64))  # number of the image of each row
+        self.left_out: int | None = None
 
     def fill(
         self,
@@ -54,6 +59,7 @@ class PatchMemory(nn.Module):
         on_chosen: Callable[[int], object] = lambda count: None,
         *,
         tiles: int = 1,
+        inside: Tensor | None = None,
     ) -> None:
         """Remember patches of normal images in place of those known.
 
@@ -63,7 +69,52 @@ class PatchMemory(nn.Module):
             seed: Seed of the choice.
             on_chosen: Called with the number of patches that a coreset has chosen further, again and again.
             tiles: Number of successive items of the batches that are one image.
+            inside: ``(tiles, 1, H, W)``, 1 where patches may be taken; None: everywhere.
         """
+        self._keep(*self._candidates(features, images, seed, tiles, inside), seed, on_chosen)
+
+    def extend(
+        self,
+        features: Iterable[Mapping[str, Tensor]],
+        images: int,
+        seed: int,
+        on_chosen: Callable[[int], object] = lambda count: None,
+        *,
+        known: int,
+        first: int,
+        tiles: int = 1,
+        inside: Tensor | None = None,
+    ) -> None:
+        """Remember patches of further normal images beside those known, in all at most ``patches``.
+
+        A coreset is chosen anew among the patches that are remembered and the new ones. At random, old and new images
+        have the shares of their numbers.
+
+        Args:
+            features: As of :meth:`fill`, of the new images.
+            images: Number of new images.
+            seed: Seed of the choice.
+            on_chosen: As of :meth:`fill`.
+            known: Number of images that the patches so far were chosen among.
+            first: Number of the first new image in ``source``; those of the others follow downwards.
+            tiles: As of :meth:`fill`.
+            inside: As of :meth:`fill`.
+        """
+        rows, number = self._candidates(features, images, seed, tiles, inside)
+        old_rows, old_source = self.rows, self.source
+        if self.selection == "random" and len(old_rows) + len(rows) > self.patches:
+            new = min(len(rows), round(self.patches * images / (known + images)))
+            rng = np.random.default_rng([seed, 1])
+            kept = torch.from_numpy(rng.permutation(len(old_rows))[: self.patches - new]).to(old_rows.device)
+            old_rows, old_source = old_rows[kept], old_source[kept]
+            rows, number = rows[: self.patches - len(old_rows)], number[: self.patches - len(old_rows)]
+        source = torch.cat([old_source, first - number.to(old_source.device)])
+        self._keep(torch.cat([old_rows, rows]), source, seed, on_chosen)
+
+    def _candidates(
+        self, features: Iterable[Mapping[str, Tensor]], images: int, seed: int, tiles: int, inside: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Patches ``(n, C)`` to choose among, and the number ``(n,)`` of the image of each."""
         keep, found, start, cells = torch.zeros(0, dtype=torch.bool), [], 0, 1
         count = max(self.patches, _CANDIDATES) if self.selection == "coreset" else self.patches
         for part in features:
@@ -71,16 +122,23 @@ class PatchMemory(nn.Module):
             if start == 0:
                 cells = tiles * rows.shape[1]
                 keep = torch.zeros(images * cells, dtype=torch.bool)
-                keep[torch.from_numpy(np.random.default_rng(seed).permutation(len(keep))[:count])] = True
+                order = torch.from_numpy(np.random.default_rng(seed).permutation(len(keep)))
+                if inside is not None:
+                    size = tuple(max(f.shape[-2:] for f in part.values()))
+                    order = order[cells_inside(inside.cpu(), size).flatten()[order % cells]]
+                keep[order[:count]] = True
             rows = rows.flatten(0, 1)
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)
-        candidates, source = torch.cat(found), keep.nonzero()[:, 0] // cells
+        return torch.cat(found), keep.nonzero()[:, 0] // cells
+
+    def _keep(self, rows: Tensor, source: Tensor, seed: int, on_chosen: Callable[[int], object]) -> None:
+        """Remember these patches, or a coreset of them."""
         if self.selection == "coreset":
-            with _exact(candidates):
-                chosen = coreset(candidates, self.patches, seed, on_chosen)
-            candidates, source = candidates[chosen], source[chosen]
-        self.rows, self.source = candidates, source.to(candidates.device)
+            with _exact(rows):
+                chosen = coreset(rows, self.patches, seed, on_chosen)
+            rows, source = rows[chosen], source[chosen]
+        self.rows, self.source = rows, source.to(rows.device)
 
     def forward(self, features: Mapping[str, Tensor], without: Tensor | None = None) -> Tensor:
         """Euclidean distance to the nearest remembered patch.
@@ -88,12 +146,14 @@ class PatchMemory(nn.Module):
         Args:
             features: ``{group: (N, C, h, w)}``.
             without: ``(N,)``, for each image the number of a remembered image whose patches do not count, because it is
-                the same or a view of it; None lets all count.
+                the same or a view of it; None lets all count but those of ``left_out``.
 
         Returns:
             ``(N, 1, H, W)``, infinite where all patches are of the image that does not count.
         """
         rows = _rows(features)
+        if without is None and self.left_out is not None:
+            without = self.source.new_full((len(rows),), self.left_out)
         left_out = None if without is None else without[:, None, None] == self.source
         with _exact(rows):
             distance = torch.cat([_squared(part, self.rows, left_out) for part in rows.split(_CELLS, dim=1)], 1)

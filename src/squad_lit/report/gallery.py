@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from squad_lit.deploy.verdict import decide
 from squad_lit.image.file import read_marked, read_pixels, to_uint8
 from squad_lit.image.picture import Picture, outline, to_picture
 from squad_lit.report.page import embed, render
+from squad_lit.report.truth import truth_of
 from squad_lit.system.file import write_text
 from squad_lit.system.progress import progress
 from squad_lit.system.table import read_rows
@@ -28,7 +30,7 @@ from squad_lit.system.table import read_rows
 if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
-SIDE, QUALITY = 256, 75  # longer side of a picture in pixels, and its JPEG quality
+QUALITY = 75  # of the JPEG of a picture
 TRUTH = (0, 220, 255)  # colour of a true defect's outline, which the map does not have
 
 # Columns of predictions.csv that each needs.
@@ -70,6 +72,8 @@ class Gallery:
         rows: All images.
         threshold: Value at which the slider starts.
         origin: This threshold, and where it comes from, in words.
+        guessed: Whether labels come from the names of folders.
+        command: What carries a threshold back, to which its value is added.
         failed: Reasons why images have no pictures.
     """
 
@@ -77,6 +81,8 @@ class Gallery:
     rows: list[Row]
     threshold: float
     origin: str
+    command: str
+    guessed: bool = False
     failed: list[str] = field(default_factory=list)
 
 
@@ -87,6 +93,7 @@ def gather(
     limit: int,
     trust: Sequence[str] = (),
     device: str = "auto",
+    side: int = 256,
 ) -> Gallery:
     """Read a folder, and make or take the pictures.
 
@@ -98,6 +105,7 @@ def gather(
             predictions.
         trust: Packages whose classes a checkpoint may name.
         device: Where the model of a run judges its test images; see :func:`squad_lit.load`.
+        side: Longer side of a picture, in pixels.
 
     Raises:
         ValueError: The folder is of another kind, the rate is out of range or lacks a model, or no image can be shown.
@@ -128,7 +136,8 @@ def gather(
     chosen = sorted(gallery.rows, key=normality)[:limit]
     for row in progress(chosen, desc="pictures", unit="image"):
         try:
-            row.pictures = illustrate(row)
+            pictures = illustrate(row)
+            row.pictures = {name: embed(Image.fromarray(p), side, QUALITY) for name, p in pictures.items()}
         except (OSError, ValueError) as error:
             gallery.failed.append(str(error))
     if len(gallery.failed) == len(chosen):
@@ -143,9 +152,10 @@ def write(gallery: Gallery, output: Path) -> int:
     html = render(
         "view.html",
         title=_without_bytes(gallery.title),
-        data={"threshold": gallery.threshold, "rows": rows},
+        data={"threshold": gallery.threshold, "rows": rows, "command": _without_bytes(gallery.command)},
         origin=gallery.origin,
-        labelled=gallery.rows[0].label is not None,
+        labelled=any(row.label is not None for row in gallery.rows),
+        guessed=gallery.guessed,
         masked=any(row.mask_path for row in gallery.rows),
         categories=list(dict.fromkeys(row["category"] for row in rows)),
         pictured=sum(bool(row.pictures) for row in gallery.rows),
@@ -172,7 +182,7 @@ def _number(line: Mapping[str, str], key: str) -> float:
 
 
 # The gallery without pictures, the normality by which rows are chosen (the lowest first), and what makes pictures.
-_Unillustrated = tuple[Gallery, Callable[[Row], float], Callable[[Row], dict[str, str]]]
+_Unillustrated = tuple[Gallery, Callable[[Row], float], Callable[[Row], dict[str, Picture]]]
 
 
 def _of_run(
@@ -210,15 +220,31 @@ def _of_run(
     known = detector.state.defective_scores if rate is None else []
     source = "normal images and of known defects" if known else "normal images"
     origin = f"{threshold}. It comes from the scores of held-out {source}, not from this test"
+    if detector.state.threshold is not None and rate is None:
+        origin = f"{threshold}. Somebody has chosen it with squad-lit calibrate --threshold"
     return (
-        Gallery(f"Test images of {folder.resolve().name}", rows, threshold.value, origin),
+        Gallery(f"Test images of {folder.resolve().name}", rows, threshold.value, origin, _command(checkpoint)),
         # The most wrong ones first: normal images far above the threshold, defects far below it.
-        lambda row: row.score if row.label else 2 * threshold.value - row.score,
+        lambda row: _normality(row, threshold.value),
         lambda row: _judge(detector, row, threshold.value, pixel_threshold.value),
     )
 
 
-def _judge(detector: Detector, row: Row, threshold: float, pixel_threshold: float) -> dict[str, str]:
+def _normality(row: Row, threshold: float) -> float:
+    """How right the model is; the lowest first are false alarms far above the threshold, and misses far below it."""
+    return row.score if row.label else 2 * threshold - row.score
+
+
+def _command(checkpoint: Path | None) -> str:
+    """What carries a threshold back to the model."""
+    if checkpoint is not None and checkpoint.suffix in (".onnx", ".xml", ".pt2"):  # a file that is not changed
+        return f"squad-lit predict --checkpoint {shlex.quote(str(checkpoint))} --output FOLDER IMAGES --threshold"
+    model = "last.ckpt" if checkpoint is None else str(checkpoint)
+    line = "line.ckpt" if checkpoint is None else str(checkpoint.with_name("line.ckpt"))
+    return f"squad-lit calibrate --checkpoint {shlex.quote(model)} --output {shlex.quote(line)} --threshold"
+
+
+def _judge(detector: Detector, row: Row, threshold: float, pixel_threshold: float) -> dict[str, Picture]:
     """Pictures of an image; a score that is not that of the run says that the image or the model is another one."""
     import torch
 
@@ -237,11 +263,13 @@ def _judge(detector: Detector, row: Row, threshold: float, pixel_threshold: floa
             f"has changed since the test"
         )
     plain, anomaly_map = to_picture(image[0].cpu().numpy()), maps[0].cpu().numpy()
+    if detector.anomaly.inside is not None:
+        anomaly_map = np.where(detector.anomaly.inside.cpu().numpy(), anomaly_map, np.float32(np.nan))
     result = Result(anomaly_map, score, *decide(anomaly_map, score, threshold, pixel_threshold))
     pictures = {"image": _with_defect(plain, row), "map": overlay(plain, result, pixel_threshold)}
     if reconstruction is not None:
         pictures["reconstruction"] = to_picture(reconstruction[0].cpu().numpy())
-    return {caption: _embed(picture) for caption, picture in pictures.items()}
+    return pictures
 
 
 def _with_defect(picture: Picture, row: Row) -> Picture:
@@ -258,7 +286,11 @@ def _of_predictions(
     folder: Path, lines: Sequence[Mapping[str, str]], checkpoint: Path | None, rate: float | None, trust: Sequence[str]
 ) -> _Unillustrated:
     """The images that ``squad_lit.predict`` has judged, with the overlays that it has drawn."""
-    rows = [Row(line["image_path"], line["name"], _number(line, "anomaly_score")) for line in lines]
+    truth = truth_of([line["image_path"] for line in lines])
+    rows = [
+        Row(line["image_path"], line["name"], _number(line, "anomaly_score"), kind=kind, label=label)
+        for line, (kind, label) in zip(lines, truth, strict=True)
+    ]
     if rate is not None and checkpoint is None:
         raise ValueError("--false-alarm-rate: the normal images are known to the model only: add --checkpoint FILE")
     if checkpoint is not None:
@@ -271,24 +303,27 @@ def _of_predictions(
         if len(values) > 1:
             origin += f"; the folder has predictions with {len(values)} thresholds, this is that of the most images"
     return (
-        Gallery(f"Predictions in {folder.resolve().name}", rows, threshold, origin),
-        lambda row: -row.score,
+        Gallery(
+            f"Predictions in {folder.resolve().name}",
+            rows,
+            threshold,
+            origin,
+            _command(checkpoint),
+            guessed=any(label is not None for _, label in truth),
+        ),
+        lambda row: -row.score if row.label is None else _normality(row, threshold),
         lambda row: _stored(folder, row),
     )
 
 
-def _stored(folder: Path, row: Row) -> dict[str, str]:
+def _stored(folder: Path, row: Row) -> dict[str, Picture]:
     """The image itself and its overlay; an image that is no longer there is still seen in the overlay."""
     file = files(folder, row.name)["overlay"]
     if not (folder / "overlay").is_dir():  # predict --no-overlay
-        return {"image": _embed(to_uint8(read_pixels(row.path)))}
+        return {"image": to_uint8(read_pixels(row.path))}
     if not file.is_file():
         raise FileNotFoundError(f"{row.path}: no {file}")
     pictures = {}
     with contextlib.suppress(OSError, ValueError):
-        pictures["image"] = _embed(to_uint8(read_pixels(row.path)))
-    return pictures | {"map": _embed(read_pixels(file))}
-
-
-def _embed(picture: Picture) -> str:
-    return embed(Image.fromarray(picture), SIDE, QUALITY)
+        pictures["image"] = to_uint8(read_pixels(row.path))
+    return pictures | {"map": to_uint8(read_pixels(file))}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from squad_lit.image.roi import encode
 from squad_lit.run import provenance
 from squad_lit.run.config import compose, quote
 from squad_lit.run.folder import clear, write_config
@@ -156,6 +157,10 @@ def _run(config: DictConfig, folder: Path) -> Run:
     module = make_module(config)
     if config.fit:
         module.state.false_alarm_rate = config.threshold.false_alarm_rate
+    if data.roi is not None and not config.fit and encode(data.roi) != module.state.roi:
+        raise ValueError(
+            "dataset.roi: the checkpoint has another region of interest, which it keeps: leave the option out"
+        )
     data.keep_shape(module.multiple)
     module.check_data(data.categories, data.image_size)
     plain = write_config(folder, config, module)

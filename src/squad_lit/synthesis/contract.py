@@ -31,7 +31,10 @@ class Defect(Protocol):
 
 @runtime_checkable
 class ImageSynthesis(Protocol):
-    """What makes synthetic anomalies: ``synthesis``."""
+    """What makes synthetic anomalies: ``synthesis``.
+
+    One that is to be used with ``dataset.roi`` has one more argument, ``inside``, ``(H, W)`` bool: where to draw.
+    """
 
     def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
         """Corrupt an image.
@@ -63,3 +66,26 @@ class View(Protocol):
             The part, ``(3, height, width)`` in [0, 1].
         """
         ...
+
+
+def corrupt(
+    synthesis: ImageSynthesis, image: Array, others: Sequence[Array], rng: np.random.Generator, inside: Mask | None
+) -> tuple[Array, Mask]:
+    """Draw a synthetic anomaly, inside of a region of interest if there is one; an empty region gets none.
+
+    Raises:
+        TypeError: The synthesis knows no region.
+    """
+    if inside is None:
+        return synthesis(image, others, rng)
+    if not inside.any():
+        return image, np.zeros(inside.shape, bool)
+    try:
+        changed, mask = synthesis(image, others, rng, inside=inside)  # type: ignore[call-arg]
+    except TypeError as error:
+        if "inside" not in str(error):
+            raise
+        raise TypeError(
+            f"dataset.roi: the synthesis {type(synthesis).__name__} has no argument inside: {error}"
+        ) from None
+    return np.where(inside[..., None], changed, image), mask & inside

@@ -82,17 +82,25 @@ class Synthesis:
         """Those of ``texture_dir`` or the packaged ones, read on first use because a prediction needs none."""
         return packaged_textures() if self._textures is None else self._textures
 
-    def __call__(self, image: Array, others: Sequence[Array], rng: np.random.Generator) -> tuple[Array, Mask]:
+    def __call__(
+        self, image: Array, others: Sequence[Array], rng: np.random.Generator, inside: Mask | None = None
+    ) -> tuple[Array, Mask]:
         """Corrupt an image; see :class:`squad_lit.synthesis.contract.ImageSynthesis`."""
         foreground, background = estimate_foreground(image)
+        if inside is not None:  # of a region without a part of the object, all is foreground
+            foreground = foreground & inside if (foreground & inside).any() else inside
         scene = Scene(image, foreground, background, others, self.textures, rng)
         for _ in range(8):  # a draw may change nothing, e.g. a grey tone on grey
             changed = (self._gross if rng.random() < self.gross else self._fine)(scene).astype(np.float32)
+            if inside is not None:
+                changed = np.where(inside[..., None], changed, image)
             mask = changed_pixels(image, changed)
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
         opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far, changes any image
         changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
+        if inside is not None:
+            changed = np.where(inside[..., None], changed, image)
         return changed, changed_pixels(image, changed)
 
     def _gross(self, scene: Scene) -> Array:

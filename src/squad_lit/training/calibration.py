@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from squad_lit.metric import auroc, average_precision
-from squad_lit.synthesis.contract import ImageSynthesis
+from squad_lit.synthesis.contract import ImageSynthesis, corrupt
 from squad_lit.training.distributed import gather, share
 from squad_lit.training.forward import ForwardOutput, cut
 
@@ -90,6 +90,8 @@ class Calibrator:
         self._every, self._copies = math.ceil(count / _MOST), math.ceil(_LEAST / count)
         self._measure = detector.measure()
         self._rows: dict[int, _Row] = {}
+        inside = detector.anomaly.inside
+        self._inside = None if inside is None else inside.cpu()
 
     @torch.inference_mode()
     def update(self, batch: Mapping[str, Any]) -> None:
@@ -109,7 +111,7 @@ class Calibrator:
         grid = self.detector.grid(batch["image"].shape[-2:])
         clean = {g: f.unflatten(0, (-1, len(grid)))[chosen].flatten(0, 1) for g, f in output.features.items()}
         for copy in range(self._copies):
-            image, mask = _corrupt(batch, chosen, copy, self.synthesis, self.detector.seed)
+            image, mask = _corrupt(batch, chosen, copy, self.synthesis, self.detector.seed, self._inside)
             output = self.detector(image.to(device))
             self._measure.compare(output, clean, cut(mask.to(device), grid))
             for i, maps, where in zip(chosen, _unbind(output.maps), mask[:, 0] > 0, strict=True):
@@ -124,7 +126,7 @@ class Calibrator:
         return found
 
     def _compute(self, rows: Sequence[_Row], figures: dict[str, Any]) -> Calibration:
-        mean, std = _moments([row.maps for row in rows], self.detector.anomaly.names)
+        mean, std = _moments([row.maps for row in rows], self.detector.anomaly.names, self._part)
         anomaly = deepcopy(self.detector.anomaly)
         anomaly.standardise(mean, std)
 
@@ -139,12 +141,18 @@ class Calibrator:
         label = torch.arange(len(plain) + len(corrupted)) >= len(plain)
         measured = {
             "synthetic_ap": float(
-                average_precision(_flat(m for m, _, _ in corrupted), _flat(mask for _, _, mask in corrupted))
+                average_precision(
+                    _flat(self._part(m) for m, _, _ in corrupted), _flat(self._part(mask) for _, _, mask in corrupted)
+                )
             ),
             "synthetic_auroc": float(auroc(torch.tensor([*plain, *(score for _, score, _ in corrupted)]), label)),
             "normal_score": sum(scores) / len(scores),
         }
-        return Calibration(mean, std, scores, [float(m.max()) for m, _ in normal], measured | figures)
+        return Calibration(mean, std, scores, [float(self._part(m).max()) for m, _ in normal], measured | figures)
+
+    def _part(self, plane: Tensor) -> Tensor:
+        """The pixels of a map ``(H, W)`` that lie in the region of interest."""
+        return plane if self._inside is None else plane[self._inside]
 
 
 def calibrate(detector: Detector, images: Iterable[dict[str, Any]], *, count: int) -> Calibration:
@@ -175,25 +183,31 @@ def _unbind(maps: Maps) -> list[Maps]:
     return [{name: m[i].clone() for name, m in on_cpu.items()} for i in range(len(next(iter(on_cpu.values()))))]
 
 
-def _moments(images: Sequence[Maps], names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each map over all pixels: ``(maps,)``, float64."""
+def _moments(images: Sequence[Maps], names: Sequence[str], part: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each map over all pixels that count: ``(maps,)``, float64."""
     sums = torch.zeros(len(names), 3, dtype=torch.float64)
     for maps in images:
-        exact = [maps[name].double() for name in names]
+        exact = [part(maps[name]).double() for name in names]
         sums += torch.stack([torch.stack([torch.tensor(m.numel()), m.sum(), m.square().sum()]) for m in exact])
     count, mean = sums[:, 0], sums[:, 1] / sums[:, 0]
     return mean, (sums[:, 2] / count - mean.square()).clamp_min(0).sqrt()
 
 
 def _corrupt(
-    batch: Mapping[str, Any], chosen: Sequence[int], copy: int, synthesis: ImageSynthesis, seed: int
+    batch: Mapping[str, Any],
+    chosen: Sequence[int],
+    copy: int,
+    synthesis: ImageSynthesis,
+    seed: int,
+    inside: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The chosen images of a batch, each with a synthetic anomaly, and the masks ``(n, 1, H, W)``, on the CPU."""
     images = [i.permute(1, 2, 0).cpu().numpy() for i in batch["image"]]
     made = []
     for i in chosen:
         kin = [images[j] for j, name in enumerate(batch["category"]) if name == batch["category"][i]]
-        made.append(synthesis(images[i], kin, np.random.default_rng([seed, 8, int(batch["index"][i]), copy])))
+        rng = np.random.default_rng([seed, 8, int(batch["index"][i]), copy])
+        made.append(corrupt(synthesis, images[i], kin, rng, None if inside is None else inside.numpy()))
     image = torch.stack([torch.from_numpy(changed).permute(2, 0, 1) for changed, _ in made])
     return image, torch.stack([torch.from_numpy(mask)[None] for _, mask in made]).float()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from squad_lit.training.detector import Detector
 
 KEY = "squad_lit"
-VERSION = 8
+VERSION = 9
 PREVIOUS = "previous.ckpt"
 """The model of an earlier run in the folder, until this one has its own."""
 RUN_IDS = "squad_lit_run_ids"
@@ -44,14 +44,18 @@ class State:
         data: Options of the data set that decide which images a training sees.
         categories: What it was trained on.
         trained_on: Digest of each training image's file; see :func:`squad_lit.system.file.digest`.
+        remembered: Digests of the images whose patches ``squad_lit.calibrate --remember`` has added to the memory; the
+            number of the first one in the memory is -1, and those of the others follow downwards.
         image_size: Height and width, in pixels.
         step: Training steps that are done.
         measured: What the last calibration measured; see :class:`squad_lit.training.calibration.Calibration`.
         normal_scores: Anomaly scores of normal images, from which the threshold comes.
         normal_maxima: The highest pixel of each one's anomaly map, from which the threshold of pixels comes.
         defective_scores: Scores of known defects, from ``squad_lit.calibrate``.
-        roi: Digest of the region of interest that these scores are of; empty: the whole image.
+        roi: Region of interest in which images are looked at, as :func:`squad_lit.image.roi.encode` writes it; empty:
+            the whole image.
         false_alarm_rate: Share of normal images that the training's threshold lets through as anomalous.
+        threshold: The threshold that somebody has chosen with ``squad_lit.calibrate``; None: there is none.
         trained: ``seconds`` and ``images`` of the training so far.
     """
 
@@ -59,6 +63,7 @@ class State:
     data: dict[str, Any] = field(default_factory=dict)
     categories: list[str] = field(default_factory=list)
     trained_on: list[str] = field(default_factory=list)
+    remembered: list[str] = field(default_factory=list)
     image_size: list[int] = field(default_factory=list)
     step: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +72,7 @@ class State:
     defective_scores: list[float] = field(default_factory=list)
     roi: str = ""
     false_alarm_rate: float | None = None
+    threshold: float | None = None
     trained: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "images": 0})
 
     @classmethod

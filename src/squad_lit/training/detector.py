@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.sample import AnomalyDataset
+from squad_lit.image.roi import decode, encode, scaled
 from squad_lit.image.tile import AT_ONCE, Grid
 from squad_lit.network import loss as losses
 from squad_lit.network.anomaly import Anomaly
@@ -159,6 +160,8 @@ class Detector(L.LightningModule):
                 "set dataset.validation_fraction above 0 (it is taken from the normal training images)"
             )
         self.state.categories, self.state.image_size = list(data.categories), list(data.image_size)
+        self.state.roi = encode(data.roi)
+        self.look_at_region()
         self.local_batch = len(data.train_set)
         whole: Any = [data.train_set]
         return DataLoader(whole, batch_size=None)  # Lightning would take a list for several loaders
@@ -198,6 +201,14 @@ class Detector(L.LightningModule):
         """Whether this process has a progress bar."""
         return self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
 
+    def fit_backbone(self, images: AnomalyDataset) -> None:
+        """Fit the scale of the features on normal images, in the region of interest."""
+        inside, tiles = self.inside_tiles(), self.tiles(images, "features")
+        if inside is None:
+            self.backbone.fit(tiles)
+        else:
+            self.backbone.fit(tiles, inside)  # type: ignore[call-arg]
+
     def remember(self, memory: PatchMemory, images: AnomalyDataset) -> None:
         """Fill a memory with patches of normal images."""
         tiles = len(self.grid(images[0]["image"].shape[-2:]))
@@ -207,7 +218,7 @@ class Detector(L.LightningModule):
             progress(total=memory.patches, desc="coreset", unit="patch", leave=False, disable=hidden) as bar,
         ):
             features = map(self.backbone, self.tiles(images, "memory"))
-            memory.fill(features, len(images), self.seed, bar.update, tiles=tiles)
+            memory.fill(features, len(images), self.seed, bar.update, tiles=tiles, inside=self.inside_tiles())
 
     def log_at_end_of_step(self, values: Mapping[str, Tensor | float]) -> None:
         """Log values when this training step ends, under ``state.step``.
@@ -280,7 +291,9 @@ class Detector(L.LightningModule):
         found = {"anomaly_map": anomaly_map, "anomaly_score": anomaly_score, **self.anomaly.z_scores(output.maps)}
         if (image_recon := self.image_recon(output)) is not None:
             found["image_recon"] = image_recon = image_recon.float()
-            found |= {f.__name__: f(image_recon, batch["image"]) for f in (losses.psnr, losses.ssim)}
+            inside = self.anomaly.inside
+            seen = image_recon if inside is None else torch.where(inside, image_recon, batch["image"])
+            found |= {f.__name__: f(seen, batch["image"]) for f in (losses.psnr, losses.ssim)}
         return found
 
     def image_recon(self, output: ForwardOutput) -> Tensor | None:
@@ -294,6 +307,20 @@ class Detector(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.state = State.load(checkpoint)
+        self.look_at_region()
+
+    # Region of interest
+
+    def look_at_region(self) -> None:
+        """Let what is looked at be the region of ``state.roi``."""
+        roi = decode(self.state.roi)
+        self.anomaly.look_at(None if roi is None else torch.from_numpy(scaled(roi, self.state.image_size)))
+
+    def inside_tiles(self) -> Tensor | None:
+        """Which pixels of each tile, or of the image, lie in the region of interest: ``(T, 1, H, W)``; None: all."""
+        if self.anomaly.inside is None:
+            return None
+        return cut(self.anomaly.inside[None, None].float(), self.grid(self.state.image_size))
 
 
 def _nearest(side: int, multiple: int) -> int:

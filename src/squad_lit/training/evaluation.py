@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from pydantic import Field
+from skimage.measure import label as label_regions
 from torch import Tensor
 
 from squad_lit import metric
 from squad_lit.dataset.image import image_size, read_mask, resize
+from squad_lit.image.roi import Roi, decode, scaled, shown
 from squad_lit.metric.bootstrap import image_bootstrap, interval, pixel_bootstrap, resample
 from squad_lit.metric.curve import Curve, thin
 from squad_lit.metric.ranking import check_limits
@@ -67,6 +70,7 @@ class Evaluation(Callback):
     def reset(self) -> None:
         """Forget all images and figures."""
         self._rows: dict[int, dict[str, Any]] = {}
+        self._roi: Roi | None = None
         self.figures: dict[str, Any] = {}
 
     def update(
@@ -111,6 +115,8 @@ class Evaluation(Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.reset()
+        assert isinstance(pl_module, Detector)
+        self._roi = decode(pl_module.state.roi)
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
@@ -146,7 +152,7 @@ class Evaluation(Callback):
             each category also ``per_defect`` (each kind of defect against all normal images) and ``per_region_size``
             (see :func:`squad_lit.metric.pixel_metrics_by_size`), and on request ``interval``.
         """
-        rows = [row for _, row in sorted(self._rows.items())]
+        rows = self._inspected()
         names = list(dict.fromkeys(row["category"] for row in rows))
         each, draws = {}, {}
         for name in names:
@@ -174,7 +180,7 @@ class Evaluation(Callback):
         Returns:
             Of each category ``image_roc``, ``image_pr``, ``pixel_roc``, ``pixel_pr`` and ``pixel_pro``.
         """
-        rows = [row for _, row in sorted(self._rows.items())]
+        rows = self._inspected()
         found: dict[str, dict[str, Curve]] = {}
         for name in dict.fromkeys(row["category"] for row in rows):
             own = [row for row in rows if row["category"] == name]
@@ -185,6 +191,19 @@ class Evaluation(Callback):
                     curves |= metric.pixel_curves(*self._maps(own), fpr_limit=self.fpr_limit[0])
             found[name] = {kind: thin(curve) for kind, curve in curves.items()}
         return found
+
+    def _inspected(self) -> Rows:
+        """The rows but those whose defect lies outside of the region of interest: nobody knows if they are good."""
+        rows = [row for _, row in sorted(self._rows.items())]
+        if self._roi is None or not rows:
+            return rows
+        inside = torch.from_numpy(scaled(self._roi, rows[0]["map"].shape))
+        kept = [row for row in rows if not row["mask"].any() or (row["mask"] & inside).any()]
+        if left := len(rows) - len(kept):
+            warnings.warn(
+                f"{left} defective test images have their defect outside of dataset.roi, and do not count", stacklevel=3
+            )
+        return kept
 
     def _category(self, name: str, rows: Rows, maps: Sequence[Tensor], masks: Sequence[Tensor]) -> dict[str, Any]:
         with warnings.catch_warnings(record=True) as caught:
@@ -240,7 +259,15 @@ class Evaluation(Callback):
         return found | pixel_bootstrap(maps, masks, times, fpr_limit=self.fpr_limit)
 
     def _maps(self, rows: Rows) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Maps and masks ``(H, W)`` at the resolution asked for."""
+        """Maps and masks ``(H, W)`` at the resolution asked for; with a region of interest, of its pixels alone."""
+        maps, masks = self._whole_maps(rows)
+        if self._roi is None:
+            return maps, masks
+        size = scaled if self.resolution == "map" else shown
+        orders = [strip_order(mask, size(self._roi, mask.shape)) for mask in masks]
+        return _Strips(maps, orders), [mask.flatten()[order][None] for mask, order in zip(masks, orders, strict=True)]
+
+    def _whole_maps(self, rows: Rows) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         if self.resolution == "map":
             return [row["map"] for row in rows], [row["mask"] for row in rows]
         masks = [
@@ -263,6 +290,42 @@ class _Resized(Sequence[Tensor]):
 
     def __getitem__(self, i: Any) -> Any:
         return resize(self.maps[i][None], self.sizes[i])[0]
+
+
+class _Strips(Sequence[Tensor]):
+    """Maps of which only some pixels count, in an order of their own, each made when it is asked for."""
+
+    def __init__(self, maps: Sequence[Tensor], orders: Sequence[Tensor]) -> None:
+        self.maps, self.orders = maps, orders
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.maps[i].flatten()[self.orders[i]][None]
+
+
+def strip_order(mask: Tensor, inside: Roi) -> Tensor:
+    """Puts the pixels of a region of interest into a single row in which the parts of a mask stay apart.
+
+    Metrics depend on the pixels and on which of them are one part of the mask, and not on where they lie. Between two
+    parts there is a pixel that is not anomalous, as long as there are as many.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        inside: ``(H, W)``.
+
+    Returns:
+        The numbers of the pixels in the flattened image, ``(n,)``.
+    """
+    part = label_regions(mask.numpy() & inside, connectivity=2)[inside]
+    pixels = np.flatnonzero(inside)
+    marked, normal = np.argsort(part, kind="stable")[(part == 0).sum() :], np.flatnonzero(part == 0)
+    breaks = np.flatnonzero(np.diff(part[marked])) + 1
+    between = normal[: len(breaks)]
+    row = np.concatenate([np.insert(marked, breaks[: len(between)], between), normal[len(between) :]])
+    # The rest begins beside the last part, of which it is none.
+    return torch.from_numpy(pixels[row])
 
 
 _PREFIX = "undefined metric, returning NaN: "

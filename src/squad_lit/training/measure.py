@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from squad_lit.network import loss as losses
+from squad_lit.network.backbone import cells_inside
 from squad_lit.network.generator import Generator
 from squad_lit.network.quantizer import codebook_statistics
 from squad_lit.training.calibration import Measure
@@ -23,10 +24,13 @@ class ReconstructionMeasure(Measure):
     Args:
         generator: The generator of the model.
         features: Features of normal images, in chunks ``{group: (N, C, H, W)}``, whose codes are counted.
+        inside: ``(T, 1, H, W)``, 1 where each of T tiles of an image counts; None: everywhere.
     """
 
-    def __init__(self, generator: Generator, features: Iterable[Mapping[str, Tensor]]) -> None:
-        self.generator, self.features = generator, features
+    def __init__(
+        self, generator: Generator, features: Iterable[Mapping[str, Tensor]], inside: Tensor | None = None
+    ) -> None:
+        self.generator, self.features, self.inside = generator, features, inside
         device = next(generator.parameters()).device
         self._copied: dict[str, list[Tensor]] = {g: [torch.zeros(2, device=device)] for g in generator.groups}
         self._error: dict[str, list[Tensor]] = {g: [torch.zeros(0, device=device)] for g in generator.groups}
@@ -34,8 +38,13 @@ class ReconstructionMeasure(Measure):
     def observe(self, output: ForwardOutput) -> None:
         assert output.recon is not None
         for group, features in output.features.items():
-            error = (features - output.recon.feature_recon[group]).square().mean((1, 2, 3))
-            self._error[group].append(error)
+            error = (features - output.recon.feature_recon[group]).square().mean(1)
+            if self.inside is None:
+                self._error[group].append(error.mean((1, 2)))
+                continue
+            inside = cells_inside(self.inside, error.shape[-2:])
+            counted = error.unflatten(0, (-1, len(inside))) * inside
+            self._error[group].append(counted.sum((1, 2, 3)) / inside.sum().clamp_min(1))
 
     def compare(self, corrupted: ForwardOutput, clean: Mapping[str, Tensor], mask: Tensor) -> None:
         assert corrupted.recon is not None

@@ -66,7 +66,7 @@ class Memory(Detector):
 
     def training_step(self, images: AnomalyDataset, batch_idx: int) -> None:
         """Fill the memory, in the only step."""
-        self.backbone.fit(self.tiles(images, "features"))
+        self.fit_backbone(images)
         self.remember(self.memory, images)
         self.state.step = 1
         self.trainer.should_stop = True

@@ -18,13 +18,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
-from squad_lit.synthesis.contract import ImageSynthesis, View
+from squad_lit.synthesis.contract import ImageSynthesis, View, corrupt
 from squad_lit.system.memory import free_memory
-from squad_lit.system.option import Count, Processes, checked
+from squad_lit.system.option import Count, Processes, Share, checked
 from squad_lit.system.progress import progress
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
+from squad_lit.training.known import SYNTHETIC, Anomalous, KnownDefects, all_of, moved, to_array, without_unknown
 
 # Normal images of its category that a synthetic anomaly may take a part from.
 _OTHERS = 2
@@ -48,6 +50,8 @@ class FeaturePool:
         refresh_every: Steps between refreshes.
         augmentation: Makes the views.
         synthesis: Makes the anomalies.
+        known: Share of the anomalies that are made of known defects, if there are any: half of those with a mask are
+            pasted on normal images, and the others are the images themselves, augmented.
         workers: Processes that make the anomalies of the next period while this one trains; 0: threads make them at
             the refresh. None: on a GPU one process less than torch has threads, else 0. The anomalies are the same.
 
@@ -65,8 +69,10 @@ class FeaturePool:
         refresh_every: Count,
         augmentation: View,
         synthesis: ImageSynthesis,
+        known: Share = 0.0,
         workers: Processes | None = None,
     ) -> None:
+        self.known = known
         self.views, self.clean_limit = views, clean_limit
         self.synthetic, self.refresh_every, self.workers = synthetic, refresh_every, workers
         self.augmentation, self.synthesis = augmentation, synthesis
@@ -85,6 +91,8 @@ class FeaturePool:
         device: torch.device | str = "cpu",
         processes: int = 1,
         show: bool = False,
+        known: AnomalyDataset | None = None,
+        roi: Tensor | None = None,
         beside: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]] = lambda features, images: {},
     ) -> None:
         """Say what the pool is filled from; nothing is computed yet.
@@ -97,6 +105,9 @@ class FeaturePool:
             device: Where the backbone is, and where the pool lies if it fits.
             processes: Number of processes that share the work: this one makes its share of the anomalies.
             show: Show a progress bar while the pool is filled.
+            known: Known defects; None or an empty data set: there are none.
+            roi: Region of interest ``(H, W)``, bool, in the size of the images. Tiles without a part of it are left
+                out, nothing is drawn outside, and batches say what lies inside. None: everywhere.
             beside: Makes further groups, ``{group: (N, C, H, W)}``, of features and of the numbers of the images
                 ``(N,)`` that they are views of, or that their synthetic anomalies are made from.
         """
@@ -104,6 +115,11 @@ class FeaturePool:
         self._beside = beside
         self._device, self._drawn = torch.device(device), -(-self.synthetic // processes)
         self._period, self._slots, self._clean = -1, [], {}
+        self._roi = None if roi is None else roi.cpu()
+        self._defects = None
+        if known is not None and len(known) and self.known > 0:
+            self._defects = KnownDefects(known, self.augmentation, grid, self.known, seed, self._roi)
+        self._seen = [v for v, window in enumerate(grid.windows) if roi is None or roi[window].any()]
 
     def batches(self, first: int, end: int, **parts: int) -> Iterator[Batch]:
         """The batches from step ``first`` to the one before ``end``; ``parts`` as of :meth:`batch`."""
@@ -138,7 +154,8 @@ class FeaturePool:
         Returns:
             ``features``: ``{group: (N, C, H, W)}`` of what the generator sees, ``target``: the same of the clean image,
             ``mask``: ``(N, 1, H, W)`` float, zero for clean views, ``image``: clean images ``(M, 3, H, W)`` in [0, 1],
-            ``shown``: ``(M,)`` their positions in the batch.
+            ``shown``: ``(M,)`` their positions in the batch. With known defects, because nobody knows what is
+            behind them, or with a region of interest also what :func:`squad_lit.training.known.without_unknown` gives.
         """
         left = self._order(0, step, clean, len(self._slots))
         right = self._order(1, step, synthetic, self._drawn)
@@ -149,13 +166,19 @@ class FeaturePool:
         turns = len(source) if len(source) % image_every else image_every
         shown = (step // batches % turns + image_every * some) % len(source)
         target = {g: f[source].float() for g, f in self._clean.items()}
-        return {
-            "features": {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()},
+        features = {g: torch.cat([target[g][:clean], f[right].float()]) for g, f in self._corrupted.items()}
+        batch = {
+            "features": features,
             "target": target,
             "mask": torch.cat([self._mask.new_zeros(clean, *self._mask.shape[1:]), self._mask[right]]).float(),
             "image": self._image[source[shown]].float() / 255,
             "shown": shown,
         }
+        if self._defects is not None or self._roi is not None:
+            kind = torch.cat([self._kind.new_zeros(clean), self._kind[right]])
+            inside = torch.cat([self._inside[left], self._inside_of[right]])
+            batch |= without_unknown(batch, kind, inside)
+        return batch
 
     def plain_features(self) -> Iterator[dict[str, Tensor]]:
         """The features of the unaugmented views held, in chunks ``{group: (N, C, H, W)}``."""
@@ -168,7 +191,8 @@ class FeaturePool:
     def _draw_slots(self, period: int) -> list[tuple[int, int]]:
         """The (image, view) of each clean slot: all of them if they fit, else a draw of this period."""
         count = len(self._dataset)  # type: ignore[arg-type]
-        slots = [(image, view) for view in range(self.views * len(self._grid)) for image in range(count)]
+        views = [*self._seen, *range(len(self._grid), self.views * len(self._grid))]
+        slots = [(image, view) for view in views for image in range(count)]
         if len(slots) <= self.clean_limit:
             return slots
         draw = np.random.default_rng([self._seed, _SLOTS, period]).permutation(len(slots))[: self.clean_limit]
@@ -179,11 +203,16 @@ class FeaturePool:
             index, view = self._slots[number]
             item = self._dataset[index]
             if view < len(self._grid):
-                image: Tensor = item["image"][:, *self._grid.windows[view]].contiguous()  # the large image may go
+                window = self._grid.windows[view]
+                image: Tensor = item["image"][:, *window].contiguous()  # the large image may go
+                if self._roi is not None:
+                    inside[number, 0] = self._roi[window]
             else:
                 window = self._grid.draw(np.random.default_rng([self._seed, _WINDOW, index, view]))
-                rng = np.random.default_rng([self._seed, _VIEW, index, view])
-                image = self.augmentation(item["image"], rng, window)
+                drawn = [self._seed, _VIEW, index, view]
+                image = self.augmentation(item["image"], np.random.default_rng(drawn), window)
+                if self._roi is not None:
+                    inside[number, 0] = moved(self.augmentation, self._roi[None], drawn, window)
             images[number] = (image * 255).round().to(torch.uint8)
             category[number] = item["category"]
             return image
@@ -193,31 +222,36 @@ class FeaturePool:
         if not self._fits:
             self._check_memory()
         images = torch.empty(total, 3, *self._grid.tile, dtype=torch.uint8)
+        inside = torch.ones(total, 1, *(self._grid.tile if self._roi is not None else (1, 1)), dtype=torch.bool)
         category = [""] * total
         views = chunks_ahead(view_of, total, self._device)
         self._clean = self._features("clean views", views, [image for image, _ in self._slots])
-        self._image = self._place(images)
-        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis)
+        self._image, self._inside = self._place(images), self._place(inside)
+        region = None if self._roi is None else inside[:, 0]
+        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis, self._defects, region)
         self.close()  # they hold the views of before
 
     def _fill_synthetic(self, period: int) -> None:
         total = self._drawn
         masks = torch.empty(total, 1, *self._image.shape[-2:], dtype=torch.bool)
+        kinds = torch.empty(total, dtype=torch.int64)
+        inside = torch.empty(total, *self._inside.shape[1:], dtype=torch.bool)
 
         def changed() -> Iterator[Tensor]:
             done = 0
-            for image, mask in self._made(period):
-                masks[done : done + len(mask), 0] = mask
+            for image, mask, kind, region in self._made(period):
+                part = slice(done, done + len(mask))
+                masks[part, 0], kinds[part], inside[part, 0] = mask, kind, region
                 done += len(mask)
                 yield image
 
         source = [self._anomalies.source(period, number) for number in range(total)]
         self._source = torch.tensor(source, device=self._image.device)
         self._corrupted = self._features("synthetic anomalies", changed(), [self._slots[slot][0] for slot in source])
-        self._mask = self._place(masks)
+        self._mask, self._kind, self._inside_of = self._place(masks), self._place(kinds), self._place(inside)
 
-    def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and masks of the anomalies of a period, in chunks and in order."""
+    def _made(self, period: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Images, masks, kinds and regions of the anomalies of a period, in chunks and in order."""
         numbers = range(period * self._drawn, (period + 1) * self._drawn)
         workers = self.workers
         if workers is None:  # a CPU that trains has no core to spare
@@ -309,13 +343,21 @@ class FeaturePool:
         return joined[first % size :][:size_of_part]
 
 
-class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
+class _Anomalies(Dataset[Anomalous]):
     """Synthetic anomalies by number: number i of a period p is ``p * drawn + i``, a function of the seed alone."""
 
     def __init__(
-        self, images: Tensor, category: Sequence[str], drawn: int, seed: int, synthesis: ImageSynthesis
+        self,
+        images: Tensor,
+        category: Sequence[str],
+        drawn: int,
+        seed: int,
+        synthesis: ImageSynthesis,
+        defects: KnownDefects | None,
+        inside: Tensor | None,
     ) -> None:
         self.images, self.category, self.drawn, self.seed, self.synthesis = images, category, drawn, seed, synthesis
+        self.defects, self.inside = defects, inside
         self.kin = {name: np.flatnonzero(np.array(category) == name) for name in set(category)}
 
     def source(self, period: int, number: int) -> int:
@@ -323,21 +365,19 @@ class _Anomalies(Dataset[tuple[Tensor, Tensor]]):
         turn, place = divmod(period * self.drawn + number, len(self.images))
         return int(_permutation(self.seed, 2, period, turn, len(self.images))[place])
 
-    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, at: int) -> Anomalous:
         period, number = divmod(at, self.drawn)
         slot = self.source(period, number)
+        inside = None if self.inside is None else self.inside[slot]
+        if self.defects is not None and (
+            known := self.defects.draw(to_array(self.images[slot]), inside, period, number)
+        ):
+            return known
         rng = np.random.default_rng([self.seed, _ANOMALY, period, number])
-        image, *others = (
-            _to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)]
-        )
-        changed, mask = self.synthesis(image, others, rng)
-        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask)
+        image, *others = (to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)])
+        changed, mask = corrupt(self.synthesis, image, others, rng, None if inside is None else inside.numpy())
+        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask), SYNTHETIC, all_of(inside)
 
 
 def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.random.default_rng([seed, _ORDER + stream, period, turn]).permutation(size)
-
-
-def _to_array(image: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``(3, H, W)`` uint8 to ``(H, W, 3)`` float32 in [0, 1]."""
-    return (image.permute(1, 2, 0).numpy() / np.float32(255)).astype(np.float32)

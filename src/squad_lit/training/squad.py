@@ -27,6 +27,9 @@ from squad_lit.training.graph import Graph
 from squad_lit.training.measure import ReconstructionMeasure
 from squad_lit.training.pool import Batch, FeaturePool
 
+# Logit of what lies outside of the region of interest, in which an unmarked defect is looked for.
+_LOWEST = -30.0
+
 
 class Squad(Detector):
     """SQUAD: a quantised autoencoder of pretrained features with a discriminator.
@@ -209,7 +212,7 @@ class Squad(Detector):
                 f"raise it or dataset.batch_size, or set it to 0"
             )
         if self.state.step == 0:
-            self.backbone.fit(self.tiles(images, "features"))
+            self.fit_backbone(images)
             if self.memory is not None:
                 with self.trainer.precision_plugin.forward_context():  # as where its distances are computed
                     self.remember(self.memory, images)
@@ -221,6 +224,8 @@ class Squad(Detector):
             device=self.device,
             processes=world,
             show=self.shows_progress,
+            known=data.known_set,
+            roi=self.anomaly.inside,
             beside=lambda features, numbers: self._beside(features, rank % len(images) + world * numbers),
         )
         captured = self.captures
@@ -312,7 +317,9 @@ class Squad(Detector):
     def _feature_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         terms = []
         for group, found in recon.items():
-            terms.append(losses.feature_loss(found, batch["target"][group], easy_share=self.easy_share))
+            weight = _shrunk(batch.get("learned"), found)
+            target = batch["target"][group]
+            terms.append(losses.feature_loss(found, target, easy_share=self.easy_share, weight=weight))
             log[f"feature/{group}"] = terms[-1].detach()
         return torch.stack(terms).sum()
 
@@ -321,6 +328,8 @@ class Squad(Detector):
     ) -> Tensor:
         image = batch["image"]
         recon = self.generator.image_decoder({g: c[batch["shown"]] for g, c in codes.items()})
+        if "shown_learned" in batch:  # elsewhere there is nothing to rebuild
+            recon = torch.where(batch["shown_learned"], recon, image)
         term = losses.image_loss(recon, image)
         log["image"] = term.detach()
         total = self.loss_weight["image"] * term
@@ -342,12 +351,17 @@ class Squad(Detector):
         shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
         logit = self._judge(batch["features"], shown)
         target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
-        focal, dice = losses.focal_loss(logit, target, gamma=self.focal_gamma), losses.dice_loss(logit, target)
+        weight = _shrunk(batch.get("judged"), logit)
+        focal = losses.focal_loss(logit, target, gamma=self.focal_gamma, weight=weight)
+        dice = losses.dice_loss(logit, target, weight=weight)
         log |= {"focal": focal.detach(), "dice": dice.detach()}
+        if "unmarked" in batch:
+            where = (F.interpolate(batch["inside"], size=logit.shape[-2:], mode="area") >= 0.5).expand_as(logit)
+            focal = focal + losses.hidden_defect_loss(torch.where(where, logit, _LOWEST), batch["unmarked"])
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 
     def measure(self) -> Measure:
-        return ReconstructionMeasure(self.generator, self.pool.plain_features())
+        return ReconstructionMeasure(self.generator, self.pool.plain_features(), self.inside_tiles())
 
 
 class _Epochs:
@@ -360,6 +374,11 @@ class _Epochs:
         module, step = self.module, self.module.state.step
         end = min((step // module.validate_every + 1) * module.validate_every, module.steps)
         return module.pool.batches(step, end, **self.parts)
+
+
+def _shrunk(weight: Tensor | None, like: Tensor) -> Tensor | None:
+    """Which cells of another grid lie inside by half: ``(N, 1, H, W) -> (N, 1, h, w)``."""
+    return None if weight is None else (F.interpolate(weight, size=like.shape[-2:], mode="area") >= 0.5).to(like)
 
 
 def _as_list(one_or_many: Any) -> list[Any]:

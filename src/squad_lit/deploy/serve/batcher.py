@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from squad_lit.deploy.together import judge_each
+
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
 
@@ -63,11 +65,6 @@ class Batcher:
                     future.set_result(result)
 
     def _judge(self, images: Sequence[NDArray[Any]]) -> list[Result | Exception]:
-        """A result or an error for each image; an image that fails does not take its neighbours along."""
+        """A result or an error for each image."""
         self._judged(len(images))
-        try:
-            return list(self.predictor.predict(images))
-        except Exception as error:
-            if len(images) == 1:
-                return [error]
-            return [found for image in images for found in self._judge([image])]
+        return judge_each(self.predictor, images)

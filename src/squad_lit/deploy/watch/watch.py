@@ -19,7 +19,7 @@ from squad_lit.deploy.drift import RowMonitor
 from squad_lit.deploy.known_scores import recall, remember
 from squad_lit.deploy.output_folder import ENDINGS, HEADER, files, output_name, write
 from squad_lit.deploy.output_folder import describe as columns
-from squad_lit.deploy.together import AHEAD, batches
+from squad_lit.deploy.together import AHEAD, batches, judge_each
 from squad_lit.deploy.watch.arrival import Arrival, Arrivals, describe
 from squad_lit.deploy.watch.journal import Journal
 from squad_lit.deploy.watch.post import Poster
@@ -130,12 +130,7 @@ class Watch:
         failed: list[_Judged] = []
         wanted = takewhile(lambda arrival: not stopping.is_set(), arrived)
         found = (image for image in ahead(self._threads, self._read, wanted, AHEAD) if self._is_read(image, failed))
-        try:
-            return [*ahead(self._threads, self._save, self._results(found), AHEAD), *failed]
-        except ValueError as error:  # such as of a pixel that is not finite
-            if len(arrived) > 1:
-                return [judged for arrival in arrived for judged in self._judge([arrival], stopping)]
-            return [self._failure(arrived[0], error)]
+        return [*ahead(self._threads, self._save, self._results(found), AHEAD), *failed]
 
     def _read(self, arrival: Arrival) -> _Image:
         try:
@@ -155,15 +150,19 @@ class Watch:
             self._say(f"{image.error}; trying again")
         return False
 
-    def _results(self, images: Iterator[_Image]) -> Iterator[tuple[_Image, Result]]:
+    def _results(self, images: Iterator[_Image]) -> Iterator[tuple[_Image, Result | Exception]]:
         predictor = self._model.predictor
         for batch in batches(images, predictor.runtime.batch, lambda image: image.size):
-            results = predictor.predict([image.pixels for image in batch if image.pixels is not None])
-            yield from zip(batch, results, strict=True)
+            pixels = [image.pixels for image in batch if image.pixels is not None]
+            yield from zip(batch, judge_each(predictor, pixels), strict=True)
 
-    def _save(self, one: tuple[_Image, Result]) -> _Judged:
+    def _save(self, one: tuple[_Image, Result | Exception]) -> _Judged:
         """Write the files of an image; returns its line."""
         (arrival, pixels, _), result = one
+        if isinstance(result, ValueError):  # such as of a score that is not finite
+            return self._failure(arrival, result)
+        if isinstance(result, Exception):
+            raise result
         name = self._name(arrival)
         if self._kinds and pixels is not None:
             places = files(self._root, name, self._kinds)

@@ -1,6 +1,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = id => document.getElementById(id);
-const labelled = data.rows[0].label !== null;
+const labelled = data.rows.some(row => row.label !== null);
 const PAGE = 120, BINS = 60; // cards per page, bars of the histogram
 let threshold = data.threshold, pages = 1, listed = [], open = -1;
 
@@ -23,7 +23,8 @@ function tiles(row, tag) {
   const made = make(tag, { className: entries.length === 2 ? "tiles two" : "tiles" });
   for (const [caption, source] of entries) {
     const image = make("img", { src: source, alt: `${caption} of ${row.name}`, title: caption, loading: "lazy" });
-    made.append(tag === "span" ? image : make("figure", {}, image, make("figcaption", { textContent: caption })));
+    const frame = () => make("div", { className: "frame" }, image);
+    made.append(tag === "span" ? image : make("figure", {}, frame(), make("figcaption", { textContent: caption })));
   }
   return made;
 }
@@ -113,7 +114,8 @@ function move(value) {
   const line = element("histogram").querySelector(".now"), x = Math.min(1, place(Math.max(value, lowest))) * 1000;
   line.setAttribute("x1", x);
   line.setAttribute("x2", x);
-  element("moved").hidden = element("reset").disabled = value === data.threshold;
+  element("moved").hidden = element("reset").disabled = element("carry").hidden = value === data.threshold;
+  element("command").textContent = `${data.command} ${Number(value.toPrecision(6))}`;
   refresh();
 }
 
@@ -123,11 +125,51 @@ function show(index) {
   const row = listed[index];
   element("large-title").textContent = `${row.score.toFixed(2)} ${describe(row)} (${index + 1} of ${listed.length})`;
   element("large-tiles").replaceChildren(tiles(row, "div"));
+  applyLook();
   element("large-path").textContent = row.path;
   element("previous").disabled = index === 0;
   element("next").disabled = index === listed.length - 1;
   if (!element("large").open) element("large").showModal();
 }
+
+// How the large pictures are looked at: zoom, and the part that is seen, in percent; brightness in doublings.
+const look = { zoom: 1, x: 50, y: 50, brightness: 0 };
+
+function applyLook() {
+  look.zoom = Math.min(32, Math.max(1, look.zoom));
+  look.brightness = Math.min(2, Math.max(-2, look.brightness));
+  for (const part of ["x", "y"]) look[part] = Math.min(100, Math.max(0, look[part]));
+  for (const image of element("large-tiles").querySelectorAll("img")) {
+    image.style.transform = `scale(${look.zoom})`;
+    image.style.transformOrigin = `${look.x}% ${look.y}%`;
+    image.style.filter = `brightness(${2 ** look.brightness})`;
+  }
+  element("zoom").textContent = look.zoom.toFixed(1);
+  element("brightness").value = look.brightness;
+}
+
+function change(properties) {
+  Object.assign(look, properties);
+  applyLook();
+}
+
+element("large-tiles").addEventListener("wheel", event => {
+  const frame = event.target.closest(".frame");
+  if (!frame) return;
+  event.preventDefault();
+  const box = frame.getBoundingClientRect();
+  const at = { x: 100 * (event.clientX - box.left) / box.width, y: 100 * (event.clientY - box.top) / box.height };
+  change({ ...(look.zoom === 1 ? at : {}), zoom: look.zoom * (event.deltaY < 0 ? 1.25 : 0.8) });
+}, { passive: false });
+element("large-tiles").addEventListener("dragstart", event => event.preventDefault());
+element("large-tiles").addEventListener("pointermove", event => {
+  const frame = event.buttons & 1 && look.zoom > 1 && event.target.closest(".frame");
+  if (!frame) return;
+  const step = 100 / (look.zoom - 1);
+  change({ x: look.x - step * event.movementX / frame.clientWidth, y: look.y - step * event.movementY / frame.clientHeight });
+});
+element("brightness").addEventListener("input", event => change({ brightness: Number(event.target.value) }));
+element("plain").addEventListener("click", () => change({ zoom: 1, x: 50, y: 50, brightness: 0 }));
 
 Object.assign(element("slider"), { min: 0, max: 1, step: 0.002 });
 element("slider").addEventListener("input", event => {
@@ -160,7 +202,17 @@ element("large").addEventListener("click", event => { if (event.target === eleme
 element("large").addEventListener("close", () => element("gallery").children[open]?.focus());
 document.addEventListener("keydown", event => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step) return;
+  if (element("large").open && event.target.type !== "range") {
+    const to = { Home: 0, End: listed.length - 1 }[event.key];
+    if (to !== undefined) show(to);
+    const looks = { "+": { zoom: look.zoom * 1.25 }, "-": { zoom: look.zoom * 0.8 }, 0: { zoom: 1, x: 50, y: 50 },
+                    "[": { brightness: look.brightness - 0.25 }, "]": { brightness: look.brightness + 0.25 } };
+    if (looks[event.key]) change(looks[event.key]);
+  } else if (event.key === "/" && !["INPUT", "SELECT"].includes(event.target.tagName)) {
+    event.preventDefault();
+    element("search").focus();
+  }
+  if (!step || event.target.type === "range") return;
   if (element("large").open) show(open + step);
   else if (event.target.classList.contains("card")) {
     (step > 0 ? event.target.nextElementSibling : event.target.previousElementSibling)?.focus();

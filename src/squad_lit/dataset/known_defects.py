@@ -1,0 +1,69 @@
+"""Images of known defects that a training may learn from: ``dataset.known_defects``."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from squad_lit.dataset.image import MASK_SUFFIXES, list_folders, list_images, pair_masks
+from squad_lit.dataset.sample import Sample
+from squad_lit.system.file import digest
+
+_MASK_FOLDERS = ("ground_truth", "masks")
+
+
+def scan_known_defects(folder: Path, category: str) -> list[Sample]:
+    """The images directly in a folder, and those in its sub-folders, one per kind of defect.
+
+    A mask is optional. It has the stem of its image, and lies beside it, with ``_mask``, ``_gt`` or ``_GT`` added. Or
+    it lies in a folder ``ground_truth`` or ``masks``, which is in the folder, beside it or, as MVTec AD has it, beside
+    its parent, or there in a folder that is named as that of the image.
+
+    Args:
+        folder: The folder.
+        category: What the samples are of.
+
+    Raises:
+        FileNotFoundError: There is no folder, or no image in it.
+        ValueError: An image has several masks, or a mask several images.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"dataset.known_defects: no folder {folder}")
+    kinds = [folder, *(place for place in list_folders(folder) if place.name not in _MASK_FOLDERS)]
+    samples = []
+    for place in kinds:
+        files = list_images(place)
+        beside = {path: mask for path in files if (mask := _beside(path, files))}
+        images = [path for path in files if path not in beside.values()]
+        found = dict(beside)
+        for root in dict.fromkeys((folder, place.parent, place.parent.parent)):
+            for masks in (root / name for name in _MASK_FOLDERS):
+                inner = masks / place.name
+                found = pair_masks(images, inner if inner.is_dir() else masks) | found
+        samples += [Sample(path, category, place.name, 1, found.get(path)) for path in images]
+    if not samples:
+        raise FileNotFoundError(f"dataset.known_defects: no images in {folder}, nor in its folders")
+    return samples
+
+
+def _beside(path: Path, files: Sequence[Path]) -> Path | None:
+    """The mask of an image in its own folder."""
+    found = [mask for mask in files if mask.stem in {path.stem + suffix for suffix in MASK_SUFFIXES if suffix}]
+    if len(found) > 1:
+        raise ValueError(f"several masks for {path}: {', '.join(map(str, found))}; keep one of them")
+    return found[0] if found else None
+
+
+def check_apart(known: Sequence[Sample], normal: Iterable[Sample], test: Iterable[Sample]) -> None:
+    """Refuse known defects that are test images, on which nothing may be learned, or normal ones, by their content.
+
+    Raises:
+        ValueError: Names them.
+    """
+    by_digest = {digest(sample.image_path): sample.image_path for sample in known}
+    for what, todo, samples in (
+        ("test images", "figures on what was learned would mean nothing: move them out of the test folder", test),
+        ("normal training images", "no part is both good and defective: remove them from one of the folders", normal),
+    ):
+        there = (path for sample in samples if (path := sample.image_path).is_file())
+        if both := [(by_digest[found], path) for path in there if (found := digest(path)) in by_digest]:
+            pairs = "\n".join(f"{one} is {other}" for one, other in both[:20])
+            raise ValueError(f"dataset.known_defects: {len(both)} of its images are {what}, and {todo}\n{pairs}")
