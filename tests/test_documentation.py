@@ -3,6 +3,7 @@
 import argparse
 import html
 import importlib.util
+import inspect
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from lightning import Trainer
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -251,6 +253,7 @@ def test_every_option_is_in_the_reference(reference: ModuleType) -> None:
 def test_options_and_choices_in_the_text_exist(reference: ModuleType) -> None:
     known = {option.name for file in CONF.rglob("*.yaml") for option in reference.options(file)}
     known |= {name.rpartition(".")[0] for name in known} | {"synthesis.texture_dir"}
+    known |= {f"trainer.{name}" for name in inspect.signature(Trainer).parameters}
     groups = {file.parent.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml")} - {"."}
     first = {name.split(".")[0] for name in known} - {"hydra", ""}
     for file in PAGES:
@@ -295,7 +298,7 @@ def test_links_lead_somewhere(file: Path) -> None:  # those of docs/ are checked
     text = file.read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, anchor = link.partition("#")
-        target = file.parent / path
+        target = file.parent / path if path else file
         assert target.exists(), link
         assert not anchor or anchor in slugs(target), link
 
