@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import shrink
 from squad_lit.deploy.predictor import Predictor
 from squad_lit.deploy.runtime import Onnx, Runtime, open_runtime
+from squad_lit.deploy.seal import seal
 from squad_lit.export import main
 from squad_lit.image.file import resize_pixels, to_uint8
 from squad_lit.predict import main as predict
@@ -492,5 +493,29 @@ def test_foreign_and_newer_files_are_refused(exported, tmp_path, change, words):
     text = change(model.metadata_props[0].value)
     onnx.helper.set_model_props(model, {} if text is None else {KEY: text})
     onnx.save(model, tmp_path / "a.onnx")
+    with suppress(ValueError):  # there is no place for a digest
+        seal(tmp_path / "a.onnx")
     with pytest.raises(ValueError, match=words):
         open_runtime(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("form", "part"), [("onnx", ".onnx"), ("openvino", ".xml"), ("openvino", ".bin"), ("torch", ".pt2")]
+)
+def test_damage_anywhere_in_a_file_is_found_before_it_is_used(exported, tmp_path, form, part):
+    source = exported["hybrid", form]
+    for file in source.parent.glob(f"{source.stem}.*"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / source.name
+    open_runtime(path)
+    whole = path.with_suffix(part).read_bytes()
+    rng = np.random.default_rng(0)
+    for start in [0, len(whole) - 64, *rng.integers(0, len(whole) - 64, 10)]:
+        damaged = bytearray(whole)
+        damaged[start : start + 64] = bytes(b ^ 0x55 for b in damaged[start : start + 64])
+        path.with_suffix(part).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged|not a readable"):
+            open_runtime(path)
+    path.with_suffix(part).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"damaged|not a readable"):
+        open_runtime(path)

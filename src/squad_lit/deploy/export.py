@@ -23,6 +23,7 @@ from squad_lit.deploy.half import halve
 from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import Inference, describe
 from squad_lit.deploy.runtime import open_runtime
+from squad_lit.deploy.seal import OPEN, seal
 from squad_lit.system.file import make_place, whole_beside
 from squad_lit.system.package import require
 from squad_lit.training import checkpoint
@@ -153,8 +154,9 @@ def write_onnx(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
     model = program.model_proto
     for node in model.graph.node:  # stack traces, with the paths of this machine
         node.ClearField("metadata_props")
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"opset": OPSET})})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"opset": OPSET, "digest": OPEN})})
     onnx.save(model, path)
+    seal(path)
 
 
 def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None:
@@ -175,8 +177,9 @@ def write_openvino(module: nn.Module, path: Path, about: dict[str, Any]) -> None
         last.input(0).replace_source_output(apart.output(0))
     for port, name in zip([*model.inputs, *model.outputs], ["image", *about["outputs"]], strict=True):
         port.get_tensor().set_names({name})
-    model.set_rt_info(json.dumps(about), [KEY])
+    model.set_rt_info(json.dumps(about | {"digest": OPEN}), [KEY])
     openvino.save_model(model, path, compress_to_fp16=about["precision"] != "float32")
+    seal(path)
 
 
 def _fix(about: dict[str, Any], static: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from squad_lit.deploy.metadata import KEY
+from squad_lit.deploy.seal import OPEN, seal
 from squad_lit.image.file import find_images, read_pixels, resize_pixels, to_uint8
 from squad_lit.image.tile import Grid
 
@@ -62,8 +63,9 @@ def quantize(path: Path, images: Sequence[Path], about: dict[str, Any]) -> None:
         activation_type=quantization.QuantType.QUInt8,
     )
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"precision": "int8 backbone"})})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about | {"precision": "int8 backbone", "digest": OPEN})})
     onnx.save(model, path)
+    seal(path)
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from squad_lit.deploy.seal import weights_beside
 from squad_lit.deploy.watch.arrival import describe
 from squad_lit.system.console import USER_ERRORS, sentence
 from squad_lit.system.file import digest
@@ -65,5 +66,5 @@ def identify(path: Path) -> str:
 
 
 def _parts(path: Path) -> list[Path]:
-    weights = path.with_suffix(".bin")
+    weights = weights_beside(path)
     return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]

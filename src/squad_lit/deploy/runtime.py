@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from squad_lit.deploy.device import CPU, onnx_providers, openvino_device, torch_device
 from squad_lit.deploy.fixed_size import FixedSize
 from squad_lit.deploy.metadata import KEY, read_metadata
+from squad_lit.deploy.seal import check_seal, weights_beside
 from squad_lit.image.file import to_float32, to_uint8
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.system.allocator import keep_freed_memory
@@ -195,6 +196,7 @@ class Onnx:
         onnxruntime = require("onnxruntime")
         providers = onnx_providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
+        check_seal(path)
         options.log_severity_level = 3  # errors only; the warnings are about shapes inside of the graph
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
@@ -218,8 +220,9 @@ class OpenVino:
 
     def __init__(self, path: Path, device: str) -> None:
         openvino = require("openvino")
-        if not path.with_suffix(".bin").is_file():
-            raise FileNotFoundError(f"{path} needs its weights beside it: no file {path.with_suffix('.bin').resolve()}")
+        if not weights_beside(path).is_file():
+            raise FileNotFoundError(f"{path} needs its weights beside it: no file {weights_beside(path).resolve()}")
+        check_seal(path)
         core = openvino.Core()
         self.device = openvino_device(device, core.available_devices)
         try:
