@@ -133,7 +133,8 @@ def trials(work: Path, rng: random.Random, count: int) -> Iterator[Trial]:
     for number, text in enumerate(typed):
         said = run("squad_lit.train", *SMALL, f"hydra.run.dir={work / str(number)}", *text.split(" "))
         lines = [line for line in said.text.splitlines() if not line.startswith(("(HYDRA_FULL_ERROR", "warning:"))]
-        wrong = fault(said, 1, names=text.split("=")[0].lstrip("-+~").rpartition("/")[2])
+        typed_name = text.split("=")[0].lstrip("-+~").rpartition("/")[2]
+        wrong = fault(said, 1, names=".".join(typed_name.split(".")[:2]).removesuffix("._target_"))
         yield f"typed: {text}", wrong or (f"{len(lines)} lines: {lines}" if len(lines) > 1 else None)
 
 

@@ -207,7 +207,9 @@ def test_a_training_has_left_its_checkpoint_before_its_job_is_back_in_slurms_que
 
 def test_a_training_that_does_not_stop_does_not_keep_its_job_out_of_the_queue(tmp_path: Path) -> None:
     job = Job(tmp_path, [], compose([]))
-    with subprocess.Popen(["bash", "-c", "trap '' TERM; sleep 60"], start_new_session=True) as job._process:
+    command = ["bash", "-c", "trap '' TERM; echo ready; sleep 60"]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as job._process:
+        assert job._process.stdout.readline() == b"ready\n"
         began = time.monotonic()
         slurm._Remote(0.3).checkpoint(job)
         assert 0.3 <= time.monotonic() - began < 20

@@ -149,6 +149,8 @@ def test_what_is_no_whole_number_is_refused(option: str) -> None:
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run: expected False, got true"),
         ("trainer.devices=99", "trainer.devices: expected 1 to "),
         ("trainer.devices=0", "trainer.devices: expected 1 to "),
+        ("trainer.num_nodes=0", "trainer.num_nodes: expected a number from 1 to 1024, got 0"),
+        ("trainer.num_nodes=1000000000000", "trainer.num_nodes: expected a number from 1 to 1024, got 10000"),
         ("trainer.accelerator=gpu trainer.devices=1000000000000", "trainer.devices: expected at most 1024, got 10000"),
         # A group that is none.
         ("~dataset", "dataset: expected a dictionary, got null; dataset=NAME chooses one of btad, default, folder"),

@@ -27,7 +27,10 @@ def read_region(given: str | Path | Sequence[int], sizes: Mapping[Path, tuple[in
     if not isinstance(given, str | Path):
         return _rectangle(given, sizes)
     path = Path(given).expanduser().absolute()
-    roi = to_roi(path, f"roi: {path}")
+    try:
+        roi = to_roi(path, f"roi: {path}")
+    except OSError as error:
+        raise type(error)(f"roi: {error}") from error
     shape = roi.shape[0] / roi.shape[1]
     other = [path for path, (height, width) in sizes.items() if abs(math.log(height / width / shape)) > _SHAPE]
     if other:

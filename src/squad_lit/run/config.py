@@ -124,6 +124,8 @@ def _check_hydra(settings: DictConfig) -> None:
             missing = ModuleNotFoundError(f"No module named {plugin!r}", name=plugin.rpartition(".")[2])
             raise ValueError(f"hydra/{part}: {explain(missing)}")
     raw: Any = OmegaConf.to_container(settings)
+    if raw["output_subdir"] not in (None, ".hydra"):  # where runs and commands look for the options
+        raise ValueError(f"hydra.output_subdir: expected .hydra or null, got {raw['output_subdir']!r}")
     for place in ("run.dir", "sweep.dir", "sweep.subdir"):
         group, _, key = place.partition(".")
         if not str(raw[group][key] or "").strip():

@@ -141,6 +141,9 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
         )
     if type(devices) is int and devices > _MOST_DEVICES:
         raise ValueError(f"trainer.devices: expected at most {_MOST_DEVICES}, got {devices}")
+    nodes = trainer.get("num_nodes", 1)
+    if type(nodes) is not int or not 1 <= nodes <= _MOST_DEVICES:
+        raise ValueError(f"trainer.num_nodes: expected a number from 1 to {_MOST_DEVICES}, got {nodes!r}")
 
 
 def cpu_cores() -> int:
@@ -158,6 +161,8 @@ def check_effect(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ValueError: There are such options; the message names them.
     """
+    if not isinstance(config.model, DictConfig) or "_target_" not in config.model:
+        raise ValueError("model: there is none; model=NAME chooses one, such as hybrid")
     places = {o: o.lstrip("+~").split("=")[0].split("@")[0] for o in overrides}
     of_model = {o: place for o, place in places.items() if place.partition(".")[0] in OF_THE_MODEL}
     if not config.fit and of_model:
