@@ -75,7 +75,7 @@ class Adding(Detector):
 
 
 class Images(L.LightningDataModule):
-    categories, image_size, train_set = ("x",), (8, 8), ()
+    categories, image_size, train_set, roi = ("x",), (8, 8), (), None
 
     def __init__(self) -> None:
         super().__init__()
