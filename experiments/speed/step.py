@@ -79,7 +79,7 @@ def anomalies_per_second(pool: FeaturePool, workers: int) -> float:
     pool.workers, periods = workers, 4
     list(pool._made(1))
     begun = time.perf_counter()
-    made = sum(len(mask) for period in range(2, 2 + periods) for _, mask in pool._made(period))
+    made = sum(len(mask) for period in range(2, 2 + periods) for _, mask, *_ in pool._made(period))
     return made / (time.perf_counter() - begun)
 
 
