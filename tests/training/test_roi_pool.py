@@ -13,7 +13,7 @@ from squad_lit.metric import pixel_metrics
 from squad_lit.network.backbone import Backbone
 from squad_lit.network.patch_memory import PatchMemory
 from squad_lit.synthesis.contract import corrupt
-from squad_lit.training.evaluation import strip_order
+from squad_lit.training.strip import strip_order
 
 ROI = torch.zeros(SIDE, SIDE, dtype=torch.bool)
 ROI[:20, 30:50] = True

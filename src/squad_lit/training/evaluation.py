@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from pydantic import Field
-from skimage.measure import label as label_regions
 from torch import Tensor
 
 from squad_lit import metric
@@ -24,6 +22,7 @@ from squad_lit.metric.ranking import check_limits
 from squad_lit.system.option import checked
 from squad_lit.training.detector import Detector
 from squad_lit.training.distributed import gather
+from squad_lit.training.strip import Strips, strip_order
 
 Rows = list[dict[str, Any]]
 
@@ -265,7 +264,7 @@ class Evaluation(Callback):
             return maps, masks
         size = scaled if self.resolution == "map" else shown
         orders = [strip_order(mask, size(self._roi, mask.shape)) for mask in masks]
-        return _Strips(maps, orders), [mask.flatten()[order][None] for mask, order in zip(masks, orders, strict=True)]
+        return Strips(maps, orders), [mask.flatten()[order][None] for mask, order in zip(masks, orders, strict=True)]
 
     def _whole_maps(self, rows: Rows) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         if self.resolution == "map":
@@ -290,42 +289,6 @@ class _Resized(Sequence[Tensor]):
 
     def __getitem__(self, i: Any) -> Any:
         return resize(self.maps[i][None], self.sizes[i])[0]
-
-
-class _Strips(Sequence[Tensor]):
-    """Maps of which only some pixels count, in an order of their own, each made when it is asked for."""
-
-    def __init__(self, maps: Sequence[Tensor], orders: Sequence[Tensor]) -> None:
-        self.maps, self.orders = maps, orders
-
-    def __len__(self) -> int:
-        return len(self.maps)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self.maps[i].flatten()[self.orders[i]][None]
-
-
-def strip_order(mask: Tensor, inside: Roi) -> Tensor:
-    """Puts the pixels of a region of interest into a single row in which the parts of a mask stay apart.
-
-    Metrics depend on the pixels and on which of them are one part of the mask, and not on where they lie. Between two
-    parts there is a pixel that is not anomalous, as long as there are as many.
-
-    Args:
-        mask: ``(H, W)`` bool.
-        inside: ``(H, W)``.
-
-    Returns:
-        The numbers of the pixels in the flattened image, ``(n,)``.
-    """
-    part = label_regions(mask.numpy() & inside, connectivity=2)[inside]
-    pixels = np.flatnonzero(inside)
-    marked, normal = np.argsort(part, kind="stable")[(part == 0).sum() :], np.flatnonzero(part == 0)
-    breaks = np.flatnonzero(np.diff(part[marked])) + 1
-    between = normal[: len(breaks)]
-    row = np.concatenate([np.insert(marked, breaks[: len(between)], between), normal[len(between) :]])
-    # The rest begins beside the last part, of which it is none.
-    return torch.from_numpy(pixels[row])
 
 
 _PREFIX = "undefined metric, returning NaN: "

@@ -21,17 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 from squad_lit.dataset.sample import AnomalyDataset
 from squad_lit.image.tile import Grid
 from squad_lit.network.contract import FeatureExtractor
-from squad_lit.synthesis.contract import ImageSynthesis, View, corrupt
+from squad_lit.synthesis.contract import ImageSynthesis, View
 from squad_lit.system.memory import free_memory
 from squad_lit.system.option import Count, Processes, Share, checked
 from squad_lit.system.progress import progress
+from squad_lit.training.anomalies import Anomalies, permutation
 from squad_lit.training.chunk import CPU_CHUNK, chunk_size, chunks_ahead, one_thread
-from squad_lit.training.known import SYNTHETIC, Anomalous, KnownDefects, all_of, moved, to_array, without_unknown
+from squad_lit.training.known import KnownDefects, moved, without_unknown
 
-# Normal images of its category that a synthetic anomaly may take a part from.
-_OTHERS = 2
 # Streams of random numbers, beside the seed.
-_SLOTS, _VIEW, _ANOMALY, _ORDER, _WINDOW = 1, 2, 3, 4, 7
+_SLOTS, _VIEW, _WINDOW = 1, 2, 7  # 3, 4: training/anomalies.py
 
 Batch = dict[str, Any]
 
@@ -228,7 +227,7 @@ class FeaturePool:
         self._clean = self._features("clean views", views, [image for image, _ in self._slots])
         self._image, self._inside = self._place(images), self._place(inside)
         region = None if self._roi is None else inside[:, 0]
-        self._anomalies = _Anomalies(images, category, self._drawn, self._seed, self.synthesis, self._defects, region)
+        self._anomalies = Anomalies(images, category, self._drawn, self._seed, self.synthesis, self._defects, region)
         self.close()  # they hold the views of before
 
     def _fill_synthetic(self, period: int) -> None:
@@ -337,47 +336,7 @@ class FeaturePool:
             del self._orders[old]
         for number in passes:
             if (stream, number) not in self._orders:
-                order = torch.from_numpy(_permutation(self._seed, stream, self._period, number, size))
+                order = torch.from_numpy(permutation(self._seed, stream, self._period, number, size))
                 self._orders[stream, number] = order.to(self._image.device)
         joined = torch.cat([self._image.new_empty(0, dtype=torch.int64), *(self._orders[stream, n] for n in passes)])
         return joined[first % size :][:size_of_part]
-
-
-class _Anomalies(Dataset[Anomalous]):
-    """Synthetic anomalies by number: number i of a period p is ``p * drawn + i``, a function of the seed alone."""
-
-    def __init__(
-        self,
-        images: Tensor,
-        category: Sequence[str],
-        drawn: int,
-        seed: int,
-        synthesis: ImageSynthesis,
-        defects: KnownDefects | None,
-        inside: Tensor | None,
-    ) -> None:
-        self.images, self.category, self.drawn, self.seed, self.synthesis = images, category, drawn, seed, synthesis
-        self.defects, self.inside = defects, inside
-        self.kin = {name: np.flatnonzero(np.array(category) == name) for name in set(category)}
-
-    def source(self, period: int, number: int) -> int:
-        """The clean view that an anomaly is made from."""
-        turn, place = divmod(period * self.drawn + number, len(self.images))
-        return int(_permutation(self.seed, 2, period, turn, len(self.images))[place])
-
-    def __getitem__(self, at: int) -> Anomalous:
-        period, number = divmod(at, self.drawn)
-        slot = self.source(period, number)
-        inside = None if self.inside is None else self.inside[slot]
-        if self.defects is not None and (
-            known := self.defects.draw(to_array(self.images[slot]), inside, period, number)
-        ):
-            return known
-        rng = np.random.default_rng([self.seed, _ANOMALY, period, number])
-        image, *others = (to_array(self.images[i]) for i in [slot, *rng.choice(self.kin[self.category[slot]], _OTHERS)])
-        changed, mask = corrupt(self.synthesis, image, others, rng, None if inside is None else inside.numpy())
-        return torch.from_numpy(changed).permute(2, 0, 1), torch.from_numpy(mask), SYNTHETIC, all_of(inside)
-
-
-def _permutation(seed: int, stream: int, period: int, turn: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.random.default_rng([seed, _ORDER + stream, period, turn]).permutation(size)
