@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from experiments.reliability.disk import fill
 from PIL import Image
 
 import squad_lit.deploy.export
@@ -36,17 +37,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk cannot be mounted here, which only root may")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(disk: Path, leave: int = 0) -> None:
-    """Leave so many bytes, in pages of 4 KB."""
-    with (disk / "fill").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-        file.truncate(max(0, file.tell() - leave))
 
 
 def content(disk: Path) -> dict[str, bytes]:

@@ -34,7 +34,7 @@ def trials(work: Path, rng: random.Random, count: int) -> Iterator[Trial]:
 
 def _try(command: Callable[..., Said], kind: str, disk: Path, beside: Path, rng: random.Random) -> str | None:
     if kind == "for temporary files":
-        _fill(disk, rng.choice([0, 4096]))
+        fill(disk, rng.choice([0, 4096]))
         beside.mkdir()
         return fault(command(beside, environment={"TMPDIR": str(disk)}), 0)
     old = disk / "out"
@@ -45,7 +45,7 @@ def _try(command: Callable[..., Said], kind: str, disk: Path, beside: Path, rng:
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         wrong = fault(said, 1, names=str(disk))
     else:
-        _fill(disk, 0 if kind == "full" else int(10 ** rng.uniform(3, 7.7)))
+        fill(disk, 0 if kind == "full" else int(10 ** rng.uniform(3, 7.7)))
         said = command(old)
         wrong = fault(said, 0, 1, names=str(disk))
         if not wrong and said.status == 1 and "no space left on the disk" not in said.text:
@@ -57,7 +57,8 @@ def _try(command: Callable[..., Said], kind: str, disk: Path, beside: Path, rng:
     return wrong or (f"with room again: {again}" if again else None)
 
 
-def _fill(disk: Path, leave: int) -> None:
+def fill(disk: Path, leave: int = 0) -> None:
+    """Leave so many bytes, in pages of 4 KB."""
     with (disk / "fill").open("wb", buffering=0) as file:
         try:
             while True:

@@ -8,12 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from squad_lit.dataset.core import AnomalyDataModule
-from squad_lit.dataset.image import list_folders, list_images, pair_masks
+from squad_lit.dataset.image import MASK_FOLDERS, list_folders, list_images, pair_masks
 from squad_lit.dataset.sample import NORMAL, Sample, check_kinds
 from squad_lit.system.option import checked
-
-# Names of mask folders in the root, used unless mask_dir names another folder.
-MASK_FOLDERS = ("ground_truth", "masks")
 
 
 class Folder(AnomalyDataModule):
@@ -75,7 +72,6 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
             )
         self.test_fraction = test_fraction
         self._places: dict[str, Path] = {}
-        self._apart: list[Path] = []
         names = ("train_dir", "normal_test_dir", "anomalous_test_dir", "mask_dir")
         for name, value in zip(names, (train_dir, normal_test_dir, anomalous_test_dir, mask_dir), strict=True):
             if value is None:
@@ -83,8 +79,6 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
             self._places[name] = Path(os.path.normpath(place / value))  # one path, however the folder was written
             if not self._places[name].is_dir():
                 raise FileNotFoundError(f"{name}: no folder {self._places[name]}")
-        if known := options.get("known_defects"):  # a folder of the root is no kind of defect to test on then
-            self._apart = [Path(known).expanduser().absolute()]
         super().__init__(root=place, category=category, **options)
 
     def folder_of(self, category: str) -> Path:
@@ -146,7 +140,7 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
 
     def _folders_of_kinds(self, folder: Path) -> dict[str, Path]:
         """The sub-folders that may hold a kind of defect."""
-        other = [*self._places.values(), *self._apart, *(self.root / name for name in MASK_FOLDERS)]
+        other = [*self._places.values(), self.known_defects, *(self.root / name for name in MASK_FOLDERS)]
         return {f.name: f for f in list_folders(folder) if f.name != NORMAL and f not in other}
 
     @staticmethod

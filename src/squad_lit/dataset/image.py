@@ -14,6 +14,8 @@ from squad_lit.image.file import is_image, open_header, read_marked, read_pixels
 # Entries of a PNG that may hold an EXIF orientation.
 _ORIENTATION_NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
+# Names of mask folders in the root, used unless mask_dir names another folder.
+MASK_FOLDERS = ("ground_truth", "masks")
 # What a mask's file name may add to the stem of its image.
 MASK_SUFFIXES = ("", "_mask", "_gt", "_GT")
 

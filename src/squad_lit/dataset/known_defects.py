@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from squad_lit.dataset.image import MASK_SUFFIXES, list_folders, list_images, pair_masks
+from squad_lit.dataset.image import MASK_FOLDERS, MASK_SUFFIXES, list_folders, list_images, pair_masks
 from squad_lit.dataset.sample import Sample
 from squad_lit.system.file import digest
-
-_MASK_FOLDERS = ("ground_truth", "masks")
 
 
 def scan_known_defects(folder: Path, category: str) -> list[Sample]:
@@ -27,7 +25,7 @@ def scan_known_defects(folder: Path, category: str) -> list[Sample]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset.known_defects: no folder {folder}")
-    kinds = [folder, *(place for place in list_folders(folder) if place.name not in _MASK_FOLDERS)]
+    kinds = [folder, *(place for place in list_folders(folder) if place.name not in MASK_FOLDERS)]
     samples = []
     for place in kinds:
         files = list_images(place)
@@ -35,7 +33,7 @@ def scan_known_defects(folder: Path, category: str) -> list[Sample]:
         images = [path for path in files if path not in beside.values()]
         found = dict(beside)
         for root in dict.fromkeys((folder, place.parent, place.parent.parent)):
-            for masks in (root / name for name in _MASK_FOLDERS):
+            for masks in (root / name for name in MASK_FOLDERS):
                 inner = masks / place.name
                 found = pair_masks(images, inner if inner.is_dir() else masks) | found
         samples += [Sample(path, category, place.name, 1, found.get(path)) for path in images]
@@ -58,6 +56,8 @@ def check_apart(known: Sequence[Sample], normal: Iterable[Sample], test: Iterabl
     Raises:
         ValueError: Names them.
     """
+    if not known:  # each file is read here
+        return
     by_digest = {digest(sample.image_path): sample.image_path for sample in known}
     for what, todo, samples in (
         ("test images", "figures on what was learned would mean nothing: move them out of the test folder", test),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squad_lit.deploy.known_image import digests, listed, note, without
+from squad_lit.deploy.known_image import listed, note, without
 from squad_lit.deploy.pixel_model import shrink
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.system.progress import progress
@@ -100,7 +100,7 @@ def remember_more(
     state = detector.state
     by_digest: dict[str, Path] = {}
     copies = []
-    for path, found in digests(without(good, state.trained_on, skipped)).items():
+    for path, found in without(good, state.trained_on, skipped).items():
         if found in by_digest:
             copies.append(path)
         by_digest.setdefault(found, path)

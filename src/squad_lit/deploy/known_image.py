@@ -23,10 +23,10 @@ def digests(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: identify(path) for path in paths}
 
 
-def without(good: Sequence[Path], known: Iterable[str], skipped: list[str]) -> list[Path]:
-    """Leave out the images that the model knows, because their scores are too low for a threshold."""
+def without(good: Sequence[Path], known: Iterable[str], skipped: list[str]) -> dict[Path, str]:
+    """The digests of the images but those that the model knows, whose scores are too low for a threshold."""
     known, found = set(known), digests(good)
-    new = [path for path in good if found[path] not in known]
+    new = {path: found[path] for path in good if found[path] not in known}
     if good and not new:
         raise ValueError(f"the model was trained on all {len(good)} good images; give it new ones")
     note(skipped, [path for path in good if found[path] in known], len(good), "which the model was trained on")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.deploy.seal import weights_beside
+from squad_lit.deploy.seal import parts
 from squad_lit.deploy.watch.arrival import describe
 from squad_lit.system.console import USER_ERRORS, sentence
 from squad_lit.system.file import digest
@@ -55,16 +55,11 @@ class ModelFile:
 
     def _stamp(self) -> str:
         try:
-            return "; ".join(describe(path.stat()) for path in _parts(self._path))
+            return "; ".join(describe(path.stat()) for path in parts(self._path))
         except OSError:  # a file that is being replaced
             return ""
 
 
 def identify(path: Path) -> str:
     """Identifies the file of a model, and its weights if they lie beside it, by the content."""
-    return digest(*_parts(path))[:12]
-
-
-def _parts(path: Path) -> list[Path]:
-    weights = weights_beside(path)
-    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
+    return digest(*parts(path))[:12]

@@ -80,7 +80,7 @@ def rethreshold(
         good = list(own)
     state = checkpoint.State.load(content)
     if good and not remember:
-        good = without(good, {*state.trained_on, *state.remembered}, skipped)
+        good = list(without(good, {*state.trained_on, *state.remembered}, skipped))
     if good:
         normal = _judge(predictor, "good", good, skipped, own)
         defective, _ = _judge(predictor, "defective", bad, skipped)

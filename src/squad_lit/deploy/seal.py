@@ -45,6 +45,11 @@ def weights_beside(path: Path) -> Path:
     return path.with_suffix(".bin")
 
 
+def parts(path: Path) -> list[Path]:
+    """The file of a model, and the weights if they lie beside it."""
+    return [path, weights] if path.suffix == ".xml" and (weights := weights_beside(path)).is_file() else [path]
+
+
 def _read(path: Path) -> tuple[bytes, tuple[int, int] | None]:
     """The content, and first and last place of its digest."""
     content = path.read_bytes()
@@ -54,6 +59,6 @@ def _read(path: Path) -> tuple[bytes, tuple[int, int] | None]:
 
 def _digest(path: Path, content: bytes, place: tuple[int, int]) -> bytes:
     summed = hashlib.sha256(content[: place[0]] + OPEN.encode() + content[place[1] :])
-    if path.suffix == ".xml" and weights_beside(path).is_file():
-        summed.update(weights_beside(path).read_bytes())
+    for beside in parts(path)[1:]:
+        summed.update(beside.read_bytes())
     return summed.hexdigest().encode()

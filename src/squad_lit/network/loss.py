@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from squad_lit.network.anomaly import top_mean
+
 # Share of their gradient that cells keep which are rebuilt well.
 _EASY = 0.1
 
@@ -125,9 +127,7 @@ def hidden_defect_loss(logit: Tensor, has_defect: Tensor, *, share: float = 0.00
         has_defect: ``(N,)``, 1 for such an image, else 0.
         share: Share of the pixels that must be high, at least one.
     """
-    flat = logit.flatten(1)
-    highest = flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(1)
-    return (F.softplus(-highest) * has_defect).sum() / has_defect.sum().clamp_min(1)
+    return (F.softplus(-top_mean(logit, share)) * has_defect).sum() / has_defect.sum().clamp_min(1)
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -88,4 +88,9 @@ def corrupt(
         raise TypeError(
             f"dataset.roi: the synthesis {type(synthesis).__name__} has no argument inside: {error}"
         ) from None
-    return np.where(inside[..., None], changed, image), mask & inside
+    return within(changed, image, inside), mask & inside
+
+
+def within(changed: Array, image: Array, inside: Mask | None) -> Array:
+    """The changed image ``(H, W, 3)`` in a region ``(H, W)``, and the image itself outside; None: everywhere."""
+    return changed if inside is None else np.where(inside[..., None], changed, image)

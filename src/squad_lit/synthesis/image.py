@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from squad_lit.synthesis.contract import Defect
+from squad_lit.synthesis.contract import Defect, within
 from squad_lit.synthesis.defect import KINDS, Array, Mask, Scene, blend, blob, own, pasted, perlin
 from squad_lit.synthesis.texture import Textures, packaged_textures
 from squad_lit.system.option import Share, Weight, checked
@@ -92,15 +92,13 @@ class Synthesis:
         scene = Scene(image, foreground, background, others, self.textures, rng)
         for _ in range(8):  # a draw may change nothing, e.g. a grey tone on grey
             changed = (self._gross if rng.random() < self.gross else self._fine)(scene).astype(np.float32)
-            if inside is not None:
-                changed = np.where(inside[..., None], changed, image)
+            changed = within(changed, image, inside)
             mask = changed_pixels(image, changed)
             if mask.sum() >= self.fine_area[0] / 2:
                 return changed, mask
         opposite = (image < 0.5).astype(np.float32)  # black or white, whichever is far, changes any image
         changed = blend(image, opposite, blob(scene, 4 * self.fine_area[0]), 1.0).astype(np.float32)
-        if inside is not None:
-            changed = np.where(inside[..., None], changed, image)
+        changed = within(changed, image, inside)
         return changed, changed_pixels(image, changed)
 
     def _gross(self, scene: Scene) -> Array:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from squad_lit.synthesis.contract import within
 from squad_lit.synthesis.defect import Array, Mask
 from squad_lit.synthesis.image import changed_pixels, estimate_foreground
 
@@ -69,7 +70,6 @@ def paste(
     source = np.clip(source + shift + rng.uniform(-_TONE, _TONE), 0, 1)
     opacity = np.clip(ndimage.gaussian_filter(shape, 0.7) * rng.uniform(0.8, 1.0), 0, 1)[..., None]
     changed = (image * (1 - opacity) + source * opacity).astype(np.float32)
-    if inside is not None:
-        changed = np.where(inside[..., None], changed, image)
+    changed = within(changed, image, inside)
     mask = changed_pixels(image, changed) & (shape > 0.1)
     return (changed, mask) if mask.any() else None

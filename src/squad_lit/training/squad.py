@@ -317,7 +317,7 @@ class Squad(Detector):
     def _feature_terms(self, batch: Batch, recon: Mapping[str, Tensor], log: dict[str, Tensor]) -> Tensor:
         terms = []
         for group, found in recon.items():
-            weight = _shrunk(batch.get("learned"), found)
+            weight = _shrunk(batch["learned"], found) if "learned" in batch else None
             target = batch["target"][group]
             terms.append(losses.feature_loss(found, target, easy_share=self.easy_share, weight=weight))
             log[f"feature/{group}"] = terms[-1].detach()
@@ -351,13 +351,13 @@ class Squad(Detector):
         shown = {g: r.detach() for g, r in recon.items()} if self.stop_gradient else recon
         logit = self._judge(batch["features"], shown)
         target = F.interpolate(batch["mask"], size=logit.shape[-2:], mode="area")
-        weight = _shrunk(batch.get("judged"), logit)
+        weight = _shrunk(batch["judged"], logit) if "judged" in batch else None
         focal = losses.focal_loss(logit, target, gamma=self.focal_gamma, weight=weight)
         dice = losses.dice_loss(logit, target, weight=weight)
         log |= {"focal": focal.detach(), "dice": dice.detach()}
         if "unmarked" in batch:
-            where = (F.interpolate(batch["inside"], size=logit.shape[-2:], mode="area") >= 0.5).expand_as(logit)
-            focal = focal + losses.hidden_defect_loss(torch.where(where, logit, _LOWEST), batch["unmarked"])
+            inside = _shrunk(batch["inside"], logit)
+            focal = focal + losses.hidden_defect_loss(torch.where(inside == 1, logit, _LOWEST), batch["unmarked"])
         return self.loss_weight["focal"] * focal + self.loss_weight["dice"] * dice
 
     def measure(self) -> Measure:
@@ -376,9 +376,9 @@ class _Epochs:
         return module.pool.batches(step, end, **self.parts)
 
 
-def _shrunk(weight: Tensor | None, like: Tensor) -> Tensor | None:
+def _shrunk(weight: Tensor, like: Tensor) -> Tensor:
     """Which cells of another grid lie inside by half: ``(N, 1, H, W) -> (N, 1, h, w)``."""
-    return None if weight is None else (F.interpolate(weight, size=like.shape[-2:], mode="area") >= 0.5).to(like)
+    return (F.interpolate(weight, size=like.shape[-2:], mode="area") >= 0.5).to(like)
 
 
 def _as_list(one_or_many: Any) -> list[Any]:
