@@ -10,9 +10,10 @@ import zlib
 # Before torch is imported: OpenMP threads that spin beside other processes on a small machine cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,6 +22,16 @@ from PIL import Image
 from scipy import ndimage
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Takes back what a test, or a library in it, left in the environment, which the next one's processes inherit.
+
+    W&B leaves the address of its service there, and Lightning the port and the rank of a process group.
+    """
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
