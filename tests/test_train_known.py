@@ -1,11 +1,11 @@
 """A whole training with known defects, from the command's options to the figures."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import squad_lit
 from squad_lit.training import checkpoint
@@ -22,11 +22,13 @@ def train(mvtec: Path, output: Path, *overrides: str) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_known_defects_are_learned_from_the_same_ones_each_time(mvtec: Path, tmp_path: Path) -> None:
     known = tmp_path / "known"
-    shutil.copytree(mvtec / "screw" / "test" / "broken", known / "broken")
-    (known / "ground_truth" / "broken").mkdir(parents=True)
-    for i in (0, 1):  # the third one has no mask
-        name = f"{i:03}_mask.png"
-        shutil.copy(mvtec / "screw" / "ground_truth" / "broken" / name, known / "ground_truth" / "broken" / name)
+    screw = mvtec / "screw"
+    masks = [screw / "ground_truth" / "broken" / f"{i:03}_mask.png" for i in (0, 1)]  # the third image has none
+    for path in (*(screw / "test" / "broken").iterdir(), *masks):
+        place = known / ("ground_truth/broken" if path in masks else "broken") / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:  # turned, because those of the bottle look the same
+            image.transpose(Image.Transpose.ROTATE_180).save(place)
     option = f"dataset.known_defects={known}"
     without = train(mvtec, tmp_path / "without")
     train(mvtec, tmp_path / "half", option, "trainer.max_epochs=1")

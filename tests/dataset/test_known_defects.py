@@ -17,7 +17,8 @@ from squad_lit.run.config import CONF
 
 def draw(path: Path, seed: int, size: int = 64) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)).save(path)
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(noise).resize((size, size)).save(path)
     return path
 
 
@@ -66,6 +67,29 @@ def test_test_images_and_good_ones_are_refused_by_their_content(mvtec: Path, tmp
     shutil.copy(mvtec / "bottle" / "train" / "good" / "000.png", tmp_path / "other name.png")
     with pytest.raises(ValueError, match="1 of its images are normal training images"):
         make(mvtec, f"dataset.known_defects={tmp_path}")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_test_images_that_were_saved_again_are_refused_however_few_they_are(tmp_path: Path, count: int) -> None:
+    for i in range(12):
+        draw(tmp_path / "parts" / "good" / f"{i}.png", i)
+    for i in range(count):
+        draw(tmp_path / "parts" / "scratch" / f"{i}.png", 100 + i)
+    draw(tmp_path / "known" / "new.png", 200)
+    given = ["dataset=folder", "dataset.category=parts", f"dataset.root={tmp_path / 'parts'}"]
+    given.append(f"dataset.known_defects={tmp_path / 'known'}")
+    assert len(make(tmp_path / "parts", *given).known_set) == 1
+    with Image.open(tmp_path / "parts" / "scratch" / "0.png") as image:
+        image.resize((50, 50)).save(tmp_path / "known" / "copy.jpg", quality=60)
+    with pytest.raises(
+        ValueError, match=r"1 of its images are copies(.|\n)*copy.jpg looks the same as .*scratch/0.png"
+    ):
+        make(tmp_path / "parts", *given)
+    # The part before it was damaged, or after, is no copy.
+    (tmp_path / "known" / "copy.jpg").unlink()
+    with Image.open(tmp_path / "parts" / "good" / "0.png") as image:
+        image.save(tmp_path / "known" / "before.jpg", quality=95)
+    assert len(make(tmp_path / "parts", *given).known_set) == 2
 
 
 def test_what_is_wrong_is_said(mvtec: Path, tmp_path: Path) -> None:

@@ -228,7 +228,8 @@ class AnomalyDataModule(L.LightningDataModule):
         options: Any = {"cache": self._make_cache(sum(map(len, parts))), "intensity_range": self.intensity_range}
         self.train_set, self.val_set, self.test_set = (AnomalyDataset(p, self.image_size, **options) for p in parts)
         self.test_set.corruption = self.corruption
-        check_apart(self._known, [*self.train_set.samples, *self.val_set.samples], self.test_set.samples)
+        normal = [*self.train_set.samples, *self.val_set.samples]
+        check_apart(self._known, normal, self.test_set.samples, self.intensity_range)
         self.known_set = AnomalyDataset(self._known, self.image_size, **options)
 
     def _scan_known(self) -> list[Sample]:

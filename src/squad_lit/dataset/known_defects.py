@@ -1,11 +1,20 @@
 """Images of known defects that a training may learn from: ``dataset.known_defects``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
+from squad_lit.dataset.duplicates import alike, thumbnail
 from squad_lit.dataset.image import MASK_FOLDERS, MASK_SUFFIXES, list_folders, list_images, pair_masks
 from squad_lit.dataset.sample import Sample
+from squad_lit.image.file import read_pixels
 from squad_lit.system.file import digest
+
+_MEANINGLESS = "figures on what was learned would mean nothing: remove them from one of the folders"
+# Normal images beside which copies are looked for; without them, nothing could be said of a few defects.
+_BACKGROUND = 32
 
 
 def scan_known_defects(folder: Path, category: str) -> list[Sample]:
@@ -50,8 +59,23 @@ def _beside(path: Path, files: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def check_apart(known: Sequence[Sample], normal: Iterable[Sample], test: Iterable[Sample]) -> None:
+def check_apart(
+    known: Sequence[Sample],
+    normal: Sequence[Sample],
+    test: Sequence[Sample],
+    intensity_range: Sequence[float] | None = None,
+) -> None:
     """Refuse known defects that are test images, on which nothing may be learned, or normal ones, by their content.
+
+    A test image is also found if it was saved again, in another format or size, by
+    :func:`squad_lit.dataset.duplicates.alike`. Only defective ones are compared so: a part before and after it was
+    damaged may look the same.
+
+    Args:
+        known: The known defects.
+        normal: The normal images of the training.
+        test: The test images.
+        intensity_range: See :func:`squad_lit.image.file.read_pixels`.
 
     Raises:
         ValueError: Names them.
@@ -60,10 +84,32 @@ def check_apart(known: Sequence[Sample], normal: Iterable[Sample], test: Iterabl
         return
     by_digest = {digest(sample.image_path): sample.image_path for sample in known}
     for what, todo, samples in (
-        ("test images", "figures on what was learned would mean nothing: move them out of the test folder", test),
+        ("test images", _MEANINGLESS, test),
         ("normal training images", "no part is both good and defective: remove them from one of the folders", normal),
     ):
         there = (path for sample in samples if (path := sample.image_path).is_file())
-        if both := [(by_digest[found], path) for path in there if (found := digest(path)) in by_digest]:
-            pairs = "\n".join(f"{one} is {other}" for one, other in both[:20])
-            raise ValueError(f"dataset.known_defects: {len(both)} of its images are {what}, and {todo}\n{pairs}")
+        _refuse([(by_digest[found], path) for path in there if (found := digest(path)) in by_digest], "is", what, todo)
+    defects = [path for sample in test if sample.label and (path := sample.image_path).is_file()]
+    if defects:
+        images = [sample.image_path for sample in known]
+        some = [sample.image_path for sample in normal[:: -(-len(normal) // _BACKGROUND)]]
+        pairs = _copies(images, defects, some, intensity_range)
+        _refuse(pairs, "looks the same as", "copies of test images, or show the same parts", _MEANINGLESS)
+
+
+def _copies(
+    images: Sequence[Path], others: Sequence[Path], some: Sequence[Path], intensity_range: Sequence[float] | None
+) -> list[tuple[Path, Path]]:
+    """The images that look the same as one of the others; some normal ones show how far apart parts are."""
+    paths = [*others, *images, *some]
+    with ThreadPoolExecutor() as threads:
+        vectors = np.stack(list(threads.map(lambda path: thumbnail(read_pixels(path, intensity_range)), paths)))
+    found = alike(vectors, len(others))
+    end = len(others) + len(images)
+    return [(paths[new], paths[old]) for new, old in found.items() if old < len(others) <= new < end]
+
+
+def _refuse(pairs: Sequence[tuple[Path, Path]], verb: str, what: str, todo: str) -> None:
+    if pairs:
+        named = "\n".join(f"{one} {verb} {other}" for one, other in pairs[:20])
+        raise ValueError(f"dataset.known_defects: {len(pairs)} of its images are {what}, and {todo}\n{named}")
