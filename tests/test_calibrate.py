@@ -72,6 +72,23 @@ def test_known_defects_give_the_threshold_between_them_and_the_good_ones(
     )
 
 
+def test_an_image_counts_once_and_masks_do_not_count(
+    model: Path, good: Path, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(good / "03.png", good / "z copy.png")
+    white = np.full((96, 96, 3), 255, np.uint8)
+    Image.fromarray(white).save(bad / "0_mask.png")
+    save(bad / "masks" / "dent", {"1.png": white})
+    output = tmp_path / "line.ckpt"
+    assert main(["--checkpoint", str(model), "--output", str(output), str(good), "--defective", str(bad)]) == 2
+    assert "1 of 13 good images, which are there twice: z copy.png" in capsys.readouterr().err
+    state = checkpoint.load(output).state
+    (good / "z copy.png").unlink()
+    assert state.normal_scores == pytest.approx(scores(model, good))
+    detector = squad_lit.load(model)
+    assert state.defective_scores == pytest.approx([detector.predict(bad / f"{i}.png").anomaly_score for i in range(3)])
+
+
 def test_thresholds_can_be_those_of_a_region(model: Path, good: Path, tmp_path: Path) -> None:
     roi = np.zeros((128, 128), np.uint8)
     roi[:50, :50] = 255

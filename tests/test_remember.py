@@ -95,6 +95,17 @@ def test_images_that_are_known_are_named_and_count_as_before(
     assert len(late.remembered) == len(late.normal_scores) == 9
 
 
+def test_each_new_image_is_decoded_for_the_memory_and_for_its_score_alone(
+    model: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    read = squad_lit.Predictor.read
+    monkeypatch.setattr(squad_lit.Predictor, "read", lambda self, path: decoded.append(path.name) or read(self, path))
+    (new / "5 broken.png").write_bytes(b"no image")
+    assert main(["--checkpoint", str(model), "--output", str(tmp_path / "line.ckpt"), "--remember", str(new)]) == 2
+    assert sorted(decoded) == sorted([*(f"{i}.png" for i in range(8)), *(f"{i}.png" for i in range(8)), "5 broken.png"])
+
+
 def test_what_cannot_be_remembered_is_a_sentence(
     model: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

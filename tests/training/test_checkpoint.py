@@ -32,6 +32,12 @@ def test_missing_file_is_named(tmp_path):
         read(tmp_path / "nowhere.ckpt")
 
 
+def test_an_exported_file_is_told_from_a_damaged_one(tmp_path):
+    (tmp_path / "part.onnx").write_bytes(b"graph")
+    with pytest.raises(ValueError, match=r"part\.onnx is an exported file, .*: name the checkpoint that it comes from"):
+        read(tmp_path / "part.onnx")
+
+
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {KEY: None}, {KEY: {"version": "a"}}, [1, 2], torch.zeros(2)])
 def test_foreign_file_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"foreign\.ckpt is not a checkpoint of squad_lit"):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from squad_lit.deploy.extension import read, remember_more
-from squad_lit.deploy.known_image import without
+from squad_lit.deploy.extension import read_each, remember_more
+from squad_lit.deploy.known_image import without, without_masks
 from squad_lit.deploy.predictor import Predictor, load
 from squad_lit.deploy.threshold import Threshold, separation
-from squad_lit.deploy.together import AHEAD, batches, judge_each
+from squad_lit.deploy.together import batches, judge_each
 from squad_lit.image.roi import decode, encode, identify
-from squad_lit.system.ahead import ahead
 from squad_lit.system.progress import progress
 from squad_lit.training import checkpoint
 
@@ -47,7 +43,7 @@ def rethreshold(
         output: The copy, written whole or not at all; it may be the same file.
         good: Normal images. Those that the model was trained on are left out, and so are those that its memory was
             extended by, unless ``remember`` is set. None, with a threshold alone, leave the scores as they are.
-        bad: Images with a defect; may be empty.
+        bad: Images with a defect; may be empty. Masks beside them, or in a folder of masks, are left out.
         add: Whether the scores that the checkpoint has are kept.
         remember: Whether the new normal images extend the memory of the model. The score of each is then found without
             its own patches, as if it had not been remembered, so that the threshold comes from images that the model
@@ -83,7 +79,7 @@ def rethreshold(
         good = list(without(good, {*state.trained_on, *state.remembered}, skipped))
     if good:
         normal = _judge(predictor, "good", good, skipped, own)
-        defective, _ = _judge(predictor, "defective", bad, skipped)
+        defective, _ = _judge(predictor, "defective", without_masks(bad), skipped)
         _take_scores(state, normal, defective, skipped, add=add)
     state.roi, state.threshold = encode(predictor.roi), threshold
     state.save(content)
@@ -130,7 +126,7 @@ def _check_separation(normal: Sequence[float], defective: Sequence[float]) -> No
 def _judge(
     predictor: Predictor, name: str, paths: Sequence[Path], skipped: list[str], own: Mapping[Path, int] | None = None
 ) -> tuple[list[float], list[float]]:
-    """Score of each image that can be read, and the highest pixel of its map; threads read the next images.
+    """Score of each image that can be read, and the highest pixel of its map.
 
     Images with a number of their own in the memory are judged one by one, each without its patches.
     """
@@ -138,11 +134,9 @@ def _judge(
     most = 1 if own else predictor.runtime.batch
     scores: list[float] = []
     maxima: list[float] = []
-    threads = ThreadPoolExecutor()
+    images = read_each(predictor, progress(paths, desc="images", unit="image", disable=not paths), skipped)
     try:
-        shown = progress(paths, desc="images", unit="image", disable=not paths)
-        images = zip(paths, ahead(threads, partial(read, predictor), shown, AHEAD), strict=True)
-        for batch in batches(_readable(images, skipped), most, lambda one: one[1].size):
+        for batch in batches(images, most, lambda one: one[1].size):
             if own:
                 runtime.detector.memory.left_out = own[batch[0][0]]
             for (path, _), found in zip(batch, judge_each(predictor, [pixels for _, pixels in batch]), strict=True):
@@ -153,20 +147,9 @@ def _judge(
                 scores.append(found.anomaly_score)
                 maxima.append(float(np.nanmax(found.anomaly_map)))
     finally:
-        threads.shutdown(cancel_futures=True)
+        images.close()
         if own:
             runtime.detector.memory.left_out = None
     if paths and not scores:
         raise ValueError(f"none of the {name} images can be read:\n" + "\n".join(skipped))
     return scores, maxima
-
-
-def _readable(
-    images: Iterable[tuple[Path, NDArray[Any] | str]], skipped: list[str]
-) -> Iterator[tuple[Path, NDArray[Any]]]:
-    """The images that have pixels and no reason why they could not be read, which is noted."""
-    for path, pixels in images:
-        if isinstance(pixels, str):
-            skipped.append(pixels)
-        else:
-            yield path, pixels

@@ -92,7 +92,7 @@ class PatchMemory(nn.Module):
 
         Args:
             features: As of :meth:`fill`, of the new images.
-            images: Number of new images.
+            images: Number of new images, or more if it is not known how many can be read.
             seed: Seed of the choice.
             on_chosen: As of :meth:`fill`.
             known: Number of images that the patches so far were chosen among.
@@ -130,7 +130,7 @@ class PatchMemory(nn.Module):
             rows = rows.flatten(0, 1)
             found.append(rows[keep[start : start + len(rows)].to(rows.device)])
             start += len(rows)
-        return torch.cat(found), keep.nonzero()[:, 0] // cells
+        return torch.cat(found), keep[:start].nonzero()[:, 0] // cells
 
     def _keep(self, rows: Tensor, source: Tensor, seed: int, on_chosen: Callable[[int], object]) -> None:
         """Remember these patches, or a coreset of them."""

@@ -34,6 +34,9 @@ _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": lis
 # Arguments that name what only a training reads.
 _FILES = ("weights", "texture_dir")
 
+# Endings of exported files, which people give where a checkpoint is needed.
+_EXPORTED = (".onnx", ".xml", ".pt2")
+
 
 @dataclass
 class State:
@@ -130,6 +133,11 @@ def read(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path.resolve()} is a folder; name the file in it, such as {path / 'last.ckpt'}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path.resolve()}; a run leaves one as last.ckpt in its folder")
+    if path.suffix in _EXPORTED:
+        raise ValueError(
+            f"{path} is an exported file, which cannot be changed or trained: name the checkpoint that it comes from, "
+            f"such as last.ckpt of the run"
+        )
     try:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
