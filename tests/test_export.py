@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import squad_lit
-from squad_lit.deploy.export import OPSET, SUFFIXES
+from squad_lit.deploy.export import OPSET, SUFFIXES, Exported
 from squad_lit.deploy.int8 import choose_images, quantize
 from squad_lit.deploy.metadata import KEY
 from squad_lit.deploy.pixel_model import shrink
@@ -294,6 +294,22 @@ def test_that_int8_is_no_faster_is_said_when_it_is_written(
     assert slow_one > 200 > fast_one
     assert ("warning: int8 is no faster here" in said.err) == is_warned
     assert [path.name for path in tmp_path.glob("*.onnx*")] == ["int8.onnx"]
+
+
+def test_how_far_the_scores_in_8_bits_are_from_the_threshold_is_said(models, parts, tmp_path, capsys):
+    path = tmp_path / "int8.onnx"
+    command = ["--checkpoint", str(models["memory"]), "--format", "onnx", "--output", str(path), "--int8", str(parts)]
+    assert main(command) == 0
+    paths = choose_images(parts)[:8]
+    truth, found = ([r.anomaly_score for r in squad_lit.load(p).predict(paths)] for p in (models["memory"], path))
+    apart = 100 * (np.array(found) / truth - 1)
+    assert np.abs(apart).max() > 1
+    said = f"{apart.min():+.0f} to {apart.max():+.0f} % apart, {np.median(apart):+.0f} % in the middle"
+    assert f"warning: the threshold {squad_lit.load(path).threshold.value:.3g} comes from scores of the checkpoint" in (
+        err := capsys.readouterr().err
+    )
+    assert said in err
+    assert not Exported(1.0, [0.004, -0.009], None).shift
 
 
 def test_a_file_for_one_size_resizes_nothing_and_takes_images_of_any(models, exported, images, tmp_path):

@@ -410,7 +410,9 @@ def test_a_hostile_folder_is_judged_as_far_as_it_can_be(
     assert "nan.tif has values that are NaN or infinite, 64 of 64" in error
     assert "pipe.png: it is no regular file" in error
     assert main(command) == 2  # what is done is found by its name
-    assert f"0 images (0.0 per second), {len(ODD)} done before, 4 skipped" in capsys.readouterr().out
+    assert (
+        f"0 images (0.0 per second), 0 of them anomalous; {len(ODD)} done before, 4 skipped" in capsys.readouterr().out
+    )
     assert view.main([str(output)]) == 0
 
 
@@ -483,7 +485,9 @@ def test_regions_and_times_on_request(
     command = ["--checkpoint", str(model), "--output", str(output), str(parts)]
     assert main(command) == 0
     assert not (output / "regions.json").exists()
-    capsys.readouterr()
+    anomalous = sum(row["label"] == "1" for row in rows(output))
+    assert 0 < anomalous < len(rows(output))
+    assert f" per second), {anomalous} of them anomalous; 0 done before" in capsys.readouterr().out
     assert main([*command, "--coco", "--timing"]) == 0  # also of images that were done before
     head, line = capsys.readouterr().out.splitlines()[-2:]
     assert head.split() == ["ms", "per", "image", "decoding", "resizing", "model", "regions", "writing"]

@@ -86,6 +86,9 @@ def test_limits_are_above_zero(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--checkpoint", "a.onnx", "--timeout", "0"])
     assert "--timeout: expected more than 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", "a.onnx", "--port", "99999"])
+    assert "--port: expected 0 to 65535, got 99999" in capsys.readouterr().err
 
 
 def test_the_image_copies_what_the_package_needs() -> None:

@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_skipped_and_said(
     (parts / "b.png").write_bytes(b"no image")
     command = [str(models["last"]), str(models["same"]), "--images"]
     assert main([*command, str(parts)]) == 2
-    assert "cannot read image" in capsys.readouterr().err
+    assert f"skipped: cannot read image {parts / 'b.png'}: its content" in capsys.readouterr().err  # named once
     assert main([*command, str(parts / "b.png")]) == 1
     assert "error: none of 1 images can be read" in capsys.readouterr().err
     with pytest.raises(SystemExit):

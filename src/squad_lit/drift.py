@@ -40,9 +40,10 @@ def _run(options: argparse.Namespace) -> int:
         if report := monitor.feed(row):
             reports += 1
             print(f"image {number:,} ({row['image_path']}): {report}")
+    state = "no drift" if not reports else f"{reports:,} drift" + "s" * (reports > 1)
     print(
-        f"{len(rows):,} images, {'no drift' if not reports else f'{reports:,} drift' + 's' * (reports > 1)}; normal "
-        f"images alone give a false report per {options.run_length:,.0f} images at most, in the mean"
+        f"{len(rows):,} images, {state}; as long as all is well, a false report comes once in "
+        f"{options.run_length:,.0f} images at most, in the mean"
     )
     return 2 if reports else 0
 

@@ -42,6 +42,8 @@ def _run(options: argparse.Namespace) -> int:
         f"{options.output}: labels scores above {made.threshold:.3g} as anomalous. On {on} the scores differ from "
         f"those of the checkpoint by at most {made.difference:.1g} of their size"
     )
+    if made.shift:
+        print(f"warning: {made.shift}", file=sys.stderr)
     if made.milliseconds:
         int8, float32 = made.milliseconds
         print(f"int8 takes {int8:.1f} ms per image on this machine, and float32 {float32:.1f} ms")

@@ -80,6 +80,7 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     of_model |= {"roi": predictor.roi_digest, "model": model}
     skipped: dict[Path, str] = {}
     scores: list[float] = []
+    anomalous = 0
     started = time.perf_counter()
 
     def read(path: Path) -> _Image | None:
@@ -109,6 +110,7 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
         for path, row in ahead(threads, save, judged(pixels), AHEAD, lambda one: weigh(one[0].pixels.size // 3)):
             predictions.add(path, row)
             scores.append(float(row["anomaly_score"]))
+            anomalous += row["label"]
     finally:
         threads.shutdown(cancel_futures=True)
         predictions.close()
@@ -116,7 +118,10 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
     if text := strange(scores, predictor.runtime.metadata["normal_scores"]):
         print(f"warning: {text}", file=sys.stderr)
-    print(f"{predictions.root}: {made} images ({rate:.1f} per second), {before} done before, {len(skipped)} skipped")
+    print(
+        f"{predictions.root}: {made} images ({rate:.1f} per second), {anomalous} of them anomalous; {before} done "
+        f"before, {len(skipped)} skipped"
+    )
     return skipped
 
 

@@ -119,6 +119,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             f"--{name}", type=type(value), default=value, metavar="N", help=f"{text} (default: {value:g})"
         )
     options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port: expected 0 to 65535, got {options.port}")
     for name in ("max_megabytes", "max_megapixels", "timeout", "max_images"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(options, name)}")

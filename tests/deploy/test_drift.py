@@ -124,7 +124,7 @@ def test_the_command_reads_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
     remember(tmp_path, "abc", {"normal_scores": NORMAL, "roi": "", "other": 1})
     assert main([str(table)]) == 0
     assert capsys.readouterr().out.startswith(
-        "300 images, no drift; normal images alone give a false report per 10,000,"
+        "300 images, no drift; as long as all is well, a false report comes once in 10,000,"
     )
     write_table(tmp_path, np.concatenate([normal, shifted]))
     assert main([str(tmp_path), "--run-length", "1e6"]) == 2
@@ -132,7 +132,9 @@ def test_the_command_reads_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
     number, path = int(line.split()[1]), line.split()[2]
     assert 300 < number < 350
     assert path == f"(/line/{number - 1}.png):"
-    assert last.startswith("600 images, 1 drift; normal images alone give a false report per 1,000,000 images at most")
+    assert last.startswith(
+        "600 images, 1 drift; as long as all is well, a false report comes once in 1,000,000 images at most"
+    )
 
 
 def test_each_model_is_compared_with_its_own_normal_scores(tmp_path: Path) -> None:

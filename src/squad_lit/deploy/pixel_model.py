@@ -132,7 +132,7 @@ def describe(detector: Detector, false_alarm_rate: float | None = None) -> dict[
         "outputs": {
             "anomaly_map": {"shape": ["N", "H", "W"], "type": "float32"},
             "anomaly_score": {"shape": ["N"], "type": "float32"},
-            "label": {"shape": ["N"], "type": "int64"},
+            "label": {"shape": ["N"], "type": "int64", "rule": "anomaly_score > threshold"},
             "model_map": {"shape": ["N", height, width], "type": "float32"},
         },
     }

@@ -213,15 +213,17 @@ def separation(normal: Sequence[float], defective: Sequence[float]) -> float:
 
 
 def strange(scores: Sequence[float], normal: Sequence[float]) -> str:
-    """A sentence if most of at least five new images score far above at least five normal ones; else an empty text.
+    """A sentence if most of at least five new images score far above all normal ones; else an empty text.
 
-    Far is above the highest normal score by more than that exceeds the median. Defects alone rarely fill half a folder,
-    so that it may be another product, camera or light.
+    Far is above the highest normal score by more than that exceeds the median or, with fewer than five normal scores,
+    whose spread says little, above twice the highest. Defects alone rarely fill half a folder, so that it may be
+    another product, camera or light.
     """
-    if min(len(scores), len(normal)) < 5:
+    if len(scores) < 5 or len(normal) < 2:
         return ""
-    highest, middle = max(normal), statistics.median(normal)
-    far = sum(score > 2 * highest - middle for score in scores)
+    highest = max(normal)
+    limit = 2 * highest - statistics.median(normal) if len(normal) >= 5 else 2 * abs(highest)
+    far = sum(score > limit for score in scores)
     if 2 * far <= len(scores):
         return ""
     return (
