@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import math
 import os
-import statistics
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import numpy as np
 
 import squad_lit
 from squad_lit.image.file import find_images, read_sent
@@ -33,7 +35,7 @@ def alone(checkpoint: Path, contents: list[bytes], seconds: float, batch: int) -
     taken: list[float] = []
     started = time.perf_counter()
     number = 0
-    while (now := time.perf_counter()) < started + _WARM_UP + seconds:
+    while (now := time.perf_counter()) < started + _WARM_UP + seconds or not taken:
         part = [contents[(number + i) % len(contents)] for i in range(batch)]
         number += batch
         predictor.predict([read_sent(content, "image", most_pixels=10**9) for content in part])
@@ -46,32 +48,30 @@ def load(address: str, contents: list[bytes], clients: int, seconds: float, quer
     """Images per second, and seconds per request, with so many clients at a time."""
     target = urlsplit(address)
     end = time.perf_counter() + _WARM_UP + seconds
-    taken: list[list[float]] = [[] for _ in range(clients)]
 
-    def client(number: int) -> None:
+    def client(number: int) -> list[float]:
         connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+        taken: list[float] = []
         while (now := time.perf_counter()) < end:
-            connection.request("POST", f"/predict{query}", contents[(number + len(taken[number])) % len(contents)])
+            connection.request("POST", f"/predict{query}", contents[number % len(contents)])
+            number += 1
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}")
-            if now > end - seconds:
-                taken[number].append(time.perf_counter() - now)
+            if end - seconds < (answered := time.perf_counter()) <= end:
+                taken.append(answered - now)
+        return taken
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    joined = [one for part in taken for one in part]
+    with ThreadPoolExecutor(clients) as threads:
+        joined = [one for part in threads.map(client, range(clients)) for one in part]
     return len(joined) / seconds, joined
 
 
 def row(name: str, rate: float, taken: list[float]) -> str:
     """A line of the table."""
-    cuts = statistics.quantiles(taken, n=100, method="inclusive")
-    return f"| {name} | {rate:.1f} | {1000 * cuts[49]:.0f} | {1000 * cuts[98]:.0f} |"
+    p50, p99 = np.percentile(taken, [50, 99]) if taken else (math.nan, math.nan)
+    return f"| {name} | {rate:.1f} | {1000 * p50:.0f} | {1000 * p99:.0f} |"
 
 
 def main() -> None:
