@@ -62,6 +62,13 @@ def test_good_and_anything_else(root: Path) -> None:
     assert not {s.image_path for s in train} & {s.image_path for s in test}
 
 
+def test_good_images_that_nobody_reads_are_told(root: Path) -> None:
+    save(root / "good" / "late shift" / "a.png")
+    (root / "good" / "empty").mkdir()
+    with pytest.warns(UserWarning, match=r"sub-folders of .*good are not read: late shift; move them up"):
+        make(root)
+
+
 def test_held_out_test_images_do_not_depend_on_the_seed(root: Path) -> None:
     assert make(root, seed=0).scans == make(root, seed=7).scans
 

@@ -1,6 +1,7 @@
 """A user's own images: a folder of good parts and, optionally, folders of defective parts and masks."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -112,6 +113,12 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
         if not normal:
             raise FileNotFoundError(f"{self.name}: no images in {train_dir}{self._near(train_dir)}\n{self._help()}")
         check_kinds(kinds.values())
+        if self.strict and (unread := [f for f in self._sub_folders(train_dir) if list_images(f)]):
+            warnings.warn(
+                f"{self.name}: images in sub-folders of {train_dir} are not read: {', '.join(f.name for f in unread)}; "
+                f"move them up to train on them",
+                stacklevel=2,
+            )
         if normal_dir is None:
             normal, held_out = self._hold_out(normal)
         else:
@@ -140,8 +147,12 @@ Expected: ROOT/good/* (normal parts), and optionally ROOT/<kind of defect>/* and
 
     def _folders_of_kinds(self, folder: Path) -> dict[str, Path]:
         """The sub-folders that may hold a kind of defect."""
+        return {f.name: f for f in self._sub_folders(folder) if f.name != NORMAL}
+
+    def _sub_folders(self, folder: Path) -> list[Path]:
+        """The sub-folders that no option names, and that are not of masks."""
         other = [*self._places.values(), self.known_defects, *(self.root / name for name in MASK_FOLDERS)]
-        return {f.name: f for f in list_folders(folder) if f.name != NORMAL and f not in other}
+        return [f for f in list_folders(folder) if f not in other]
 
     @staticmethod
     def _near(folder: Path) -> str:
