@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +108,23 @@ def test_wandb_shows_everything_offline(
     assert content["data"][0][:2] == ["bottle_good_000.png", "first, highest normal"]
     assert content["data"][0][-1]["_type"] == "image-file"
     assert len(list(media.glob("images/maps/*.jpg"))) == 4  # two of them chosen twice
+
+
+def test_a_run_of_wandb_is_kept_on_disk_until_there_is_a_key_for_the_server(tmp_path: Path) -> None:
+    """In a process of its own, because W&B keeps a key as long as one lasts."""
+    code = f"""
+from pathlib import Path
+from squad_lit.report.logger import Wandb
+for machine in ("api.wandb.ai", "wandb.example.org"):
+    Path("netrc").write_text(f"machine {{machine}} login user password {"0" * 40}")
+    print(Wandb(project="p")._offline)
+"""
+    own = {"NETRC": str(tmp_path / "netrc"), "WANDB_CONFIG_DIR": str(tmp_path)}
+    own |= {"WANDB_BASE_URL": "https://wandb.example.org"}
+    rest = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=rest | own, cwd=tmp_path)
+    assert done.stdout.split() == ["True", "False"]
 
 
 @pytest.mark.parametrize(

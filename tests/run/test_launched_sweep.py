@@ -12,6 +12,7 @@ import pytest
 from squad_lit.run import slurm
 from squad_lit.run.config import compose
 from squad_lit.run.job import Job, config_hash
+from squad_lit.run.option import cpu_cores
 from squad_lit.run.status import Status
 from squad_lit.system.file import write_json
 
@@ -98,12 +99,16 @@ def test_the_time_left_is_that_of_the_mean_job(
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file with the rows that ``squeue`` prints; ``scancel`` removes rows, and ``scontrol`` knows job 9_1."""
+    """The file with the rows that ``squeue`` prints; ``scancel`` removes rows, and ``scontrol`` knows job 9_1.
+
+    ``sbatch`` refuses everything.
+    """
     programs, file = tmp_path / "bin", tmp_path / "queue"
     programs.mkdir()
     file.touch()
     scripts = {
         "squeue": f"cat {file}",
+        "sbatch": "echo Invalid partition >&2; exit 1",
         "scancel": f'for id in "$@"; do sed -i "/^$id|/d" {file}; done',
         "scontrol": '[ "$4" = 9_1 ] && echo "JobId=9 JobState=CANCELLED Reason=None"',
     }
@@ -160,6 +165,17 @@ def test_jobs_in_slurms_queue_are_waited_for_and_not_submitted_again(
     assert told.splitlines()[-1] == "sweep: 0 waiting, 0 running, 2 done, 2 failed"
     assert "job 0 was finished before and is skipped" in told
     assert "job 2 is finished" in told
+
+
+@pytest.mark.usefixtures("fake_training", "queue")
+def test_the_cpu_cores_of_a_login_node_do_not_limit_the_jobs_of_slurm(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    many = (f"trainer.devices={cpu_cores() + 2}", "trainer.strategy=ddp", "seed=0,1")
+    here = sweep(tmp_path / "here", *many)
+    assert here.stderr.startswith(f"error: trainer.devices: expected 1 to {max(2, cpu_cores())} processes for the CPU")
+    there = sweep(tmp_path / "there", "hydra/launcher=slurm", *many)
+    assert "error: SLURM did not take the jobs: " in there.stderr
+    assert "trainer.devices" not in there.stderr
 
 
 def test_after_so_many_failures_waiting_jobs_leave_slurms_queue(

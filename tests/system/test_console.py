@@ -68,6 +68,32 @@ def test_too_little_memory_is_a_sentence_with_what_to_do(
         exit_status(fail(RuntimeError("shape mismatch")))
 
 
+@pytest.mark.parametrize(
+    ("module", "said", "words"),
+    [
+        (
+            "wandb.errors.errors",
+            "No API key configured.",
+            "W&B: No API key configured; wandb login keeps a key, and logger",
+        ),
+        (
+            "wandb.errors.errors",
+            "Failed:\n no such host",
+            "W&B: Failed: no such host; .* logger.wandb.offline=true writes",
+        ),
+        ("wandb.errors.errors", "Invalid project name", "W&B: Invalid project name$"),
+        ("wandb.sdk.mailbox", "run ID a is in use", "W&B: run ID a is in use; .* with logger.wandb.resume=null$"),
+        ("mlflow.exceptions", "API request failed", "MLflow: API request failed; MLFLOW_TRACKING_URI names"),
+    ],
+)
+def test_what_a_service_says_is_a_sentence(
+    module: str, said: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = "UsageError" if "name" in said or "key" in said else "CommError"
+    assert exit_status(fail(type(kind, (Exception,), {"__module__": module})(said))) == 1
+    assert re.match(f"error: {words}", capsys.readouterr().err.splitlines()[0])
+
+
 def test_the_status_of_the_command_is_handed_on() -> None:
     assert [exit_status(lambda status=status: status) for status in (0, 2)] == [0, 2]
 

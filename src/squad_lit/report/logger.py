@@ -85,6 +85,7 @@ class Wandb(WandbLogger):
         group: Group of the run; null takes the class of its data set.
         resume: The checkpoint whose run goes on; null starts a new one.
         artifacts: Whether :meth:`keep` uploads the run's checkpoint and its results.
+        offline: Whether the run is kept on disk; null: if neither a key nor WANDB_MODE says how it is uploaded.
         options: Those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 
@@ -95,13 +96,16 @@ class Wandb(WandbLogger):
         group: str | None = None,
         resume: str | None = None,
         artifacts: bool = False,
+        offline: bool | None = None,
         **options: Any,
     ) -> None:
-        from wandb import Settings
+        from wandb import Settings, login
 
+        if offline is None:
+            offline = not os.environ.get("WANDB_MODE") and not login(prompt=False, verify=False)
         # W&B writes every 15 s, and what is not written is lost if the process is killed.
         options.setdefault("settings", Settings(x_transaction_log_flush_interval=0.1))
-        super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), **options)
+        super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), offline=offline, **options)
         self.artifacts = artifacts
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 

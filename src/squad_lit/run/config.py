@@ -301,13 +301,5 @@ def _in_hydra(value: object) -> str:
     return quote(value) if isinstance(value, str) else repr(value)
 
 
-def _has_no_wandb_key() -> bool:
-    """Whether W&B has to write to disk, because no mode was chosen and there is no key for an upload."""
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    stored = netrc.is_file() and "api.wandb.ai" in netrc.read_text(errors="replace")
-    return not (stored or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE"))
-
-
-OmegaConf.register_new_resolver("wandb_offline", _has_no_wandb_key, replace=True)
 # Two runs that start in the same second get different folders. It is cached, so a run has one token.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)

@@ -149,6 +149,7 @@ def _run(config: DictConfig, folder: Path) -> Run:
     # The cheapest part comes first, so that a mistake shows before images are drawn or read.
     evaluation = make(config, "metric")
     trainer = _make_trainer(config, evaluation)
+    distributed.check_nodes(trainer)
     distributed.watch()
     if config.export:
         _check_export(config)

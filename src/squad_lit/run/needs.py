@@ -17,21 +17,23 @@ from squad_lit.run.option import check, make
 from squad_lit.training.build import find
 
 
-def faults(configs: Mapping[str, DictConfig], *, gpu: bool) -> dict[str, str]:
+def faults(configs: Mapping[str, DictConfig], *, devices: bool) -> dict[str, str]:
     """The jobs that would fail at their start, by name, and why.
 
     Args:
         configs: The configurations by the names of the jobs.
-        gpu: Whether this machine must have the GPU that a configuration names.
+        devices: Whether this machine must have the GPU, or the CPU cores, that a configuration asks for.
     """
-    given = json.dumps({"gpu": gpu, "configs": {name: OmegaConf.to_yaml(config) for name, config in configs.items()}})
+    given = json.dumps(
+        {"devices": devices, "configs": {name: OmegaConf.to_yaml(config) for name, config in configs.items()}}
+    )
     command = [sys.executable, "-m", "squad_lit.run.needs"]
     done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _look(configs: Mapping[str, str], gpu: bool) -> dict[str, str]:
+def _look(configs: Mapping[str, str], devices: bool) -> dict[str, str]:
     wrong: dict[str, str] = {}
     made: dict[str, str] = {}
     for name, text in configs.items():
@@ -39,8 +41,8 @@ def _look(configs: Mapping[str, str], gpu: bool) -> dict[str, str]:
         config.output = ""  # only Hydra knows it
         data = str({key: value for key, value in config.dataset.items() if key != "seed"})
         try:
-            check(config)
-            if gpu:
+            check(config, here=devices)
+            if devices:
                 _check_gpu(config)
             if data not in made:
                 made[data] = _fault_of_data(config)

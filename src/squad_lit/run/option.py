@@ -77,23 +77,24 @@ _NARROWER: Mapping[str, Callable[..., None]] = {
 }
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, *, here: bool = True) -> None:
     """Compare every option with the signature of what takes it, and the options with each other.
 
     Args:
         config: As composed from ``conf/train.yaml``.
+        here: Whether it is this machine that trains, whose CPU cores limit the number of processes.
 
     Raises:
         ValueError: An option has the wrong kind or range, or nothing takes it, or two options contradict each other.
     """
     try:
-        _check(config)
+        _check(config, here)
     except InterpolationKeyError as error:
         name = str(error).partition("'")[2].partition("'")[0]
         raise ValueError(f"{error.full_key}: there is no option {name}, which it refers to{_choices(name)}") from None
 
 
-def _check(config: DictConfig) -> None:
+def _check(config: DictConfig, here: bool) -> None:
     for name in _PARTS:
         if not isinstance(value := OmegaConf.select(config, name), DictConfig):
             raise ValueError(f"{name}: expected a dictionary, got {_shown(value)}{_choices(name)}")
@@ -113,7 +114,7 @@ def _check(config: DictConfig) -> None:
                 check_arguments(function, _plain(node))
             except ValueError as error:
                 raise ValueError(f"{place}.{error}") from None
-    _check_devices(_plain(config.trainer))
+    _check_devices(_plain(config.trainer), max(2, cpu_cores()) if here else _MOST_DEVICES)
 
 
 def _check_names(config: DictConfig) -> None:
@@ -132,12 +133,13 @@ def _check_names(config: DictConfig) -> None:
                 raise ValueError(f"{group}.{name}: expected a dictionary with _target_ or null, got {_shown(part)}")
 
 
-def _check_devices(trainer: Mapping[str, Any]) -> None:
-    devices, most = trainer.get("devices"), max(2, cpu_cores())  # two show on any machine that several work
+def _check_devices(trainer: Mapping[str, Any], most: int) -> None:
+    """Refuse numbers of devices and nodes; ``most`` processes share a CPU: two show on any that several work."""
+    devices = trainer.get("devices")
     on_cpu = trainer.get("accelerator") == "cpu" and devices not in ("auto", None)
     if on_cpu and not (str(devices).isdecimal() and 1 <= int(str(devices)) <= most):
         raise ValueError(
-            f"trainer.devices: expected 1 to {most} processes for the {cpu_cores()} CPU cores, got {devices!r}"
+            f"trainer.devices: expected 1 to {most} processes for the CPU cores of a machine, got {devices!r}"
         )
     if type(devices) is int and devices > _MOST_DEVICES:
         raise ValueError(f"trainer.devices: expected at most {_MOST_DEVICES}, got {devices}")

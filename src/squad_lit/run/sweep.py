@@ -116,7 +116,7 @@ def _check(planned: Sequence[Job], gpus: Sequence[str], *, here: bool) -> None:
     Args:
         planned: All jobs; those that are finished need nothing.
         gpus: The GPUs that jobs are bound to.
-        here: Whether the jobs run on this machine, and need its GPU.
+        here: Whether the jobs run on this machine, and need its GPU or its CPU cores.
 
     Raises:
         ValueError: A job has such an error; with its name, unless it is of all jobs.
@@ -130,7 +130,7 @@ def _check(planned: Sequence[Job], gpus: Sequence[str], *, here: bool) -> None:
                 todo[job.name] = job.config
     if not todo:
         return
-    if not (wrong := faults(todo, gpu=here and not gpus)):
+    if not (wrong := faults(todo, devices=here and not gpus)):
         return
     texts = list(dict.fromkeys(wrong.values()))
     if len(texts) == 1 and len(wrong) == len(todo):

@@ -21,6 +21,15 @@ _SHARED = re.compile(r"[^\n]*(</torch_|shared memory|DataLoader worker \(pid)[^\
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 """Errors that a user can cause and mend."""
 
+_SERVICES = {
+    "wandb": (
+        "W&B",
+        "wandb login keeps a key, and logger.wandb.offline=true writes to the disk, without key or network",
+    ),
+    "mlflow": ("MLflow", "MLFLOW_TRACKING_URI names its server; without it, MLflow writes to a folder"),
+}
+"""Packages whose errors, each of a class of its own, say what a service refuses: its name, and what one can do."""
+
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", None))  # a full disk, and a user's quota
 
 
@@ -87,14 +96,14 @@ def end(number: int, frame: Any) -> None:
 
 def is_mendable(error: Exception) -> bool:
     """Whether a user can do something about an error, so that a sentence says more than a stack trace."""
-    return isinstance(error, USER_ERRORS) or bool(_of_memory(error))
+    return isinstance(error, USER_ERRORS) or bool(_of_memory(error) or _of_service(error))
 
 
 def sentence(error: Exception) -> str:
     """The message of an error without a stack trace; for a missing package it has the command that installs it."""
     if isinstance(error, ImportError):
         return explain(error)
-    if text := _of_memory(error):
+    if text := _of_memory(error) or _of_service(error):
         return text
     if not isinstance(error, USER_ERRORS):
         return f"{type(error).__name__}: {error}"
@@ -128,6 +137,22 @@ def _of_memory(error: Exception) -> str:
             f"with a larger --shm-size"
         )
     return ""
+
+
+def _of_service(error: Exception) -> str:
+    """What W&B or MLflow says and what to do about it; empty for all other errors."""
+    package = type(error).__module__.partition(".")[0]
+    if package not in _SERVICES:
+        return ""
+    service, remedy = _SERVICES[package]
+    said = " ".join(str(error).split()).rstrip(".")
+    if type(error).__name__ == "UsageError" and "API key" not in said:
+        return f"{service}: {said}"
+    if said.endswith("is in use"):  # in the service of a process that lives, such as a notebook's
+        remedy = (
+            "a process that still runs has opened it: end that one, or start a new run with logger.wandb.resume=null"
+        )
+    return f"{service}: {said}; {remedy}"
 
 
 def format_warning(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import Tensor, distributed
 
+if TYPE_CHECKING:
+    import lightning as L
+
+log = logging.getLogger(__name__)
+
+# How the machines of a training find each other, where neither SLURM nor torchrun tells them.
+_NODE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 # Seconds in which this process has to leave a checkpoint when another one has ended.
 _GRACE = 60
-_CONNECTION = ("gloo", "nccl", "connection", "broken pipe", "socket")  # in what torch says when a process is gone
+_NEVER_MET = ("waiting for clients", "trying to connect")  # in what torch says when a process has never come
+_CONNECTION = ("gloo", "nccl", "connection", "broken pipe", "socket", *_NEVER_MET)  # or is gone
 _started: list[subprocess.Popen[bytes]] = []
 
 
@@ -49,6 +59,28 @@ def total(value: Tensor) -> Tensor:
     value = value.clone()
     distributed.all_reduce(value)
     return value
+
+
+def check_nodes(trainer: L.Trainer) -> None:
+    """Say which other machines this process waits for, where no cluster starts their processes.
+
+    Raises:
+        ValueError: It cannot find them, and would wait for ever.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.num_nodes == 1 or not isinstance(environment, LightningEnvironment):
+        return
+    if missing := [name for name in _NODE if not os.environ.get(name)]:
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes}: this machine does not know the others: start the training by "
+            f"-m hydra/launcher=slurm or by torchrun, or on each machine with {', '.join(_NODE)} in its environment, "
+            f"where NODE_RANK counts the machines from 0 (missing: {', '.join(missing)})"
+        )
+    if environment.local_rank():
+        return
+    address, port, number = (os.environ[name] for name in _NODE)
+    first = f"machine {number} of {trainer.num_nodes} waits for the others at {address}:{port}"
+    log.info("%s; they get the same command, MASTER_ADDR and MASTER_PORT, and NODE_RANKs of their own", first)
 
 
 def watch() -> None:
@@ -90,6 +122,9 @@ def lost(error: Exception) -> str:
         if reason := _failure():
             return reason
         time.sleep(0.1 if _started else 0)
+    if any(word in words for word in _NEVER_MET):
+        said = str(error).partition("\n")[0]
+        return f"the processes of this training have not found each other ({said}): look at those of all machines"
     return "another process of this training has ended, and the connection to it is lost"
 
 
