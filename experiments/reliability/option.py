@@ -40,7 +40,16 @@ VALUES: dict[str, Any] = {
     "10^12": 10**12,
     "1e-300": 1e-300,
     "{}": {},
+    "true": True,
+    "''": "",
+    "[]": [],
+    "-inf": -math.inf,
+    "[nan]": [math.nan],
+    "0.5": 0.5,
+    "2^63": 2**63,
+    "999999": 999_999,
 }
+_NO_NUMBERS = ("nan", "inf", "-inf", "[nan]")
 BASES = (
     ("discriminator=both", "model=hybrid"),
     ("quantizer=vq", "logger=wandb"),
@@ -100,7 +109,7 @@ def look(config: DictConfig, option: str, value: str, *, build: bool) -> Told:
             wrong = "does not name the option"
     except Exception as error:
         said = wrong = f"{type(error).__name__}: {error}"
-    if not (said or wrong) and value in ("nan", "inf"):
+    if not (said or wrong) and value in _NO_NUMBERS:
         wrong = "accepted"
     if (seconds := time.perf_counter() - started) > _TOO_LONG:
         wrong = f"takes {seconds:.0f} s"

@@ -8,8 +8,10 @@ import io
 import json
 import math
 import os
+import shutil
 import stat
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pillow loads all formats to find it
 
+from squad_lit.system.lock import in_use, is_abandoned
+
 _LONGEST = 255  # bytes of a file name, on most file systems
+_TEMPORARY = ".squad_lit.part"  # the end of a temporary name that no file of somebody else has
+_SWEPT: set[Path] = set()  # folders without temporary files of processes that were killed
 
 
 @contextlib.contextmanager
@@ -34,10 +40,11 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, such as on a full disk; names the file.
     """
-    ending = f".{os.getpid()}.part"
+    ending = f".{threading.get_native_id()}{_TEMPORARY}"
     part = path.with_name(fitting(path.name, len(ending)) + ending)
+    _sweep(path.parent)
     try:
-        with naming(path, part):
+        with naming(path, part), in_use(part):
             yield part
             if flush:
                 with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
@@ -57,17 +64,37 @@ def whole_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: They cannot be written, also where the library did not say so; names the file.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
-        place = Path(folder)
-        with naming(path, place):
-            try:
-                yield place
-            except Exception as error:
-                if not isinstance(error, OSError):
-                    _check_room(place, error)
-                raise
-            for file in sorted(place.iterdir()):
-                os.replace(file, path.parent / file.name)
+    with temporary_folder(path.parent) as place, naming(path, place):
+        try:
+            yield place
+        except Exception as error:
+            if not isinstance(error, OSError):
+                _check_room(place, error)
+            raise
+        for file in sorted(place.iterdir()):
+            os.replace(file, path.parent / file.name)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty folder in another one, on the same disk, and remove it at the end."""
+    _sweep(parent)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=_TEMPORARY, dir=parent) as folder, in_use(Path(folder)):
+        yield Path(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder, when this process first writes there."""
+    if (place := folder.absolute()) in _SWEPT:
+        return
+    _SWEPT.add(place)
+    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
+        for entry in [entry for entry in os.scandir(place) if entry.name.endswith(_TEMPORARY)]:
+            if is_abandoned(Path(entry.path)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
 
 
 def _check_room(place: Path, reason: Exception) -> None:
@@ -167,9 +194,7 @@ def make_place(path: Path) -> None:
         raise ValueError(f"--output: {path} is a folder; name a file in it")
     make_folder(path.parent)
     try:
-        place = path.with_name(f".{path.name}.{os.getpid()}.try")
-        place.touch()
-        place.unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ValueError(f"--output {path}: {error.strerror}; name a file in a folder that can be written to") from None
 

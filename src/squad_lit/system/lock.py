@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import IO
 
 # Where msvcrt locks: what lies before stays readable to others.
 _FAR = 2**30
+_MOMENT = 1  # seconds; what is younger may have been made just now, and not be locked yet
 _HELD: set[tuple[Path, int]] = set()  # by path and thread
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without them
 
 
 @contextlib.contextmanager
@@ -64,20 +68,12 @@ def take(file: Path) -> IO[bytes] | None:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     stream = os.fdopen(os.open(file, flags, 0o666), "r+b", buffering=0)  # nothing is left to write when it is closed
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            stream.seek(_FAR)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(stream)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        if error.errno in _TAKEN:
             stream.close()
             return None
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
+        if error.errno not in _NO_LOCKS:
             stream.close()
             raise
     stream.seek(0)
@@ -86,3 +82,56 @@ def take(file: Path) -> IO[bytes] | None:
     with contextlib.suppress(OSError):  # on a full disk it is not said who has it
         stream.write(f"process {os.getpid()} ({program}) on {platform.node()} since {now}\n".encode())
     return stream
+
+
+@contextlib.contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """Show other processes that a temporary file, which is made if it is missing, or folder is in use.
+
+    It lasts until the end of a ``with`` block or of this process. Where the system or the file system has no such
+    locks, nothing is shown.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):
+            _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that had a temporary file or folder :func:`in_use` has ended; False where this is unknown."""
+    if sys.platform == "win32":
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime < _MOMENT:
+            return False
+        _lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(file: IO[bytes] | int) -> None:
+    """Lock an open file until it is closed, without waiting."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        assert not isinstance(file, int)
+        file.seek(_FAR)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
