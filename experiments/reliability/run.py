@@ -32,13 +32,13 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "kill": Kind(110, 10),
-    "option": Kind(2100, 0.15),
-    "image": Kind(540, 0.6),
-    "hostile": Kind(170, 2),
-    "concurrent": Kind(72, 2),
-    "disk": Kind(48, 8),
-    "soak": Kind(4000, 0.04),
+    "kill": Kind(110, 12),
+    "option": Kind(2100, 0.2),
+    "image": Kind(540, 0.3),
+    "hostile": Kind(170, 1.5),
+    "concurrent": Kind(72, 3),
+    "soak": Kind(4000, 0.05),
+    "disk": Kind(24, 10),
 }
 Row = dict[str, str]
 
