@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.reliability.command import SMALL, Trial, fault, run
+from experiments.reliability.command import SMALL, Trial, fault, parts, run
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit.run import fit
@@ -139,8 +139,9 @@ def trials(work: Path, rng: random.Random, count: int) -> Iterator[Trial]:
         told = look(config, option, value, build=True)
         yield f"{option}={value}", f"{told.fault}: {told.said}" if told.fault else None
     logging.disable(logging.NOTSET)
+    root = f"dataset.root={parts(work / 'data' / 'good').parent}"
     for number, text in enumerate(typed):
-        said = run("squad_lit.train", *SMALL, f"hydra.run.dir={work / str(number)}", *text.split(" "))
+        said = run("squad_lit.train", *SMALL, root, f"hydra.run.dir={work / str(number)}", *text.split(" "))
         lines = [line for line in said.text.splitlines() if not line.startswith(("(HYDRA_FULL_ERROR", "warning:"))]
         typed_name = text.split("=")[0].lstrip("-+~").rpartition("/")[2]
         wrong = fault(said, 1, names=".".join(typed_name.split(".")[:2]).removesuffix("._target_"))

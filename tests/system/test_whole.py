@@ -4,8 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from squad_lit.system.file import digest, fitting, temporary_folder, whole, whole_beside
+from squad_lit.system.lock import in_use, remove_abandoned
 
 
 def test_a_file_is_replaced_at_the_end_and_kept_after_an_error(tmp_path: Path) -> None:
@@ -39,9 +38,8 @@ def test_a_full_disk_names_the_file(tmp_path: Path, named: bool) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_two_that_write_one_file_do_not_share_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_write_one_file_do_not_share_a_part(tmp_path: Path) -> None:
     with whole(tmp_path / "a.txt") as mine:
-        monkeypatch.setattr(threading, "get_native_id", lambda: 1)
         with whole(tmp_path / "a.txt") as other:
             assert mine != other
             mine.write_text("mine")
@@ -94,11 +92,10 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next_one_and_nothing_e
     for process in killed:
         process.kill()
         process.communicate()
-    writing = [start(kind) for kind in names]  # these find what is there too young
-    kept = set(tmp_path.iterdir()) - left
+    writing = [start(kind) for kind in names]  # the first of these removes what is left
+    kept = set(tmp_path.iterdir())
+    assert not kept & left
     assert len(kept) == 4
-    for path in tmp_path.iterdir():
-        os.utime(path, (time.time() - 9,) * 2)
     subprocess.run([sys.executable, "-c", _WRITER, "whole", str(tmp_path / "b")], input=b"\n", check=True)
     assert set(tmp_path.iterdir()) == kept | {tmp_path / "b"}
     for process in writing:
@@ -115,3 +112,21 @@ def test_a_temporary_folder_is_removed_after_an_error(tmp_path: Path, make: Call
         (made / "half").mkdir()
         (made / "half").mkdir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(tmp_path / f"{len(made)}.part")
+        made[-1].touch()
+        if len(made) < 3:
+            remove_abandoned(made[-1])  # of another process, which is faster
+        return made[-1]
+
+    with in_use(make) as part:
+        assert part == tmp_path / "2.part"
+        remove_abandoned(part)
+        assert [path.name for path in tmp_path.iterdir()] == ["2.part"]
+    remove_abandoned(part)
+    assert not part.exists()

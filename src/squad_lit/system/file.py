@@ -8,10 +8,10 @@ import io
 import json
 import math
 import os
+import secrets
 import shutil
 import stat
 import tempfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pillow loads all formats to find it
 
-from squad_lit.system.lock import in_use, is_abandoned
+from squad_lit.system.lock import in_use, remove_abandoned
 
 _LONGEST = 255  # bytes of a file name, on most file systems
 _TEMPORARY = ".squad_lit.part"  # the end of a temporary name that no file of somebody else has
@@ -40,18 +40,22 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, such as on a full disk; names the file.
     """
-    ending = f".{threading.get_native_id()}{_TEMPORARY}"
-    part = path.with_name(fitting(path.name, len(ending)) + ending)
-    _sweep(path.parent)
-    try:
-        with naming(path, part), in_use(part):
+
+    def make() -> Path:
+        part = _fresh(path)
+        with naming(path, part):
+            part.touch()
+        return part
+
+    with in_use(make) as part, naming(path, part):
+        try:
             yield part
             if flush:
                 with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
                     os.fsync(file.fileno())
             os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -78,9 +82,24 @@ def whole_beside(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """Yield an empty folder in another one, on the same disk, and remove it at the end."""
-    _sweep(parent)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=_TEMPORARY, dir=parent) as folder, in_use(Path(folder)):
-        yield Path(folder)
+
+    def make() -> Path:
+        folder = _fresh(parent / "folder")
+        folder.mkdir()
+        return folder
+
+    with in_use(make) as place:
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place)
+
+
+def _fresh(path: Path) -> Path:
+    """A new temporary name beside a file."""
+    _sweep(path.parent)
+    ending = f".{secrets.token_hex(4)}{_TEMPORARY}"
+    return path.with_name(fitting(path.name, len(ending)) + ending)
 
 
 def _sweep(folder: Path) -> None:
@@ -90,11 +109,7 @@ def _sweep(folder: Path) -> None:
     _SWEPT.add(place)
     with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
         for entry in [entry for entry in os.scandir(place) if entry.name.endswith(_TEMPORARY)]:
-            if is_abandoned(Path(entry.path)):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
+            remove_abandoned(Path(entry.path))
 
 
 def _check_room(place: Path, reason: Exception) -> None:

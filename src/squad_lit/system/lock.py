@@ -6,17 +6,16 @@ import contextlib
 import errno
 import os
 import platform
+import shutil
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 # Where msvcrt locks: what lies before stays readable to others.
 _FAR = 2**30
-_MOMENT = 1  # seconds; what is younger may have been made just now, and not be locked yet
 _HELD: set[tuple[Path, int]] = set()  # by path and thread
 _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without them
@@ -85,42 +84,47 @@ def take(file: Path) -> IO[bytes] | None:
 
 
 @contextlib.contextmanager
-def in_use(path: Path) -> Iterator[None]:
-    """Show other processes that a temporary file, which is made if it is missing, or folder is in use.
+def in_use(make: Callable[[], Path]) -> Iterator[Path]:
+    """Make a temporary file or folder, and show other processes that it is in use, for :func:`remove_abandoned`.
 
     It lasts until the end of a ``with`` block or of this process. Where the system or the file system has no such
     locks, nothing is shown.
+
+    Args:
+        make: Makes it, each time under a new name, and returns its path.
     """
     if sys.platform == "win32":
-        yield
+        yield make()
         return
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o666)
+    while True:
+        path = make()
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                _lock(descriptor)
+            if path.exists():
+                break
+            os.close(descriptor)  # another process took it for abandoned, before it was locked
     try:
-        with contextlib.suppress(OSError):
-            _lock(descriptor)
-        yield
+        yield path
     finally:
         os.close(descriptor)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether the process that had a temporary file or folder :func:`in_use` has ended; False where this is unknown."""
+def remove_abandoned(path: Path) -> None:
+    """Remove a temporary file or folder if the process that had it :func:`in_use` has ended; not if this is unknown."""
     if sys.platform == "win32":
-        return False
-    try:
+        return
+    with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        if time.time() - os.fstat(descriptor).st_mtime < _MOMENT:
-            return False
-        _lock(descriptor)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        try:
+            _lock(descriptor)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _lock(file: IO[bytes] | int) -> None:
