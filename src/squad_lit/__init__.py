@@ -8,7 +8,7 @@ SQUAD (Lin and Lai, ECCV Workshops 2024). ``import squad_lit`` alone imports nei
 
 from __future__ import annotations
 
-import _signal  # the module signal imports others, in which Ctrl-C shows a trace
+import _signal  # type: ignore[import-not-found,unused-ignore]  # signal imports more
 import os
 import sys
 
