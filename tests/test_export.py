@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -233,6 +234,17 @@ finally:
     found = {"torch", "lightning", "hydra", "timm", "skimage", "scipy", "matplotlib"} & set(sys.modules)
     print(sorted(found), file=sys.stderr)
 """
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_threads_may_share_a_model(exported: dict[tuple[str, str], Path], form: str) -> None:
+    runtime = open_runtime(exported["memory", form])
+    images = list(np.random.default_rng(0).integers(60, 200, (8, 1, 64, 64, 3), np.uint8))
+    alone = [runtime.run(image).anomaly_map for image in images]
+    with ThreadPoolExecutor(8) as threads:
+        together = threads.map(lambda image: runtime.run(image).anomaly_map, images * 20)
+        for found, expected in zip(together, alone * 20, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])

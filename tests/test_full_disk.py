@@ -14,7 +14,7 @@ from experiments.reliability.disk import fill
 from PIL import Image
 
 import squad_lit.deploy.export
-from squad_lit import calibrate, export, predict, view
+from squad_lit import calibrate, export, predict, train, view
 from squad_lit.deploy import rethreshold
 from squad_lit.report import __main__ as report_main
 from squad_lit.run import fit
@@ -133,6 +133,19 @@ def test_a_view_and_a_report_keep_the_old_pages(
         fit.run(compose(small, output=disk / "run"), disk / "run")
     assert f"no space left on the disk for {disk}/run" in sentence(caught.value)
     assert not list(disk.rglob("*.part"))
+
+
+@pytest.mark.parametrize("leave", [0, 8192])
+def test_a_training_says_so_before_hydra_writes_there(
+    disk: Path, leave: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(disk, leave)
+    for options in ([f"hydra.run.dir={disk / 'run'}"], ["-m", "seed=0,1", f"hydra.sweep.dir={disk / 'sweep'}"]):
+        with pytest.raises(SystemExit) as ended:
+            train.main(["trainer=smoke", *options])
+        place = options[-1].partition("=")[2]
+        assert ended.value.code == f"error: no space left on the disk for {place}: free some, or name another place"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")

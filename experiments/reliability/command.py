@@ -23,17 +23,12 @@ Trial = tuple[str, str | None]
 
 # A process forks from one that has all imports, which take seconds: a hundred kills take minutes.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [f"squad_lit.{name}" for name in ("train", "predict", "calibrate", "export", "view", "check", "run.command")]
-    + ["squad_lit.run.fit", "squad_lit.report.__main__", "squad_lit.report.page", "squad_lit.report.gallery"]
-    + [
-        "squad_lit.deploy.rethreshold",
-        "squad_lit.deploy.export",
-        "squad_lit.training.squad",
-        "squad_lit.report.suspects",
-    ]
-    + ["squad_lit.training.memory", "lightning.pytorch", "timm", "onnxruntime", "matplotlib.pyplot"]
-)
+_OURS = ["train", "predict", "calibrate", "export", "view", "check", "run.command", "run.fit", "report.__main__"]
+_OURS += ["report.page", "report.gallery", "report.suspects", "deploy.rethreshold", "deploy.export"]
+_OURS += ["training.squad", "training.memory"]
+_OTHERS = ["lightning.pytorch", "timm", "onnxruntime", "openvino", "onnxscript", "onnx.reference", "networkx"]
+_OTHERS += ["torch.onnx._internal.exporter._core", "torch._inductor", "matplotlib.pyplot"]
+_CONTEXT.set_forkserver_preload([*(f"squad_lit.{name}" for name in _OURS), *_OTHERS])
 SECONDS = 60  # that a command may take, on a busy machine
 
 # The smallest training that has all parts, in under two seconds.

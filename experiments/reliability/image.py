@@ -16,6 +16,7 @@ from experiments.reliability.bad_image import BAD, EITHER, GOOD, make
 from experiments.reliability.command import MEMORY, Said, Trial, fault, model, parts, run
 
 from squad_lit.image.file import is_image
+from squad_lit.system.console import visible
 from squad_lit.system.table import read_rows
 
 _BATCH, _SECONDS = 60, 10
@@ -93,7 +94,7 @@ def _refused(said: Said, start: str, made: Sequence[Path]) -> tuple[Said, set[Pa
         rf"^(?={start}|errors?: |warning: )", said.text, flags=re.MULTILINE
     )  # a name may have a line feed
     text = "".join(block for block in blocks if re.match(start, block))
-    return said, {path for path in made if path.name.encode(errors="backslashreplace").decode() in text}
+    return said, {path for path in made if visible(path.name.encode(errors="backslashreplace").decode()) in text}
 
 
 def main(arguments: Sequence[str]) -> int:

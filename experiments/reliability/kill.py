@@ -50,7 +50,7 @@ def _trials(work: Path, rng: random.Random, count: int, made: Mapping[str, Task]
     wholes: dict[str, tuple[float, Any]] = {}
     folders = places(work, "kill")
     for number in range(count):
-        name = order[number * 7 % len(order)]  # a mixture from the start
+        name = order[number * 7 % len(order)]  # 7 and 22 have no common factor: a mixture from the start
         task, folder = made[name], next(folders)
         if name not in wholes:
             started = time.perf_counter()
@@ -91,8 +91,8 @@ def _interrupt(
     return None if task.content(folder) == content else "afterwards the result is another one"
 
 
-# How often each comes in a round of 20; an export takes ten times as long as a prediction.
-_OFTEN = {"training": 4, "training, temporary files elsewhere": 4, "prediction": 5, "calibration": 4}
+# How often each comes in a round of 22; an export or a sweep takes ten times as long as a prediction.
+_OFTEN = {"training": 4, "training, temporary files elsewhere": 4, "prediction": 6, "calibration": 5}
 _OFTEN |= {"cache": 1, "export": 1, "sweep": 1}
 
 
@@ -104,7 +104,7 @@ def tasks(material: Path, other_disk: str) -> dict[str, Task]:
     elsewhere = {"TMPDIR": other_disk}
 
     def train(folder: Path, *options: str, elsewhere: Mapping[str, str] = MappingProxyType({})) -> Command:
-        options = ("model.steps=8", "model.pool.workers=0", *options)
+        options = ("model.steps=6", "model.pool.workers=0", *options)
         return Command(
             "squad_lit.train",
             *SMALL,

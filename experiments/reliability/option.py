@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.reliability.command import SMALL, Trial, fault, run
+from experiments.reliability.command import SMALL, Trial, fault, parts, run
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from squad_lit.run import fit
@@ -40,7 +40,16 @@ VALUES: dict[str, Any] = {
     "10^12": 10**12,
     "1e-300": 1e-300,
     "{}": {},
+    "true": True,
+    "''": "",
+    "[]": [],
+    "-inf": -math.inf,
+    "[nan]": [math.nan],
+    "0.5": 0.5,
+    "2^63": 2**63,
+    "999999": 999_999,
 }
+_NO_NUMBERS = ("nan", "inf", "-inf", "[nan]")
 BASES = (
     ("discriminator=both", "model=hybrid"),
     ("quantizer=vq", "logger=wandb"),
@@ -100,7 +109,7 @@ def look(config: DictConfig, option: str, value: str, *, build: bool) -> Told:
             wrong = "does not name the option"
     except Exception as error:
         said = wrong = f"{type(error).__name__}: {error}"
-    if not (said or wrong) and value in ("nan", "inf"):
+    if not (said or wrong) and value in _NO_NUMBERS:
         wrong = "accepted"
     if (seconds := time.perf_counter() - started) > _TOO_LONG:
         wrong = f"takes {seconds:.0f} s"
@@ -130,8 +139,9 @@ def trials(work: Path, rng: random.Random, count: int) -> Iterator[Trial]:
         told = look(config, option, value, build=True)
         yield f"{option}={value}", f"{told.fault}: {told.said}" if told.fault else None
     logging.disable(logging.NOTSET)
+    root = f"dataset.root={parts(work / 'data' / 'good').parent}"
     for number, text in enumerate(typed):
-        said = run("squad_lit.train", *SMALL, f"hydra.run.dir={work / str(number)}", *text.split(" "))
+        said = run("squad_lit.train", *SMALL, root, f"hydra.run.dir={work / str(number)}", *text.split(" "))
         lines = [line for line in said.text.splitlines() if not line.startswith(("(HYDRA_FULL_ERROR", "warning:"))]
         typed_name = text.split("=")[0].lstrip("-+~").rpartition("/")[2]
         wrong = fault(said, 1, names=".".join(typed_name.split(".")[:2]).removesuffix("._target_"))

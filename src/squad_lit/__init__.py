@@ -8,18 +8,19 @@ SQUAD (Lin and Lai, ECCV Workshops 2024). ``import squad_lit`` alone imports nei
 
 from __future__ import annotations
 
-import importlib
+import _signal  # type: ignore[import-not-found,unused-ignore]  # signal imports more
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
 # While a command of ours is imported, which takes seconds from a cold disk, Ctrl-C ends it without a stack trace;
 # squad_lit.system.console.exit_status handles it from then on. A program that imports us has its own way.
 _is_command = sys.argv[:1] == ["-m"] and any(text.partition(".")[0] == "squad_lit" for text in sys.orig_argv)
 _is_command |= os.path.basename((sys.argv or [""])[0]) in ("squad-lit", "squad-lit.exe")
-if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if _is_command and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor as Predictor

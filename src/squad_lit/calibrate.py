@@ -16,7 +16,7 @@ from pathlib import Path
 
 from squad_lit.deploy.model_option import finite
 from squad_lit.image.file import find_images
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 from squad_lit.system.file import make_place
 from squad_lit.system.lock import hold
 
@@ -50,9 +50,9 @@ def _run(options: argparse.Namespace) -> int:
             trust=options.trust,
             device=options.device,
         )
-    print(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
+    say(f"threshold before: {before}\nthreshold now:    {after}\n{options.output}")
     for line in skipped:
-        print(f"skipped: {line}", file=sys.stderr)
+        say(f"skipped: {line}", to=sys.stderr)
     return 2 if skipped else 0
 
 

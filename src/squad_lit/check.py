@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -96,15 +96,15 @@ def check(config: DictConfig) -> bool:
     data.prepare_data()
     rows, problems = inspect(data, show=True)
     for row in rows:
-        print(f"{row.pop('category')}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+        say(f"{row.pop('category')}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
     for problem in problems:
-        print(problem)
+        say(problem)
     errors = sum(problem.is_error for problem in problems)
     if errors == 0:
         data.setup()
         held_out = len(data.val_set)
         if held_out and (text := shortfall(config.threshold.false_alarm_rate, held_out)):
-            print(f"note: {text}")
+            say(f"note: {text}")
     print(f"errors: {errors}, warnings: {len(problems) - errors}")
     return errors == 0
 

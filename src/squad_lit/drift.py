@@ -13,7 +13,7 @@ from pathlib import Path
 
 from squad_lit.deploy.drift import RUN_LENGTH, RowMonitor
 from squad_lit.deploy.known_scores import recall
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 from squad_lit.system.table import read_rows
 
 NEEDED = {"image_path", "anomaly_score", "threshold", "roi", "model"}
@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     for number, row in enumerate(rows, 1):
         if report := monitor.feed(row):
             reports += 1
-            print(f"image {number:,} ({row['image_path']}): {report}")
+            say(f"image {number:,} ({row['image_path']}): {report}")
     state = "no drift" if not reports else f"{reports:,} drift" + "s" * (reports > 1)
     print(
         f"{len(rows):,} images, {state}; as long as all is well, a false report comes once in "

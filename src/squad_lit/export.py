@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
         trust=options.trust,
     )
     on = f"up to {COMPARED} of the normal images" if options.int8 else "two images of noise"
-    print(
+    say(
         f"{options.output}: labels scores above {made.threshold:.3g} as anomalous. On {on} the scores differ from "
         f"those of the checkpoint by at most {made.difference:.1g} of their size"
     )

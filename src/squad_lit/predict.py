@@ -29,7 +29,7 @@ from squad_lit.deploy.together import AHEAD, batches, judge_each
 from squad_lit.deploy.watch.arrival import describe as describe_file
 from squad_lit.image.file import find_images, open_header, to_uint8, weigh
 from squad_lit.system.ahead import ahead
-from squad_lit.system.console import exit_status, is_out_of_memory
+from squad_lit.system.console import exit_status, is_out_of_memory, say
 from squad_lit.system.file import write_json
 from squad_lit.system.progress import bar_of
 
@@ -59,12 +59,12 @@ def _run(options: argparse.Namespace) -> int:
     print(f"device {predictor.runtime.device}\nthreshold {predictor.threshold}")
     skipped = _predict(predictor, images, predictions, model=model)
     for reason in skipped.values():
-        print(f"skipped: {reason}", file=sys.stderr)  # it names the file
+        say(f"skipped: {reason}", to=sys.stderr)  # it names the file
     if options.coco:
         write_json(predictions.root / "regions.json", document(predictions.root, predictions.rows), indent=None)
     readable = [path for path in images if path not in skipped]
     if options.timing and readable:
-        print(table({options.checkpoint.name: measure(predictor, readable)}))
+        say(table({options.checkpoint.name: measure(predictor, readable)}))
     return 0 if not skipped else 1 if len(skipped) == len(images) else 2
 
 
@@ -117,8 +117,8 @@ def _predict(predictor: Predictor, images: Sequence[Path], predictions: Predicti
     made = len(scores)
     rate, before = made / (time.perf_counter() - started), len(images) - made - len(skipped)
     if text := strange(scores, predictor.runtime.metadata["normal_scores"]):
-        print(f"warning: {text}", file=sys.stderr)
-    print(
+        say(f"warning: {text}", to=sys.stderr)
+    say(
         f"{predictions.root}: {made} images ({rate:.1f} per second), {anomalous} of them anomalous; {before} done "
         f"before, {len(skipped)} skipped"
     )

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from squad_lit.deploy import model_option
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 from squad_lit.system.package import require
 
 # Packages of the extra serve, none of which an exported file needs.
@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
     listening = _listen(options.host, options.port)
     host, port = listening.getsockname()[:2]
     for name, model in models.items():
-        print(f"{name}: device {model.runtime.device}\n  threshold {model.threshold}")
+        say(f"{name}: device {model.runtime.device}\n  threshold {model.threshold}")
     if not ipaddress.ip_address(host).is_loopback and token is None:
         print(f"warning: whoever reaches {host} can use this service; --token-file asks for a token", file=sys.stderr)
     print(f"serving at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor
@@ -46,9 +46,9 @@ def _run(options: argparse.Namespace) -> int:
     make_folder(options.output)
     for category, (_, predictor) in models.items():
         made = sum(_write(predictor, *files) for files in _private(options.root, category, options.output))
-        print(f"{category}: {made} images", flush=True)
+        say(f"{category}: {made} images")
     missing = [category for category in MVTecAD2.CATEGORIES if category not in models]
-    print(f"{options.output}" + (f" lacks {', '.join(missing)}: the server takes all categories" if missing else ""))
+    say(f"{options.output}" + (f" lacks {', '.join(missing)}: the server takes all categories" if missing else ""))
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,8 +49,8 @@ def _train(config: DictConfig, folder: Path) -> None:
 
     figures = run(config, folder).figures
     if is_first_process():
-        print(table(figures))
-        print(f"\nrun folder: {folder}")
+        say(table(figures))
+        say(f"\nrun folder: {folder}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from squad_lit.deploy import model_option
 from squad_lit.image.file import find_images
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 from squad_lit.system.file import make_place
 from squad_lit.system.progress import bar_of
 from squad_lit.system.table import write_rows
@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     models = {}
     for name, path in (("A", options.a), ("B", options.b)):
         models[name] = model = model_option.load(path, options)
-        print(f"{name}: {path}, device {model.runtime.device}\n   threshold {model.threshold}")
+        say(f"{name}: {path}, device {model.runtime.device}\n   threshold {model.threshold}")
     found, skipped = [], []
     for path in bar_of(images, desc="images", unit="image"):
         try:
@@ -54,13 +54,13 @@ def _run(options: argparse.Namespace) -> int:
             continue
         found.append(compare(models["A"], models["B"], path, pixels, options.tolerance))
     for line in skipped:
-        print(f"skipped: {line}", file=sys.stderr)
+        say(f"skipped: {line}", to=sys.stderr)
     if not found:
         raise ValueError(f"none of {len(images)} images can be read")
     if options.output:
         write_rows(options.output, [row._asdict() for row in found])
-    print(_summary(found))
-    print(table({name: measure(model, [row.image_path for row in found]) for name, model in models.items()}))
+    say(_summary(found))
+    say(table({name: measure(model, [row.image_path for row in found]) for name, model in models.items()}))
     beyond = sum(row.exceeds(options.tolerance) for row in found)
     print(f"{beyond} of {len(found)} images beyond the tolerance of {100 * options.tolerance:g} % of the threshold")
     return 3 if beyond else 2 if skipped else 0

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 from squad_lit.system.file import make_place
 
 LIMIT = 500  # images with pictures, which take some 12 MB
@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     size = write(gallery, output)
     for reason in gallery.failed:
-        print(f"no picture: {reason}", file=sys.stderr)
+        say(f"no picture: {reason}", to=sys.stderr)
     pictured = sum(bool(row.pictures) for row in gallery.rows)
-    print(f"{len(gallery.rows)} images, {pictured} with pictures; {output} ({size / 2**20:.1f} MB)")
+    say(f"{len(gallery.rows)} images, {pictured} with pictures; {output} ({size / 2**20:.1f} MB)")
     return 2 if gallery.failed else 0
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from squad_lit.system.console import exit_status, sentence
+from squad_lit.system.console import exit_status, say, sentence
 
 
 def fail(error: BaseException) -> Callable[[], NoReturn]:
@@ -147,3 +147,25 @@ sys.exit(exit_status(run))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[:2] == ["warning: few images", r"error: a\udcff.png"]
+
+
+def test_names_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07\r\x9b31m\u202egnp.b ü漢字\tc"
+    spelled = r"a\x1b]0;title\x07\r\x9b31m\u202egnp.b ü漢字" + "\tc"
+    say(f"skipped: {name}", to=sys.stderr)
+    assert capsys.readouterr().err == f"skipped: {spelled}\n"
+
+    def run() -> int:
+        warnings.warn(name, stacklevel=1)
+        raise ValueError(name)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        showing = warnings.showwarning  # pytest's, which shows nothing
+        warnings.showwarning = lambda *given: print(warnings.formatwarning(*given[:4]), file=sys.stderr, end="")  # type: ignore[misc]
+        try:
+            assert exit_status(run) == 1
+        finally:
+            warnings.showwarning = showing
+    error = capsys.readouterr().err
+    assert error == f"warning: {spelled}\nerror: {spelled}\n(HYDRA_FULL_ERROR=1 shows where)\n"

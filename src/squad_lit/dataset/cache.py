@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from squad_lit.system.file import whole
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +77,9 @@ class DiskCache:
         """As :meth:`MemoryCache.put`."""
         if self._is_unusable:
             return
-        part = self.folder / f".part-{uuid.uuid4().hex}"  # a name of its own, because others may write the same entry
         try:
-            try:
-                with part.open("xb") as file:
-                    np.save(file, value.numpy())
-                part.replace(self._file(paths, options))
-            finally:
-                part.unlink(missing_ok=True)
+            with whole(self._file(paths, options)) as part, part.open("wb") as file:
+                np.save(file, value.numpy())
         except OSError as error:
             self._warn("write to", error)
 

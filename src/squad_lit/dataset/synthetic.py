@@ -7,7 +7,6 @@ it shows how good a method is.
 
 import json
 import logging
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from squad_lit.dataset.core import AnomalyDataModule
 from squad_lit.dataset.drawing import DRAWING, PRODUCTS, Recipe, render
 from squad_lit.dataset.mvtec import scan_mvtec_layout
 from squad_lit.dataset.sample import NORMAL, Sample
+from squad_lit.system.file import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ def generate(root: Path, recipe: Recipe) -> Path:
     if not folder.exists():
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".drawing-", dir=root) as temporary:
+            with temporary_folder(root) as temporary:
                 log.info("drawing the synthetic benchmark, once, into %s", folder)
                 # A folder inside the temporary one, which only its owner may read.
-                draft = Path(temporary) / recipe.folder
+                draft = temporary / recipe.folder
                 _draw_all(draft, recipe)
                 (draft / "recipe.json").write_text(marker)
                 try:

@@ -19,6 +19,7 @@ from squad_lit.deploy.pixel_model import shrink
 from squad_lit.deploy.together import AHEAD
 from squad_lit.image.tile import AT_ONCE
 from squad_lit.system.ahead import ahead
+from squad_lit.system.console import say
 from squad_lit.system.progress import progress
 from squad_lit.training.forward import cut
 
@@ -82,7 +83,7 @@ def extend(predictor: Predictor, detector: Detector, paths: Sequence[Path], skip
                 inside=detector.inside_tiles(),
             )
     new = int((memory.source < 0).sum())
-    print(
+    say(
         f"memory: {len(memory.rows):,} patches, {new:,} of them of {len(state.remembered) + len(added):,} images "
         f"beside the {len(state.trained_on):,} of the training; {time.perf_counter() - started:.1f} seconds"
     )
@@ -114,7 +115,7 @@ def remember_more(
     state = detector.state
     by_digest = {found: path for path, found in without(good, state.trained_on, skipped).items()}
     if before := [path for found, path in by_digest.items() if found in state.remembered]:
-        print(f"{len(before)} of {len(good)} good images were remembered before: {listed(before)}")
+        say(f"{len(before)} of {len(good)} good images were remembered before: {listed(before)}")
     new = {path: found for found, path in by_digest.items() if found not in state.remembered}
     added = extend(predictor, detector, list(new), skipped)
     if not added and not before:

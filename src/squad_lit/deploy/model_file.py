@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from squad_lit.deploy.seal import parts
 from squad_lit.deploy.watch.arrival import describe
-from squad_lit.system.console import USER_ERRORS, sentence
+from squad_lit.system.console import USER_ERRORS, say, sentence
 from squad_lit.system.file import digest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ModelFile:
         try:
             self.predictor, self.digest = self._load(), identify(self._path)
         except USER_ERRORS as error:
-            print(f"warning: {sentence(error)}; the model before goes on", file=sys.stderr, flush=True)
+            say(f"warning: {sentence(error)}; the model before goes on", to=sys.stderr)
             return False
         return True
 

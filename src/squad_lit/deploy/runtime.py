@@ -231,11 +231,14 @@ class OpenVino:
             self._model = core.compile_model(model, self.device, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise ValueError(f"{path} is not a readable model of OpenVINO: {' '.join(str(error).split())}") from error
+        self._own = threading.local()  # a request computes one image at a time, and threads may share a model
         self.metadata = read_metadata(path, model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None)
         _check_ports(path, model.inputs, {name for port in model.outputs for name in port.names})
 
     def run(self, image: NDArray[Any]) -> Output:
-        found = self._model(_as_input(image, self.metadata))
+        if not hasattr(self._own, "request"):
+            self._own.request = self._model.create_infer_request()
+        found = self._own.request.infer(_as_input(image, self.metadata), share_inputs=True)
         return Output(*(found[name] for name in Output._fields))
 
 

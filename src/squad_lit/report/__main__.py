@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from squad_lit.system.console import exit_status
+from squad_lit.system.console import exit_status, say
 
 _HEAD = (
     "Metrics are in percent, as mean ± standard deviation over seeds if there are several. The best arm is in bold. "
@@ -69,12 +69,12 @@ def _run(options: argparse.Namespace) -> int:
     first = {made.title.partition(":")[0]: made for made in reversed(tables)}  # one per data set
     for made in reversed(first.values()):
         ours = [row for row in made.rows if row.kind != "published"]
-        print(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
-    print("\n".join(named), end="")
+        say(text.markdown([dataclasses.replace(made, rows=ours, notes=[])]))
+    say("\n".join(named), end="")
     if not compared and any(len({r.arm for r in own}) > comparison.MOST_ARMS for own in by_dataset):
         print("So many arms are not compared each with each: --baseline ARM compares them with one.")
     size = len(html.encode()) / 2**20
-    print(f"{len(runs)} runs: {folder / 'report.html'} ({size:.1f} MB), with .md, .tex and .csv beside it")
+    say(f"{len(runs)} runs: {folder / 'report.html'} ({size:.1f} MB), with .md, .tex and .csv beside it")
     return 0
 
 

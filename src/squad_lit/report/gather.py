@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from squad_lit.network.quantizer import chosen_by
 from squad_lit.run.reader import read_config, read_yaml
+from squad_lit.system.console import say
 from squad_lit.system.figures import read_figures
 from squad_lit.system.file import regular
 from squad_lit.system.table import read_rows
@@ -222,7 +223,7 @@ def readable(read: Callable[[Path], T], file: Path) -> T | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        print(f"warning: {file} is damaged and left out: {_first_line(str(error))}", file=sys.stderr)
+        say(f"warning: {file} is damaged and left out: {_first_line(str(error))}", to=sys.stderr)
         return None
 
 

@@ -24,6 +24,7 @@ from squad_lit.deploy.device import torch_device
 from squad_lit.image.picture import Picture, colour_map, panel, stack, to_picture
 from squad_lit.report.curve import histogram
 from squad_lit.run.option import make
+from squad_lit.system.console import say
 from squad_lit.system.file import write_picture
 from squad_lit.system.progress import progress
 from squad_lit.system.table import write_rows
@@ -76,7 +77,7 @@ def rank(config: DictConfig, folder: Path, device: str = "auto") -> list[dict[st
         strips += _strips(module, good, own, [rows[i] for i in own], config.callback.panels.scale)
     write_rows(folder / "suspects.csv", ranked)
     write_picture(folder / "suspects.png", stack(strips))
-    print(f"\nscores of all {len(ranked)} images: {folder / 'suspects.csv'}\nfirst suspects: {folder / 'suspects.png'}")
+    say(f"\nscores of all {len(ranked)} images: {folder / 'suspects.csv'}\nfirst suspects: {folder / 'suspects.png'}")
     return ranked
 
 
@@ -107,7 +108,7 @@ def _tell_alike(samples: Sequence[Sample], vectors: NDArray[np.float32], train: 
     for problem in together(
         looks_the_same(samples[old], samples[new], old < train <= new) for new, old in pairs.items()
     ):
-        print(problem)
+        say(problem)
 
 
 def _strips(
@@ -124,7 +125,7 @@ def _strips(
         name = f"{place + 1} of {len(own)}: {Path(path).name}, score {score:.1f}"
         strips.append(_strip(module, images[own[place]]["image"], name, scale))
         if place < shown:
-            print(f"{score:8.2f}  {path}")
+            say(f"{score:8.2f}  {path}")
     return strips
 
 

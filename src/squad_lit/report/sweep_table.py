@@ -10,6 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from squad_lit.system.console import say
+
 
 class SweepTable(Callback):
     """Writes ``table.md`` and ``table.tex`` into the folder of a sweep of trainings, and prints the first.
@@ -24,7 +26,7 @@ class SweepTable(Callback):
         try:
             write_tables(folder)
         except (OSError, ValueError) as error:  # the trainings are done; squad-lit report can be typed again
-            print(f"warning: the table of the sweep was not written: {error}", file=sys.stderr)
+            say(f"warning: the table of the sweep was not written: {error}", to=sys.stderr)
 
 
 def write_tables(folder: Path) -> None:
@@ -49,5 +51,5 @@ def write_tables(folder: Path) -> None:
         arms = []
     write_text(folder / "table.md", text.markdown([*means, *arms]))
     write_text(folder / "table.tex", text.latex([*means, *arms]))
-    print(text.markdown(means or arms))
-    print(f"{folder / 'table.md'}, and .tex beside it")
+    say(text.markdown(means or arms))
+    say(f"{folder / 'table.md'}, and .tex beside it")

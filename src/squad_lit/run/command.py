@@ -19,7 +19,7 @@ import squad_lit.run.launcher  # noqa: F401  Hydra's callbacks import it: a miss
 from squad_lit.run.config import CONF, arrange, check_overrides
 from squad_lit.run.folder import restore_record
 from squad_lit.run.option import check_effect
-from squad_lit.system.console import exit_status, is_mendable
+from squad_lit.system.console import exit_status, is_mendable, say
 from squad_lit.system.file import write_text
 
 log = logging.getLogger(__name__)
@@ -87,5 +87,5 @@ def _record(text: str, error: Exception) -> None:
         write_text(Path(settings.runtime.output_dir) / "error.txt", f"{text}\n{others}")
     if is_users and settings.mode == RunMode.MULTIRUN:
         text = f"job {settings.job.num} ({settings.job.override_dirname}): {text}"
-        print(f"error: {text}", file=sys.stderr)
+        say(f"error: {text}", to=sys.stderr)
         raise CompactHydraException(text) from error

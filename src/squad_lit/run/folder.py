@@ -68,7 +68,6 @@ def clear(folder: Path, config: DictConfig) -> None:
     _record.clear()
     old = [*(folder / name for name in _RESULTS), *(folder / "panels").glob("*.png")]
     old += [folder / name for name in _EXPORTED] if config.fit else []
-    old += folder.glob("last.ckpt.*.part")  # of a process that was killed
     last, source = folder / "last.ckpt", config.resume or config.checkpoint
     if is_first_process() and not (source and last.exists() and last.samefile(source)):
         if last.exists():

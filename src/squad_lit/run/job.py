@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from squad_lit.run.config import compose, quote
 from squad_lit.run.option import check, check_effect
 from squad_lit.run.reader import read_config
+from squad_lit.system.console import say
 from squad_lit.system.figures import read_figures
 from squad_lit.system.file import check_archive, write_text
 from squad_lit.system.lock import hold
@@ -259,7 +260,7 @@ def _resume(folder: Path, config: DictConfig) -> list[str]:
     try:
         check_archive(checkpoint)
     except ValueError as error:
-        print(f"{checkpoint} is damaged ({error}): the job starts anew", file=sys.stderr)
+        say(f"{checkpoint} is damaged ({error}): the job starts anew", to=sys.stderr)
         checkpoint.unlink()
         return []
     return [f"resume={quote(checkpoint)}"]

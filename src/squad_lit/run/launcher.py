@@ -25,11 +25,12 @@ from squad_lit.run.folder import keep_record
 from squad_lit.run.job import Job, is_first_process
 from squad_lit.run.option import check, check_effect, cpu_cores
 from squad_lit.run.status import Status
-from squad_lit.system.console import end, on_sigterm
-from squad_lit.system.file import write_text
+from squad_lit.system.console import FULL, end, on_sigterm, sentence
+from squad_lit.system.file import naming, write_text
 from squad_lit.system.lock import hold, take
 
 _KILL = 9  # SIGKILL, which Windows has no name for
+_ROOM = 2**16  # bytes, which Hydra needs before a run begins
 _HELD = contextlib.ExitStack()  # until this process ends
 
 
@@ -207,7 +208,11 @@ class Folder(Callback):
             if is_first_process():
                 _HELD.enter_context(hold(folder))
                 keep_record(folder)
+                with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+                    file.write(bytes(_ROOM))
         except OSError as error:
+            if error.errno in FULL:
+                sys.exit(f"error: {sentence(error)}")
             sys.exit(f"error: hydra.{mode}.dir={folder}: {error.strerror}; choose another folder")
         except ValueError as error:
             sys.exit(f"error: {error}")

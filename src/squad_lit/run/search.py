@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from squad_lit.run.job import Job, compose_job
 from squad_lit.run.launcher import run_jobs
 from squad_lit.run.objective import check_jobs, is_cost, objective
+from squad_lit.system.console import say
 from squad_lit.system.file import make_folder
 from squad_lit.system.lock import hold
 from squad_lit.system.table import write_rows
@@ -81,10 +82,10 @@ def search(
             value = objective(job.figures, name)
             if math.isnan(value):
                 if job.figures is not None:
-                    print(f"{job.name} failed: {name} is undefined; see {job.folder}", file=sys.stderr)
+                    say(f"{job.name} failed: {name} is undefined; see {job.folder}", to=sys.stderr)
                 study.tell(int(job.folder.name), state=TrialState.FAIL)
             else:
-                print(f"{job.name}: {name} {value:.4f}", flush=True)
+                say(f"{job.name}: {name} {value:.4f}")
                 study.tell(int(job.folder.name), value)
             save()
 

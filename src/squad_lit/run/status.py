@@ -6,6 +6,7 @@ import sys
 import time
 
 from squad_lit.run.job import Job
+from squad_lit.system.console import say
 
 
 class Status:
@@ -46,13 +47,13 @@ class Status:
         began = self._began.pop(job, None)
         if job.figures is None:
             self.failed += 1
-            print(f"{job.name} failed: {job.error}; see {job.folder}", file=sys.stderr)
+            say(f"{job.name} failed: {job.error}; see {job.folder}", to=sys.stderr)
         else:
             self.done += 1
             if began is not None and not skipped:
                 self._seconds.append(time.monotonic() - began)
             end = "was finished before and is skipped" if skipped else "is finished"
-            print(f"{job.name} {end}: {job.folder}", flush=True)
+            say(f"{job.name} {end}: {job.folder}")
 
     def tell(self, reason: str = "") -> None:
         """Print the counts and the time left, unless they are those of the last line.

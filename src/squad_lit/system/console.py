@@ -12,11 +12,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from squad_lit.system.package import explain
 
 _ALLOCATION = re.compile("can't allocate memory|[Ff]ailed to allocate|bad allocation|bad_alloc|DefaultCPUAllocator")
+# Without line feed and tab; after those of ASCII and Latin-1 the ones that turn the direction of writing.
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
 _SHARED = re.compile(r"[^\n]*(</torch_|shared memory|DataLoader worker \(pid)[^\n]*")
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 """Errors that a user can cause and mend."""
@@ -30,7 +32,8 @@ _SERVICES = {
 }
 """Packages whose errors, each of a class of its own, say what a service refuses: its name, and what one can do."""
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", None))  # a full disk, and a user's quota
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+"""Numbers of errors of a full disk, and of a user's quota."""
 
 
 def exit_status(
@@ -71,7 +74,7 @@ def exit_status(
             failed(text, error)
         if not is_mendable(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        say(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", to=sys.stderr)
         return 1
 
 
@@ -107,7 +110,7 @@ def sentence(error: Exception) -> str:
         return text
     if not isinstance(error, USER_ERRORS):
         return f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"no space left on the disk for {error.filename or 'a file'}: free some, or name another place"
     text = str(error)
     if "Original Traceback" in text:  # from a process of a DataLoader
@@ -158,13 +161,36 @@ def _of_service(error: Exception) -> str:
 def format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A ``UserWarning`` as a sentence alone, and other warnings as Python shows them."""
+    """A ``UserWarning`` as a sentence alone, and other warnings as Python shows them, :func:`visible`."""
     if category is UserWarning:
-        return f"warning: {message}\n"
-    return _FORMAT_WARNING(message, category, filename, lineno, line)
+        return visible(f"warning: {message}\n")
+    return visible(_FORMAT_WARNING(message, category, filename, lineno, line))
 
 
 _FORMAT_WARNING = warnings.formatwarning
+
+
+def say(text: object, *, to: TextIO | None = None, end: str = "\n") -> None:
+    """Print at once what may have names of files or texts of others in it.
+
+    Characters that would move the cursor, change colours or turn the direction of writing are spelled with backslashes.
+
+    Args:
+        text: What is printed.
+        to: None: standard output, as it is now.
+        end: What follows.
+    """
+    print(visible(str(text)), file=to or sys.stdout, end=end, flush=True)
+
+
+def visible(text: str) -> str:
+    r"""A text without characters that control a terminal, except for line feeds and tabs.
+
+    Example:
+        >>> print(visible("a\x1b[31m.png"))
+        a\x1b[31m.png
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @contextlib.contextmanager

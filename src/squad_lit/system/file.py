@@ -8,6 +8,8 @@ import io
 import json
 import math
 import os
+import secrets
+import shutil
 import stat
 import tempfile
 import zipfile
@@ -20,7 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin  # noqa: F401  registers it; otherwise Pillow loads all formats to find it
 
+from squad_lit.system.lock import in_use, remove_abandoned
+
 _LONGEST = 255  # bytes of a file name, on most file systems
+_TEMPORARY = ".squad_lit.part"  # the end of a temporary name that no file of somebody else has
+_SWEPT: set[Path] = set()  # folders without temporary files of processes that were killed
 
 
 @contextlib.contextmanager
@@ -34,17 +40,22 @@ def whole(path: Path, *, flush: bool = False) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, such as on a full disk; names the file.
     """
-    ending = f".{os.getpid()}.part"
-    part = path.with_name(fitting(path.name, len(ending)) + ending)
-    try:
+
+    def make() -> Path:
+        part = _fresh(path)
         with naming(path, part):
+            part.touch()
+        return part
+
+    with in_use(make) as part, naming(path, part):
+        try:
             yield part
             if flush:
                 with part.open("r+b") as file:  # Windows refuses to flush a file that is open for reading
                     os.fsync(file.fileno())
             os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -57,17 +68,48 @@ def whole_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: They cannot be written, also where the library did not say so; names the file.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
-        place = Path(folder)
-        with naming(path, place):
-            try:
-                yield place
-            except Exception as error:
-                if not isinstance(error, OSError):
-                    _check_room(place, error)
-                raise
-            for file in sorted(place.iterdir()):
-                os.replace(file, path.parent / file.name)
+    with temporary_folder(path.parent) as place, naming(path, place):
+        try:
+            yield place
+        except Exception as error:
+            if not isinstance(error, OSError):
+                _check_room(place, error)
+            raise
+        for file in sorted(place.iterdir()):
+            os.replace(file, path.parent / file.name)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty folder in another one, on the same disk, and remove it at the end."""
+
+    def make() -> Path:
+        folder = _fresh(parent / "folder")
+        folder.mkdir()
+        return folder
+
+    with in_use(make) as place:
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place)
+
+
+def _fresh(path: Path) -> Path:
+    """A new temporary name beside a file."""
+    _sweep(path.parent)
+    ending = f".{secrets.token_hex(4)}{_TEMPORARY}"
+    return path.with_name(fitting(path.name, len(ending)) + ending)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder, when this process first writes there."""
+    if (place := folder.absolute()) in _SWEPT:
+        return
+    _SWEPT.add(place)
+    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
+        for entry in [entry for entry in os.scandir(place) if entry.name.endswith(_TEMPORARY)]:
+            remove_abandoned(Path(entry.path))
 
 
 def _check_room(place: Path, reason: Exception) -> None:
@@ -167,9 +209,7 @@ def make_place(path: Path) -> None:
         raise ValueError(f"--output: {path} is a folder; name a file in it")
     make_folder(path.parent)
     try:
-        place = path.with_name(f".{path.name}.{os.getpid()}.try")
-        place.touch()
-        place.unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise ValueError(f"--output {path}: {error.strerror}; name a file in a folder that can be written to") from None
 

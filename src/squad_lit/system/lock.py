@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import platform
+import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,8 @@ from typing import IO
 # Where msvcrt locks: what lies before stays readable to others.
 _FAR = 2**30
 _HELD: set[tuple[Path, int]] = set()  # by path and thread
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without them
 
 
 @contextlib.contextmanager
@@ -64,20 +67,12 @@ def take(file: Path) -> IO[bytes] | None:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     stream = os.fdopen(os.open(file, flags, 0o666), "r+b", buffering=0)  # nothing is left to write when it is closed
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            stream.seek(_FAR)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(stream)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        if error.errno in _TAKEN:
             stream.close()
             return None
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
+        if error.errno not in _NO_LOCKS:
             stream.close()
             raise
     stream.seek(0)
@@ -86,3 +81,61 @@ def take(file: Path) -> IO[bytes] | None:
     with contextlib.suppress(OSError):  # on a full disk it is not said who has it
         stream.write(f"process {os.getpid()} ({program}) on {platform.node()} since {now}\n".encode())
     return stream
+
+
+@contextlib.contextmanager
+def in_use(make: Callable[[], Path]) -> Iterator[Path]:
+    """Make a temporary file or folder, and show other processes that it is in use, for :func:`remove_abandoned`.
+
+    It lasts until the end of a ``with`` block or of this process. Where the system or the file system has no such
+    locks, nothing is shown.
+
+    Args:
+        make: Makes it, each time under a new name, and returns its path.
+    """
+    if sys.platform == "win32":
+        yield make()
+        return
+    while True:
+        path = make()
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                _lock(descriptor)
+            if path.exists():
+                break
+            os.close(descriptor)  # another process took it for abandoned, before it was locked
+    try:
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove a temporary file or folder if the process that had it :func:`in_use` has ended; not if this is unknown."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _lock(descriptor)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(file: IO[bytes] | int) -> None:
+    """Lock an open file until it is closed, without waiting."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        assert not isinstance(file, int)
+        file.seek(_FAR)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

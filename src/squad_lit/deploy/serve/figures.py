@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from squad_lit.deploy.drift import DriftMonitor
+from squad_lit.system.console import say
 
 if TYPE_CHECKING:
     from squad_lit.deploy.predictor import Predictor, Result
@@ -78,7 +79,7 @@ class Figures:
         self._images.labels(model, str(result.label)).inc()
         self._scores.labels(model).observe(result.anomaly_score / (self._scale[model] or 1.0))
         if report := self._monitors[model].feed(result.anomaly_score):
-            print(f"drift of {model}: {report}", file=sys.stderr, flush=True)
+            say(f"drift of {model}: {report}", to=sys.stderr)
         self._drift.labels(model).set(self._monitors[model].drifting)
 
     def unreadable(self, model: str) -> None:

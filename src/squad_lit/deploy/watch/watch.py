@@ -26,6 +26,7 @@ from squad_lit.deploy.watch.post import Poster
 from squad_lit.deploy.watch.row_log import RowLog
 from squad_lit.image.file import to_uint8
 from squad_lit.system.ahead import ahead
+from squad_lit.system.console import say
 
 if TYPE_CHECKING:
     from squad_lit.deploy.model_file import ModelFile
@@ -219,7 +220,7 @@ class Watch:
         """Tell the user something once, or each time."""
         if text and (again or text not in self._said):
             self._said = {*list(self._said)[-100:], text}
-            print(text, file=sys.stderr, flush=True)
+            say(text, to=sys.stderr)
 
 
 class _Image(NamedTuple):
