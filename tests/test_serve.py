@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import squad_lit
+from squad_lit import serve
 from squad_lit.serve import main
 
 pytest.importorskip("fastapi", reason="the extra serve")
@@ -80,6 +82,13 @@ def test_mistakes_are_told_in_words(
     names = {"MODEL": str(model), "a b=MODEL": f"a b={model}", "EMPTY": str(tmp_path / "empty")}
     assert main([names.get(text, text) for text in given]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_kept_connection_does_not_wait_for_acknowledgements() -> None:
+    with serve._listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_limits_are_above_zero(capsys: pytest.CaptureFixture[str]) -> None:

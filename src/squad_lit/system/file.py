@@ -254,7 +254,8 @@ def write_tiff(path: Path, values: NDArray[np.float32]) -> None:
 
 def to_png(picture: NDArray[np.uint8]) -> bytes:
     """The content of the file of :func:`write_picture`."""
-    return _content(picture, format="PNG")
+    # A third of the time of Pillow's 6, for an eighth more bytes of an overlay; the pixels are the same.
+    return _content(picture, format="PNG", compress_level=3)
 
 
 def to_tiff(values: NDArray[np.float32]) -> bytes:
