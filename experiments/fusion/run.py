@@ -52,9 +52,10 @@ class Maps(NamedTuple):
 def load(run: Path) -> tuple[Any, Any, Detector]:
     """Configuration, data and model of a training."""
     config = OmegaConf.load(run / "config.yaml")
-    data = make(config, "dataset")
+    data, module = make(config, "dataset"), checkpoint.load(run / "last.ckpt")
+    data.keep_shape(module.multiple)
     data.setup()
-    return config, data, checkpoint.load(run / "last.ckpt")
+    return config, data, module
 
 
 def collect(module: Detector, dataset: Any, copies: int = 0) -> Maps:
