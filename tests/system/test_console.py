@@ -1,6 +1,7 @@
 """How a command ends."""
 
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -24,6 +25,23 @@ def fail(error: BaseException) -> Callable[[], NoReturn]:
 def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+
+@pytest.mark.parametrize("given", [signal.SIG_DFL, signal.SIG_IGN])
+def test_after_a_command_ctrl_c_does_what_it_did_before(given: signal.Handlers) -> None:
+    handlers = []
+
+    def run() -> int:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        return 0
+
+    before = signal.signal(signal.SIGINT, given)
+    try:
+        assert exit_status(run) == 0
+        assert signal.getsignal(signal.SIGINT) is given
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handlers == [signal.default_int_handler if given is signal.SIG_DFL else signal.SIG_IGN]
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, FileNotFoundError, ImportError, FloatingPointError])

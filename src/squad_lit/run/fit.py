@@ -228,11 +228,15 @@ def _run(config: DictConfig, folder: Path) -> Run:
 
 
 def _make_trainer(config: DictConfig, evaluation: Evaluation) -> L.Trainer:
+    from lightning.pytorch.accelerators import AcceleratorRegistry
     from lightning.pytorch.callbacks import ProgressBar
     from lightning.pytorch.plugins.io import TorchCheckpointIO
 
     from squad_lit.training import checkpoint
 
+    known = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    if isinstance(name := config.trainer.accelerator, str) and name not in known:
+        raise ValueError(f"trainer.accelerator: expected {', '.join(sorted(known))}, got {name!r}")
     callbacks = [make(config, f"callback.{name}") for name, node in config.callback.items() if node]
     loggers = [make(config, f"logger.{name}") for name, node in config.logger.items() if node]
     # Without callback.progress there is no bar at all: Lightning would show its own.

@@ -22,11 +22,17 @@ def make_module(config: DictConfig) -> Detector:
     from squad_lit.training import checkpoint
 
     if config.checkpoint:
-        return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
+        try:
+            return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"checkpoint={config.checkpoint}: {error}") from error
     options = {"model": model_content(config), "dataset": _options_of_the_data(config)}
     if config.resume:
         path = os.path.abspath(config.resume)
-        content = checkpoint.read(path)
+        try:
+            content = checkpoint.read(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"resume={config.resume}: {error}") from error
         before = checkpoint.State.load(content)
         if different := sorted({*differences({"model": before.config, "dataset": before.data}, options)} - {WORKERS}):
             raise ValueError(

@@ -57,12 +57,13 @@ def exit_status(
         Exception: The error is not one of ``USER_ERRORS``, or HYDRA_FULL_ERROR=1 is in the environment.
     """
     warnings.formatwarning = format_warning
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see squad_lit/__init__.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a run when it is printed
             stream.reconfigure(errors="backslashreplace")
+    at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # see squad_lit/__init__.py
     try:
+        if at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with on_sigterm(end):
             return run()
     except KeyboardInterrupt:
@@ -76,6 +77,9 @@ def exit_status(
             raise
         say(f"error: {text}\n(HYDRA_FULL_ERROR=1 shows where)", to=sys.stderr)
         return 1
+    finally:
+        if at_once:  # while the interpreter ends, Ctrl-C would show a trace again
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
