@@ -93,6 +93,7 @@ def _refused(said: Said, start: str, made: Sequence[Path]) -> tuple[Said, set[Pa
     blocks = re.split(
         rf"^(?={start}|errors?: |warning: )", said.text, flags=re.MULTILINE
     )  # a name may have a line feed
+    blocks = [block for block in blocks if "which are there twice" not in block]  # copies are left out, not refused
     text = "".join(block for block in blocks if re.match(start, block))
     return said, {path for path in made if visible(path.name.encode(errors="backslashreplace").decode()) in text}
 

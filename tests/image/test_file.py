@@ -1,6 +1,8 @@
 """Which files are opened, and that Pillow's limit of pixels is the host's alone."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
 import types
@@ -100,6 +102,22 @@ def test_sizes_are_compared_with_the_memory_before_anything_is_decoded(
         read_marked(header_of_png(tmp_path / "large.png", 5000, 5000))
     with pytest.raises(OSError, match=r"small\.png: (?!its).*"):  # read, and found to be broken
         read_marked(header_of_png(tmp_path / "small.png", 4800, 4800))
+
+
+def test_a_jpeg_file_whose_bytes_cannot_be_all_of_its_pixels_is_damaged(tmp_path: Path) -> None:
+    plain = Image.new("L", (2500, 2000), 90)  # nothing takes fewer bytes than one colour
+    plain.save(tmp_path / "plain.jpg", progressive=True, optimize=True)
+    assert read_pixels(tmp_path / "plain.jpg").shape == (2000, 2500, 3)
+    content = bytearray((tmp_path / "plain.jpg").read_bytes())
+    at = content.find(b"\xff\xc2") + 5  # the frame's header: height and width (ITU T.81, B.2.2)
+    assert struct.unpack(">HH", content[at : at + 4]) == (2000, 2500)
+    content[at : at + 4] = struct.pack(">HH", 20000, 20000)
+    (tmp_path / "forged.jpg").write_bytes(content)
+    words = rf"forged\.jpg: it is damaged: its {len(content):,} bytes are too few for 20000 x 20000 pixels"
+    with pytest.raises(OSError, match=words):
+        read_pixels(tmp_path / "forged.jpg")
+    with pytest.raises(OSError, match="too few"):
+        open_header(io.BytesIO(bytes(content)), "forged.jpg")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

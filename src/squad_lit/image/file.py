@@ -105,13 +105,15 @@ def open_header(source: Path | str | IO[bytes], name: str = "") -> ImageFile.Ima
             what = "its content is not that of a PNG, JPEG, BMP, TIFF or WebP file"
             raise ValueError(what if start else "it is empty")
         if isinstance(source, Path | str):
-            image = make(os.fspath(source))
+            length, image = os.stat(source).st_size, make(os.fspath(source))
         else:
+            length = source.seek(0, os.SEEK_END)
             source.seek(0)
             image = make(source)
     except Exception as error:  # Pillow reports a broken file by a dozen types
         raise _unreadable(name or source, error) from error
     try:
+        _check_length(image, length)
         _check_memory(*image.size)
     except ValueError as error:
         image.close()
@@ -122,6 +124,18 @@ def open_header(source: Path | str | IO[bytes], name: str = "") -> ImageFile.Ima
 def weigh(pixels: int) -> float:
     """How many small images an image counts for, where some are under way at once."""
     return max(1, pixels / _LARGE)
+
+
+def _check_length(image: Image.Image, length: int) -> None:
+    """Refuse a JPEG file of so few bytes that its size must be wrong: a block of 8 x 8 pixels takes at least a bit.
+
+    The decoder would take a minute to fill what is missing with grey. Those of other formats notice that it is missing.
+    """
+    width, height = image.size
+    if image.format == "JPEG" and width * height > max(_LARGE, 512 * length):
+        raise ValueError(
+            f"it is damaged: its {length:,} bytes are too few for {height} x {width} pixels (height x width)"
+        )
 
 
 def _check_memory(width: int, height: int) -> None:
