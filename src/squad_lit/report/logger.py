@@ -106,6 +106,8 @@ class Wandb(WandbLogger):
         # W&B writes every 15 s, and what is not written is lost if the process is killed.
         options.setdefault("settings", Settings(x_transaction_log_flush_interval=0.1))
         super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), offline=offline, **options)
+        if offline:  # Lightning says it by WANDB_MODE, which W&B no longer reads once it has looked for a key
+            self._wandb_init["mode"] = "offline"
         self.artifacts = artifacts
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
