@@ -102,7 +102,8 @@ class Wandb(WandbLogger):
         from wandb import Settings, login
 
         if offline is None:
-            offline = not os.environ.get("WANDB_MODE") and not login(prompt=False, verify=False)
+            mode = os.environ.get("WANDB_MODE")  # Lightning sets it, too, for later runs of the same process
+            offline = mode in ("offline", "dryrun") if mode else not login(prompt=False, verify=False)
         # W&B writes every 15 s, and what is not written is lost if the process is killed.
         options.setdefault("settings", Settings(x_transaction_log_flush_interval=0.1))
         super().__init__(name=name, group=group, id=run_id(resume, "Wandb"), offline=offline, **options)
