@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,17 +24,13 @@ def make_module(config: DictConfig) -> Detector:
     from squad_lit.training import checkpoint
 
     if config.checkpoint:
-        try:
+        with _named(f"checkpoint={config.checkpoint}"):
             return checkpoint.load(os.path.abspath(config.checkpoint), trust=config.trust)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"checkpoint={config.checkpoint}: {error}") from error
     options = {"model": model_content(config), "dataset": _options_of_the_data(config)}
     if config.resume:
         path = os.path.abspath(config.resume)
-        try:
+        with _named(f"resume={config.resume}"):
             content = checkpoint.read(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"resume={config.resume}: {error}") from error
         before = checkpoint.State.load(content)
         if different := sorted({*differences({"model": before.config, "dataset": before.data}, options)} - {WORKERS}):
             raise ValueError(
@@ -53,6 +51,15 @@ def make_module(config: DictConfig) -> Detector:
             log.warning("%s has finished its %d steps; it is tested as it is", config.resume, module.steps)
             return checkpoint.load(path, trust=packages(options["model"]))  # the user's own configuration names them
     return module
+
+
+@contextlib.contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Begin errors of a file with the option that names it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def _check_states(module: Detector, made: Any, content: dict[str, Any], path: str) -> None:
